@@ -1,0 +1,281 @@
+"""What a failover costs clients, measured: a new TLS connection with one request every 20 ms, in parallel.
+
+A probe that waits for its last answer before it asks again misses the short interruptions and stretches the long
+ones; this one asks on time whatever became of the requests before. Rate and duration have hard bounds, for it is
+an instrument and no load generator.
+
+    with Probe("https://198.18.1.50:6443") as probe:
+        probe.mark("holder stopped")
+        ...
+    print(probe.report().longest_gap)
+"""
+
+import asyncio
+import math
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException, parse_headers
+from io import BytesIO
+from itertools import pairwise
+from types import TracebackType
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console, Group
+from rich.text import Text
+
+from demo.standin_apiserver import BACKEND_HEADER
+
+MIN_INTERVAL = 0.02
+MAX_TIMEOUT = 10.0
+MAX_SECONDS = 600.0
+PATH = "/readyz"
+# Nothing came in time, the connection broke, or what came is no HTTP.
+NO_ANSWER = (OSError, EOFError, asyncio.LimitOverrunError, HTTPException, ValueError, IndexError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One request: when it began and ended (seconds since the probe's start), and what came of it."""
+
+    started: float
+    ended: float
+    failure: str | None = None
+    backend: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Something done to the system while the probe ran, `at` seconds after its start."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a probe saw in `duration` seconds. Samples are in the order in which they ended."""
+
+    duration: float
+    samples: Sequence[Sample]
+    marks: Sequence[Mark] = ()
+    longest_stall: float = 0.0
+    """Seconds by which the probe itself was late at worst: a gap not longer than this is the probe's own."""
+
+    @property
+    def requests(self) -> int:
+        return len(self.samples)
+
+    @property
+    def failures(self) -> int:
+        return sum(sample.failure is not None for sample in self.samples)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How often each kind of failure was seen."""
+        return Counter(sample.failure for sample in self.samples if sample.failure is not None)
+
+    @property
+    def backends(self) -> Counter[str]:
+        """How many answers each backend gave."""
+        return Counter(s.backend for s in self.samples if s.failure is None and s.backend is not None)
+
+    @property
+    def longest_gap(self) -> float:
+        """The longest time in seconds without a successful answer; start and end of the probe count as answers."""
+        answers = [0.0, *(sample.ended for sample in self.samples if sample.failure is None), self.duration]
+        return max(later - earlier for earlier, later in pairwise(answers))
+
+    def render(self, width: int = 80) -> Group:
+        """A summary and a time line for a terminal, the marks below it."""
+        summary = (
+            f"{self.requests} requests in {self.duration:.1f} s, {self.failures} failed; "
+            f"longest interruption {self.longest_gap:.2f} s"
+        )
+        if self.longest_stall > 0.1:
+            summary += f" (the probe itself was late by up to {self.longest_stall:.2f} s)"
+        lines = [Text(summary), self._timeline(width), self._scale(width)]
+        for mark in self.marks:
+            column = self._column(mark.at, width)
+            text = f"^ {mark.at:.1f} s {mark.label}"
+            # A mark near the right edge is written to the left of its arrow.
+            line = " " * column + text if column + len(text) <= width else f"{text[2:]} ^".rjust(column + 1)
+            lines.append(Text(line))
+        for title, counts in (("failures", self.reasons), ("answers", self.backends)):
+            if counts:
+                lines.append(
+                    Text(f"{title}: " + ", ".join(f"{n} x {name}" for name, n in counts.most_common()))
+                )
+        return Group(*lines)
+
+    def _column(self, at: float, width: int) -> int:
+        return min(width - 1, int(at / self.duration * width)) if self.duration else 0
+
+    def _timeline(self, width: int) -> Text:
+        """`.` where all requests that began then were answered, `x` where some failed, `X` where all did."""
+        answered, failed = [0] * width, [0] * width
+        for sample in self.samples:
+            counts = answered if sample.failure is None else failed
+            counts[self._column(sample.started, width)] += 1
+        line = Text()
+        for good, bad in zip(answered, failed, strict=True):
+            if not bad:
+                line.append("." if good else " ", "green")
+            else:
+                line.append("x" if good else "X", "yellow" if good else "red")
+        return line
+
+    def _scale(self, width: int) -> Text:
+        end = f"{self.duration:.1f} s"
+        return Text("0" + end.rjust(width - 1), "dim")
+
+
+class Probe:
+    """Asks `url` for `/readyz` from entering to leaving its context, in a thread of its own.
+
+    `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. Certificates are not verified:
+    what is measured is whether an answer comes. ValueError for a URL that is not https://HOST[:PORT], and for
+    values beyond the bounds of this module.
+    """
+
+    def __init__(
+        self, url: str, *, interval: float = MIN_INTERVAL, timeout: float = 0.25, limit: float = 120.0
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname:
+            raise ValueError(f"the probe needs https://HOST[:PORT], not {url!r}")
+        if not (interval >= MIN_INTERVAL and 0 < timeout <= MAX_TIMEOUT and 0 < limit <= MAX_SECONDS):
+            raise ValueError(
+                f"out of bounds: interval {interval} s (at least {MIN_INTERVAL}), timeout {timeout} s "
+                f"(up to {MAX_TIMEOUT:g}), limit {limit} s (up to {MAX_SECONDS:g})"
+            )
+        self._host, self._port = parts.hostname, parts.port or 443
+        self._interval, self._timeout, self._limit = interval, timeout, limit
+        self._request = (
+            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: demo-probe\r\nConnection: close\r\n\r\n"
+        ).encode()
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE
+        self._samples: list[Sample] = []
+        self._marks: list[Mark] = []
+        self._longest_stall = 0.0
+        self._begin = self._end = math.nan
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="probe", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._begin = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the probe's start, or its whole duration once it has ended."""
+        return (time.monotonic() if math.isnan(self._end) else self._end) - self._begin
+
+    @property
+    def steady(self) -> float:
+        """For how many seconds, until now, every request that ended has been answered; 0 before the first."""
+        samples = self._samples[:]
+        failed = [sample.ended for sample in samples if sample.failure is not None]
+        if not samples or samples[-1].failure is not None:
+            return 0.0
+        return self.elapsed - (max(failed) if failed else 0.0)
+
+    def mark(self, label: str) -> None:
+        """Note what is being done to the system now; it shows on the time line."""
+        self._marks.append(Mark(at=self.elapsed, label=label))
+
+    def wait(self) -> None:
+        """Wait until the probe reaches its limit."""
+        self._thread.join()
+
+    def report(self) -> Report:
+        """What was seen up to now, or in the whole run once it has ended."""
+        return Report(
+            duration=self.elapsed,
+            samples=tuple(self._samples),
+            marks=tuple(self._marks),
+            longest_stall=self._longest_stall,
+        )
+
+    async def _run(self) -> None:
+        # TaskGroup waits at its end for what is in flight, at most one time-out.
+        async with asyncio.TaskGroup() as requests:
+            due = time.monotonic()
+            while not self._stopping.is_set() and due - self._begin < self._limit:
+                requests.create_task(self._sample())
+                due += self._interval
+                late = time.monotonic() - due
+                if late > 0:
+                    # Never catch up in a burst: the requests missed are left out, and the stall is reported.
+                    self._longest_stall = max(self._longest_stall, late)
+                    due += late
+                await asyncio.sleep(due - time.monotonic())
+        self._end = time.monotonic()
+
+    async def _sample(self) -> None:
+        started = time.monotonic() - self._begin
+        failure: str | None = None
+        backend: str | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, backend = await self._ask()
+            if status != 200:
+                failure = f"status {status}"
+        except NO_ANSWER as error:
+            failure = type(error).__name__
+        ended = time.monotonic() - self._begin
+        self._samples.append(Sample(started=started, ended=ended, failure=failure, backend=backend))
+
+    async def _ask(self) -> tuple[int, str | None]:
+        """One connection, one request: its status and the backend that answered."""
+        reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
+        try:
+            writer.write(self._request)
+            head = await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.transport.abort()  # no closing handshake: it would be part of what is measured
+        status_line, _, fields = head.partition(b"\r\n")
+        return int(status_line.split()[1]), parse_headers(BytesIO(fields)).get(BACKEND_HEADER)
+
+
+def main(
+    url: Annotated[str, typer.Argument(help="https://HOST[:PORT], asked for /readyz")],
+    seconds: Annotated[float, typer.Option(help=f"how long, up to {MAX_SECONDS:g}")] = 30.0,
+    interval: Annotated[
+        float, typer.Option(help=f"seconds between requests, at least {MIN_INTERVAL}")
+    ] = MIN_INTERVAL,
+    timeout: Annotated[float, typer.Option(help="seconds a request may take")] = 0.25,
+) -> None:
+    """Measure how long an endpoint is interrupted. Ends with status 1 if no request was answered."""
+    console = Console()
+    try:
+        probe = Probe(url, interval=interval, timeout=timeout, limit=seconds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    try:
+        with probe, console.status(f"asking {url}{PATH} for {seconds:g} s; Ctrl-C ends it sooner"):
+            probe.wait()
+    except KeyboardInterrupt:
+        pass
+    report = probe.report()
+    console.print(report.render(min(console.width, 100)))
+    if report.failures == report.requests:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

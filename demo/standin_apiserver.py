@@ -1,0 +1,174 @@
+"""A STAND-IN API server: it answers as a kube-apiserver answers anonymous requests, and is none.
+
+Part I of the system ends where kubeadm begins, so in the demo and in the tests nothing listens behind the load
+balancers. This program does, on every control-plane instance: `/healthz`, `/readyz` and `/livez` say whether it
+is healthy, everything else is forbidden. It holds no state and keeps no promise of Kubernetes.
+
+It runs on the instances as a single file, so it uses the standard library only. Its health is switched while it
+runs by the word in the health file: `healthy` (as without the file), `failing` (health paths answer 500), or
+`hanging` (requests are read and never answered, on every path).
+"""
+
+import argparse
+import json
+import socket
+import ssl
+import sys
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from typing import cast
+
+PORT = 6443
+HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/livez"})
+HEALTHY, FAILING, HANGING = "healthy", "failing", "hanging"
+BACKEND_HEADER = "X-Stand-In-Backend"
+HANDSHAKE_SECONDS = 10.0
+IDLE_SECONDS = 300.0
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One client connection; as many requests on it as the client likes."""
+
+    protocol_version = "HTTP/1.1"  # keep-alive, as kubectl uses it
+    timeout = IDLE_SECONDS
+    server: "StandInServer"
+
+    def version_string(self) -> str:
+        return "stand-in-apiserver"
+
+    def do_GET(self) -> None:
+        """Answer as an anonymous client is answered; HEAD and the rest of the verbs do the same."""
+        health = self.server.health()
+        if health == HANGING:
+            self._hang()
+            return
+        path = self.path.partition("?")[0]
+        if path not in HEALTH_PATHS:
+            self._answer(HTTPStatus.FORBIDDEN, "application/json", json.dumps(self._forbidden(path)))
+        elif health == HEALTHY:
+            self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", "ok")
+        else:
+            # The wording of a kube-apiserver whose etcd is gone.
+            text = f"[+]ping ok\n[-]etcd failed: reason withheld\n{path[1:]} check failed\n"
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def _forbidden(self, path: str) -> Mapping[str, object]:
+        verb = self.command.lower()
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": f'forbidden: User "system:anonymous" cannot {verb} path "{path}"',
+            "reason": "Forbidden",
+            "details": {},
+            "code": int(HTTPStatus.FORBIDDEN),
+        }
+
+    def _answer(self, status: HTTPStatus, content_type: str, text: str) -> None:
+        body = text.encode()
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = (
+                True  # the request's body is not read, so the next request cannot be found
+            )
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header(BACKEND_HEADER, self.server.backend)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _hang(self) -> None:
+        """Say nothing until the client gives up or the health changes, so that no thread outlives its reason."""
+        self.close_connection = True
+        self.connection.settimeout(0.2)
+        while self.server.health() == HANGING:
+            try:
+                if not self.connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet: at 50 probes and several checks a second, the journal would hold nothing else."""
+
+
+class StandInServer(ThreadingHTTPServer):
+    """Accepts in one thread and does everything else, the TLS handshake included, in a thread a connection.
+
+    `health_file` may be absent (healthy); `backend` is the name sent in each answer's `X-Stand-In-Backend`.
+    """
+
+    request_queue_size = 512  # the default of 5 drops connections that come in parallel
+    daemon_threads = True
+
+    def __init__(
+        self, address: tuple[str, int], tls: ssl.SSLContext, health_file: Path, backend: str
+    ) -> None:
+        super().__init__(address, Handler)
+        self._tls = tls
+        self._health_file = health_file
+        self.backend = backend
+
+    def health(self) -> str:
+        """The word in the health file; an unknown one counts as failing, so that a typing error is seen."""
+        try:
+            return self._health_file.read_text().strip() or HEALTHY
+        except FileNotFoundError:
+            return HEALTHY
+
+    def server_bind(self) -> None:
+        """Bind without HTTPServer's look-up of the host's name, which may wait for a DNS server."""
+        TCPServer.server_bind(self)
+
+    def finish_request(self, request: object, client_address: object) -> None:
+        """Shake hands here, in the connection's own thread: a client that says nothing delays nobody else."""
+        connection = cast(socket.socket, request)
+        connection.settimeout(HANDSHAKE_SECONDS)
+        with self._tls.wrap_socket(connection, server_side=True) as wrapped:
+            Handler(wrapped, client_address, self)
+            self.shutdown_request(wrapped)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One line for a programming error, none for a client that went away or spoke no TLS."""
+        error = sys.exception()
+        if not isinstance(error, OSError):  # ssl.SSLError is one, as are resets and time-outs
+            print(f"stand-in-apiserver: {client_address}: {error!r}", file=sys.stderr, flush=True)
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A server's TLS context from two PEM files; OSError or ssl.SSLError when they cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def main() -> None:
+    """Serve until ended."""
+    parser = argparse.ArgumentParser(description="A stand-in for a Kubernetes API server (it is none).")
+    parser.add_argument("--listen", default="0.0.0.0", help="address to listen on")
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--certificate", type=Path, required=True, help="PEM file")
+    parser.add_argument("--key", type=Path, required=True, help="PEM file")
+    parser.add_argument("--health-file", type=Path, required=True, help="healthy, failing or hanging")
+    parser.add_argument(
+        "--backend", default=socket.gethostname(), help=f"the {BACKEND_HEADER} of each answer"
+    )
+    args = parser.parse_args()
+    Path("/proc/self/comm").write_text("standin-api")  # what ps and top show; the kernel keeps 15 characters
+    tls = tls_context(args.certificate, args.key)
+    with StandInServer((args.listen, args.port), tls, args.health_file, args.backend) as server:
+        print(f"stand-in-apiserver: serving on {args.listen}:{args.port} as {args.backend}", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
