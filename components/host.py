@@ -1,0 +1,122 @@
+"""SSH to one host: the only user of pulumi_command.
+
+A step is a script that goes in through stdin, so that neither it nor the files that it carries ever stand in a command
+line or in an error, and so that a change of one line of a file shows as that line in a preview. A step runs again, in
+place, when its script changes, and anew on a new instance. There is no `delete`: a host that has vanished must not
+block a destroy.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_command as command
+
+from model.settings import BastionSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """How hosts are reached, besides their address and user."""
+
+    private_key: pulumi.Output[str]
+    bastion: BastionSettings | None
+    timeout: int
+    """Seconds that a step may take, the wait for SSH included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostKey:
+    """A host's SSH key, made before the host, so that the first connection is already checked."""
+
+    private: pulumi.Output[str]
+    public: pulumi.Output[str]
+
+
+def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
+    """An ed25519 key, kept as a secret in the stack's state."""
+    pair = command.local.Command(
+        f"{host_name}-host-key",
+        create='d=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && ssh-keygen -q -t ed25519 -N "" -C "" -f "$d/key" && '
+        'cat "$d/key" "$d/key.pub"',
+        logging=command.local.Logging.NONE,
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            additional_secret_outputs=["stdout"],
+            # Another way of making keys must not replace the keys of hosts that run.
+            ignore_changes=["create"],
+        ),
+    )
+    lines = pair.stdout.apply(lambda text: text.strip().splitlines())
+    return HostKey(
+        private=lines.apply(lambda lines: "\n".join(lines[:-1]) + "\n"),
+        public=pulumi.Output.unsecret(lines.apply(lambda lines: " ".join(lines[-1].split()[:2]))),
+    )
+
+
+class Host:
+    """An instance that answers SSH, and the steps that run on it as root."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        instance: pulumi.CustomResource,
+        address: pulumi.Output[str],
+        user: str,
+        host_key: pulumi.Output[str],
+        login: Login,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.user = user
+        self.host_key = host_key
+        self._instance = instance
+        self._login = login
+        proxy = None
+        if login.bastion:
+            proxy = command.remote.ProxyConnectionArgs(
+                host=login.bastion.host,
+                port=login.bastion.port,
+                user=login.bastion.user,
+                host_key=login.bastion.host_key,
+                private_key=login.private_key,
+                dial_error_limit=-1,
+            )
+        self._connection = command.remote.ConnectionArgs(
+            host=address,
+            user=user,
+            private_key=login.private_key,
+            host_key=host_key,
+            proxy=proxy,
+            # A new instance refuses connections for minutes; the step's own time-out ends the wait, not a count.
+            dial_error_limit=-1,
+            per_dial_timeout=10,
+        )
+
+    def run(
+        self,
+        step: str,
+        script: pulumi.Input[str],
+        *,
+        parent: pulumi.Resource,
+        after: list[pulumi.Resource] | None = None,
+        triggers: list[pulumi.Input[str]] | None = None,
+    ) -> command.remote.Command:
+        """Run a script as root, once, and again when it, the instance or a trigger changes. Its stdout is an output."""
+        return command.remote.Command(
+            f"{self.name}-{step}",
+            connection=self._connection,
+            create="sudo -n bash -s",
+            stdin=script,
+            triggers=[self._instance.id, *(triggers or [])],
+            # A script would otherwise find what its predecessor printed in its environment.
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                depends_on=[self._instance, *(after or [])],
+                deleted_with=self._instance,
+                custom_timeouts=pulumi.CustomTimeouts(
+                    create=f"{self._login.timeout}s", update=f"{self._login.timeout}s"
+                ),
+            ),
+        )

@@ -1,0 +1,70 @@
+"""The failover VIP: an address of the subnet that belongs to no instance.
+
+An unbound Neutron port reserves it, so that nobody else is given it. The load balancers may answer for it because their
+own ports list it among their allowed address pairs (see servers.py); which of them does is keepalived's business.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_openstack as openstack
+
+from components.cloud import Cloud
+from model.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualIpArgs:
+    """What the VIP is made of."""
+
+    settings: Settings
+    cloud: Cloud
+
+
+class VirtualIp(pulumi.ComponentResource):
+    """The VIP's port, and its floating IP where one is wanted."""
+
+    address: pulumi.Output[str]
+    floating_address: pulumi.Output[str | None]
+
+    @staticmethod
+    def port_name(settings: Settings) -> str:
+        """Name of the reserving port in the cloud."""
+        return f"{settings.cluster_name}-vip"
+
+    def __init__(self, name: str, args: VirtualIpArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("openstack-ha-api:network:VirtualIp", name, None, opts)
+        own = pulumi.ResourceOptions(parent=self)
+        port_name = self.port_name(args.settings)
+        port = openstack.networking.Port(
+            port_name,
+            name=port_name,
+            description="Reserves the failover VIP; bound to no instance on purpose",
+            network_id=args.cloud.network_id,
+            fixed_ips=[
+                openstack.networking.PortFixedIpArgs(
+                    subnet_id=args.cloud.subnet_id, ip_address=str(args.settings.vip) if args.settings.vip else None
+                )
+            ],
+            # Never plugged, so it has nothing to be up for (Octavia does the same); rules on it would guard nothing.
+            admin_state_up=False,
+            no_security_groups=True,
+            opts=own,
+        )
+        self.address = port.all_fixed_ips.apply(lambda addresses: addresses[0])
+        self.floating_address = pulumi.Output.from_input(None)
+        if args.cloud.floating_pool:
+            floating_ip = openstack.networking.FloatingIp(
+                f"{args.settings.cluster_name}-vip-floating",
+                pool=args.cloud.floating_pool,
+                description=f"The failover VIP of {args.settings.cluster_name}",
+                opts=own,
+            )
+            association = openstack.networking.FloatingIpAssociate(
+                f"{args.settings.cluster_name}-vip-floating",
+                floating_ip=floating_ip.address,
+                port_id=port.id,
+                opts=own,
+            )
+            self.floating_address = association.floating_ip
+        self.register_outputs({"address": self.address, "floatingAddress": self.floating_address})

@@ -1,0 +1,117 @@
+"""Templates to files and scripts: the only Jinja environment.
+
+What is rendered here is plain data in and text out; nothing is read but `templates/`, and nothing is written.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from model import topology
+from model.settings import Settings
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+_environment = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    undefined=StrictUndefined,  # a name that is missing is an error, never an empty string in a file
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - no HTML; values are restricted in model/settings.py
+)
+
+
+def _render(template: str, **context: object) -> str:
+    return _environment.get_template(template).render(
+        api_port=topology.API_PORT,
+        health_port=topology.HEALTH_PORT,
+        metrics_port=topology.METRICS_PORT,
+        **context,
+    )
+
+
+# What lands on a load balancer: template and place are the same path, the template with ".j2".
+LOAD_BALANCER_FILES = {
+    "etc/firewalld/zones/public.xml": 0o644,
+    "etc/haproxy/haproxy.cfg": 0o644,
+    "etc/keepalived/check_haproxy.sh": 0o755,
+    "etc/keepalived/keepalived.conf": 0o640,  # may hold the VRRP password
+    "etc/sysctl.d/60-ha-api.conf": 0o644,
+    "etc/systemd/system/keepalived.service.d/ha-api.conf": 0o644,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFile:
+    """A file on a host: its path from the root, its mode, its whole text."""
+
+    path: str
+    mode: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadBalancerHost:
+    """All that the files of one load balancer depend on."""
+
+    name: str
+    address: IPv4Address
+    peer_address: IPv4Address
+    interface: str
+    """The interface that carries `address`, as the host calls it."""
+    vip: IPv4Address
+    api_servers: tuple[tuple[str, IPv4Address], ...]
+    vrrp_router_id: int
+    vrrp_password: str
+    """Empty selects VRRPv3, which has no authentication."""
+
+
+def load_balancer_files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
+    """The files of one load balancer."""
+    return tuple(
+        HostFile(path=path, mode=mode, text=_render(f"{path}.j2", host=host))
+        for path, mode in LOAD_BALANCER_FILES.items()
+    )
+
+
+def _heredoc_end(text: str) -> str:
+    """A delimiter that `text` cannot contain, and that stays the same while the text does."""
+    return f"END-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+_environment.filters["heredoc_end"] = _heredoc_end
+
+
+def prepare_script(settings: Settings, address: IPv4Address) -> str:
+    """Every host's first step: waits for cloud-init, tells APT about proxy and mirror, prints `interface=NAME`."""
+    return _render("steps/prepare.sh.j2", settings=settings, address=address)
+
+
+def install_script(settings: Settings) -> str:
+    """A load balancer's second step: packages."""
+    return _render("steps/install.sh.j2", settings=settings)
+
+
+def configure_script(host: LoadBalancerHost, files: Iterable[HostFile]) -> str:
+    """A load balancer's third step: files, staged, validated, moved into place, reloaded, put back if that fails."""
+    return _render("steps/configure.sh.j2", host=host, files=tuple(files))
+
+
+def prove_script(vip: IPv4Address, interface: str, address: IPv4Address) -> str:
+    """A load balancer's last step: the services run, the VIP answers, and exactly one host holds it."""
+    return _render("steps/prove.sh.j2", vip=vip, interface=interface, address=address)
+
+
+def user_data(host_private_key: str, host_public_key: str) -> str:
+    """cloud-init's part: the host key, and nothing that could ever change, for a change replaces the instance."""
+    return _render("user_data.yaml.j2", private=host_private_key, public=host_public_key)
+
+
+def kubeadm_config(vip: str, floating_ip: str | None) -> str:
+    """A `kubeadm init --config` file whose control-plane endpoint is the VIP."""
+    return _render("kubeadm.yaml.j2", vip=vip, floating_ip=floating_ip)

@@ -1,0 +1,67 @@
+"""Writes what would land on each load balancer, with no cloud and no engine: `make render STACK=dev OUT=build/dev`.
+
+People read it in reviews. What only the cloud knows is shown by a stand-in: addresses of 198.51.100.0/24 (RFC 5737) for
+the ports, and for the VIP where Neutron picks it, the interface `ens3`, and `(secret)` for the VRRP password.
+"""
+
+import sys
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.rendering import LoadBalancerHost, load_balancer_files
+from model.settings import ConfigurationError, Settings
+from model.topology import Role, host_names
+from tools.stack_file import stack_values
+
+STAND_IN_NETWORK = IPv4Address("198.51.100.0")
+STAND_IN_INTERFACE = "ens3"
+STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - shown instead of one
+
+
+def render(settings: Settings, out: Path) -> list[Path]:
+    """Write `out/<host>/<path>` for both load balancers and return the paths."""
+    addresses = [STAND_IN_NETWORK + 11 + index for index in range(Settings.LOAD_BALANCERS)]
+    api_servers = tuple(
+        (name, STAND_IN_NETWORK + 21 + index) for index, name in enumerate(host_names(settings, Role.CONTROL_PLANE))
+    )
+    written: list[Path] = []
+    for index, name in enumerate(host_names(settings, Role.LOAD_BALANCER)):
+        host = LoadBalancerHost(
+            name=name,
+            address=addresses[index],
+            peer_address=addresses[1 - index],
+            interface=STAND_IN_INTERFACE,
+            vip=settings.vip or STAND_IN_NETWORK + 100,
+            api_servers=api_servers,
+            vrrp_router_id=settings.vrrp_router_id,
+            vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
+        )
+        for file in load_balancer_files(host):
+            path = out / name / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text)
+            path.chmod(file.mode)
+            written.append(path)
+    return written
+
+
+def main(
+    stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write into; files of the same name are replaced.")],
+) -> None:
+    """Write the files that would land on each load balancer of a stack."""
+    try:
+        settings = Settings.parse(stack_values(stack), secrets_are_readable=False)
+    except FileNotFoundError as error:
+        sys.exit(f"there is no stack file {error.filename}; STACK names a Pulumi.<stack>.yaml of this project")
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    for path in render(settings, out):
+        typer.echo(path)
+
+
+if __name__ == "__main__":
+    typer.run(main)
