@@ -1,0 +1,94 @@
+// Package lifecycle holds what local and remote commands have in common: the inputs that say what runs when, and the
+// outputs that say what it printed.
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pulumi/pulumi-go-provider/infer"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+)
+
+// Inputs are the inputs of every command resource.
+type Inputs struct {
+	Triggers               *[]any            `pulumi:"triggers,optional" provider:"replaceOnChanges"`
+	Create                 *string           `pulumi:"create,optional"`
+	Update                 *string           `pulumi:"update,optional"`
+	Delete                 *string           `pulumi:"delete,optional"`
+	Stdin                  *string           `pulumi:"stdin,optional"`
+	Environment            map[string]string `pulumi:"environment,optional"`
+	Logging                *Logging          `pulumi:"logging,optional"`
+	AddPreviousOutputInEnv *bool             `pulumi:"addPreviousOutputInEnv,optional"`
+}
+
+// Annotate sets the defaults, which are part of a resource's state: they have to be the published plugin's, or a stack
+// would show changes when it moves from one plugin to the other.
+func (i *Inputs) Annotate(a infer.Annotator) {
+	a.SetDefault(&i.AddPreviousOutputInEnv, true)
+}
+
+// OnUpdate is the command that brings a changed resource up to date, or nil if there is none.
+func (i *Inputs) OnUpdate() *string {
+	if i.Update != nil {
+		return i.Update
+	}
+	return i.Create
+}
+
+// Outputs are the outputs of every command resource: what the last create or update printed, without the last newline.
+type Outputs struct {
+	Stdout string `pulumi:"stdout"`
+	Stderr string `pulumi:"stderr"`
+}
+
+// PreviousEnvironment is what the next command is told of the last one's output. Empty output is not passed on.
+func (i *Inputs) PreviousEnvironment(last Outputs) map[string]string {
+	environment := map[string]string{}
+	if i.AddPreviousOutputInEnv != nil && !*i.AddPreviousOutputInEnv {
+		return environment
+	}
+	if last.Stdout != "" {
+		environment["PULUMI_COMMAND_STDOUT"] = last.Stdout
+	}
+	if last.Stderr != "" {
+		environment["PULUMI_COMMAND_STDERR"] = last.Stderr
+	}
+	return environment
+}
+
+// NewID makes the id of a new resource: its name and eight random hexadecimal digits.
+func NewID(name string) (string, error) {
+	return resource.NewUniqueHex(name, 8, 0)
+}
+
+// minSecret is the length from which a value is worth hiding: a shorter one ("1", "yes") would blank out half a message.
+const minSecret = 4
+
+// Failure tells that command ended with err, and quotes it and its output with the inputs and each of secrets, the
+// confidential part of the connection, blanked out.
+func (i *Inputs) Failure(err error, command, output string, secrets ...string) error {
+	for _, value := range i.Environment {
+		secrets = append(secrets, value)
+	}
+	if i.Stdin != nil {
+		secrets = append(secrets, *i.Stdin, strings.TrimSpace(*i.Stdin))
+	}
+	quoted := fmt.Sprintf("%q:\n%s", command, output)
+	for _, secret := range secrets {
+		if len(secret) >= minSecret {
+			quoted = strings.ReplaceAll(quoted, secret, "[hidden]")
+		}
+	}
+	return fmt.Errorf("%w: running %s", err, quoted)
+}
+
+// Stopped tells why ctx, the context of a request, is over. Call it only when it is.
+func Stopped(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errors.New("timed out (the resource's custom timeout)")
+	}
+	return errors.New("cancelled")
+}

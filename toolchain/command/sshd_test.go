@@ -1,0 +1,262 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
+)
+
+// sshServer is an SSH server on loopback that runs the commands it is given with /bin/sh, serves SFTP and forwards
+// connections, as a host and a bastion do.
+type sshServer struct {
+	Port      int
+	User      string
+	Key       string // the private key that may log in
+	Password  string // the password that may
+	HostKeys  []ssh.Signer
+	AcceptEnv []string
+
+	Connections atomic.Int32 // how many were opened, logged in or not
+	Forwarded   atomic.Int32 // how many were passed on
+	mu          sync.Mutex
+	commands    []string // what was run
+}
+
+// newServer makes a server that does not listen yet, with one ed25519 host key.
+func newServer(t *testing.T) *sshServer {
+	t.Helper()
+	return &sshServer{
+		User:     "debian",
+		Key:      privateKeyPEM(t, newEd25519(t)),
+		Password: "a-password-nobody-guesses",
+		HostKeys: []ssh.Signer{newSigner(t, newEd25519(t))},
+	}
+}
+
+// Start makes the server listen until the test ends, on s.Port or, if that is 0, any port.
+func (s *sshServer) Start(t *testing.T) *sshServer {
+	t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	s.Port = listener.Addr().(*net.TCPAddr).Port
+
+	allowed, err := ssh.ParsePrivateKey([]byte(s.Key))
+	require.NoError(t, err)
+	config := &ssh.ServerConfig{
+		PublicKeyCallback: func(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+			if meta.User() == s.User && string(key.Marshal()) == string(allowed.PublicKey().Marshal()) {
+				return &ssh.Permissions{}, nil
+			}
+			return nil, errors.New("unknown key")
+		},
+		PasswordCallback: func(meta ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
+			if meta.User() == s.User && string(password) == s.Password {
+				return &ssh.Permissions{}, nil
+			}
+			return nil, errors.New("wrong password")
+		},
+	}
+	for _, key := range s.HostKeys {
+		config.AddHostKey(key)
+	}
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			s.Connections.Add(1)
+			go s.serve(connection, config)
+		}
+	}()
+	return s
+}
+
+// Commands are the commands that were run, in their order.
+func (s *sshServer) Commands() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.commands)
+}
+
+func (s *sshServer) serve(connection net.Conn, config *ssh.ServerConfig) {
+	_, channels, requests, err := ssh.NewServerConn(connection, config)
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	for channel := range channels {
+		switch channel.ChannelType() {
+		case "session":
+			go s.session(channel)
+		case "direct-tcpip":
+			go s.forward(channel)
+		default:
+			_ = channel.Reject(ssh.UnknownChannelType, "")
+		}
+	}
+}
+
+func (s *sshServer) session(newChannel ssh.NewChannel) {
+	channel, requests, err := newChannel.Accept()
+	if err != nil {
+		return
+	}
+	environment := os.Environ()
+	for request := range requests {
+		switch request.Type {
+		case "env":
+			var variable struct{ Name, Value string }
+			ok := ssh.Unmarshal(request.Payload, &variable) == nil && slices.Contains(s.AcceptEnv, variable.Name)
+			if ok {
+				environment = append(environment, variable.Name+"="+variable.Value)
+			}
+			_ = request.Reply(ok, nil)
+		case "exec":
+			var command struct{ Line string }
+			_ = request.Reply(ssh.Unmarshal(request.Payload, &command) == nil, nil)
+			go s.run(channel, command.Line, environment)
+		case "subsystem":
+			_ = request.Reply(true, nil)
+			go func() {
+				server, err := sftp.NewServer(channel)
+				if err == nil {
+					_ = server.Serve()
+				}
+				_ = channel.Close()
+			}()
+		default:
+			_ = request.Reply(false, nil)
+		}
+	}
+}
+
+func (s *sshServer) run(channel ssh.Channel, line string, environment []string) {
+	s.mu.Lock()
+	s.commands = append(s.commands, line)
+	s.mu.Unlock()
+	process := exec.Command("/bin/sh", "-c", line)
+	process.Env = environment
+	process.Stdin, process.Stdout, process.Stderr = channel, channel, channel.Stderr()
+	process.WaitDelay = 100 * time.Millisecond // the client keeps its side of stdin open
+	err := process.Run()
+	status := make([]byte, 4)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		binary.BigEndian.PutUint32(status, uint32(exit.ExitCode()))
+	}
+	_, _ = channel.SendRequest("exit-status", false, status)
+	_ = channel.Close()
+}
+
+func (s *sshServer) forward(newChannel ssh.NewChannel) {
+	var to struct {
+		Host       string
+		Port       uint32
+		OriginHost string
+		OriginPort uint32
+	}
+	_ = ssh.Unmarshal(newChannel.ExtraData(), &to)
+	target, err := net.Dial("tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
+	if err != nil {
+		_ = newChannel.Reject(ssh.ConnectionFailed, err.Error())
+		return
+	}
+	s.Forwarded.Add(1)
+	channel, requests, err := newChannel.Accept()
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	go func() {
+		_, _ = io.Copy(target, channel)
+		_ = target.Close()
+	}()
+	_, _ = io.Copy(channel, target)
+	_ = channel.Close()
+}
+
+func newEd25519(t *testing.T) crypto.PrivateKey {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	return key
+}
+
+func newECDSA(t *testing.T) crypto.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return key
+}
+
+func newRSA(t *testing.T) crypto.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	return key
+}
+
+func newSigner(t *testing.T, key crypto.PrivateKey) ssh.Signer {
+	t.Helper()
+	signer, err := ssh.NewSignerFromKey(key)
+	require.NoError(t, err)
+	return signer
+}
+
+func privateKeyPEM(t *testing.T, key crypto.PrivateKey) string {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKey(key, "")
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(block))
+}
+
+func encryptedKeyPEM(t *testing.T, key crypto.PrivateKey, password string) string {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte(password))
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(block))
+}
+
+// authorizedKey is the public half of key, as a line of authorized_keys: the form that hostKey wants.
+func authorizedKey(key ssh.Signer) string {
+	return string(ssh.MarshalAuthorizedKey(key.PublicKey()))
+}
+
+// silentPort is a port that accepts connections and never says a word.
+func silentPort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener.Addr().(*net.TCPAddr).Port // the kernel accepts for us
+}
+
+// freePort is a port on which nobody listens.
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
