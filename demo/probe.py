@@ -69,10 +69,12 @@ class Report:
 
     @property
     def requests(self) -> int:
+        """How many requests ended."""
         return len(self.samples)
 
     @property
     def failures(self) -> int:
+        """How many of them got no answer, or another than 200."""
         return sum(sample.failure is not None for sample in self.samples)
 
     @property
@@ -108,9 +110,7 @@ class Report:
             lines.append(Text(line))
         for title, counts in (("failures", self.reasons), ("answers", self.backends)):
             if counts:
-                lines.append(
-                    Text(f"{title}: " + ", ".join(f"{n} x {name}" for name, n in counts.most_common()))
-                )
+                lines.append(Text(f"{title}: " + ", ".join(f"{n} x {name}" for name, n in counts.most_common())))
         return Group(*lines)
 
     def _column(self, at: float, width: int) -> int:
@@ -255,9 +255,7 @@ class Probe:
 def main(
     url: Annotated[str, typer.Argument(help="https://HOST[:PORT], asked for /readyz")],
     seconds: Annotated[float, typer.Option(help=f"how long, up to {MAX_SECONDS:g}")] = 30.0,
-    interval: Annotated[
-        float, typer.Option(help=f"seconds between requests, at least {MIN_INTERVAL}")
-    ] = MIN_INTERVAL,
+    interval: Annotated[float, typer.Option(help=f"seconds between requests, at least {MIN_INTERVAL}")] = MIN_INTERVAL,
     timeout: Annotated[float, typer.Option(help="seconds a request may take")] = 0.25,
 ) -> None:
     """Measure how long an endpoint is interrupted. Ends with status 1 if no request was answered."""

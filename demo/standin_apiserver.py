@@ -34,14 +34,18 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"  # keep-alive, as kubectl uses it
     timeout = IDLE_SECONDS
-    server: "StandInServer"
+
+    @property
+    def _standin(self) -> "StandInServer":
+        return cast(StandInServer, self.server)
 
     def version_string(self) -> str:
+        """The Server header."""
         return "stand-in-apiserver"
 
     def do_GET(self) -> None:
         """Answer as an anonymous client is answered; HEAD and the rest of the verbs do the same."""
-        health = self.server.health()
+        health = self._standin.health()
         if health == HANGING:
             self._hang()
             return
@@ -55,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
             text = f"[+]ping ok\n[-]etcd failed: reason withheld\n{path[1:]} check failed\n"
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
 
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 the base class looks for these
 
     def _forbidden(self, path: str) -> Mapping[str, object]:
         verb = self.command.lower()
@@ -73,13 +77,11 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, status: HTTPStatus, content_type: str, text: str) -> None:
         body = text.encode()
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            self.close_connection = (
-                True  # the request's body is not read, so the next request cannot be found
-            )
+            self.close_connection = True  # the request's body is not read, so the next request cannot be found
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header(BACKEND_HEADER, self.server.backend)
+        self.send_header(BACKEND_HEADER, self._standin.backend)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
@@ -90,14 +92,14 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing until the client gives up or the health changes, so that no thread outlives its reason."""
         self.close_connection = True
         self.connection.settimeout(0.2)
-        while self.server.health() == HANGING:
+        while self._standin.health() == HANGING:
             try:
                 if not self.connection.recv(1):
                     return
             except TimeoutError:
                 continue
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 named by the base class
         """Keep quiet: at 50 probes and several checks a second, the journal would hold nothing else."""
 
 
@@ -110,9 +112,7 @@ class StandInServer(ThreadingHTTPServer):
     request_queue_size = 512  # the default of 5 drops connections that come in parallel
     daemon_threads = True
 
-    def __init__(
-        self, address: tuple[str, int], tls: ssl.SSLContext, health_file: Path, backend: str
-    ) -> None:
+    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext, health_file: Path, backend: str) -> None:
         super().__init__(address, Handler)
         self._tls = tls
         self._health_file = health_file
@@ -137,11 +137,11 @@ class StandInServer(ThreadingHTTPServer):
             Handler(wrapped, client_address, self)
             self.shutdown_request(wrapped)
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 the base class's signature
         """One line for a programming error, none for a client that went away or spoke no TLS."""
         error = sys.exception()
         if not isinstance(error, OSError):  # ssl.SSLError is one, as are resets and time-outs
-            print(f"stand-in-apiserver: {client_address}: {error!r}", file=sys.stderr, flush=True)
+            log(f"{client_address}: {error!r}")
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -151,22 +151,25 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def log(text: str) -> None:
+    """A line for the journal."""
+    print(f"stand-in-apiserver: {text}", file=sys.stderr, flush=True)  # noqa: T201 a service's standard error is its log
+
+
 def main() -> None:
     """Serve until ended."""
     parser = argparse.ArgumentParser(description="A stand-in for a Kubernetes API server (it is none).")
-    parser.add_argument("--listen", default="0.0.0.0", help="address to listen on")
+    parser.add_argument("--listen", required=True, help="address to listen on")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--certificate", type=Path, required=True, help="PEM file")
     parser.add_argument("--key", type=Path, required=True, help="PEM file")
     parser.add_argument("--health-file", type=Path, required=True, help="healthy, failing or hanging")
-    parser.add_argument(
-        "--backend", default=socket.gethostname(), help=f"the {BACKEND_HEADER} of each answer"
-    )
+    parser.add_argument("--backend", default=socket.gethostname(), help=f"the {BACKEND_HEADER} of each answer")
     args = parser.parse_args()
     Path("/proc/self/comm").write_text("standin-api")  # what ps and top show; the kernel keeps 15 characters
     tls = tls_context(args.certificate, args.key)
     with StandInServer((args.listen, args.port), tls, args.health_file, args.backend) as server:
-        print(f"stand-in-apiserver: serving on {args.listen}:{args.port} as {args.backend}", flush=True)
+        log(f"serving on {args.listen}:{args.port} as {args.backend}")
         server.serve_forever()
 
 

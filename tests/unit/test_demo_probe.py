@@ -33,15 +33,11 @@ class StandIn:
         self._server.server_close()
         self._thread.join()
 
-    def get(
-        self, path: str, method: str = "GET", timeout: float = 5.0
-    ) -> tuple[http.client.HTTPResponse, bytes]:
+    def get(self, path: str, method: str = "GET", timeout: float = 5.0) -> tuple[http.client.HTTPResponse, bytes]:
         context = ssl.create_default_context(cafile=None)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        with closing(
-            http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=context)
-        ) as client:
+        with closing(http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=context)) as client:
             client.request(method, path)
             response = client.getresponse()
             return response, response.read()
@@ -193,7 +189,7 @@ def test_the_probe_keeps_its_rate_while_nothing_answers() -> None:
     ],
 )
 def test_the_probe_refuses_what_is_out_of_bounds(url: str, options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="needs https|out of bounds"):
+    with pytest.raises(ValueError, match=r"needs https|out of bounds"):
         Probe(url, **options)
 
 
@@ -216,9 +212,7 @@ def test_the_time_line_shows_where_requests_failed() -> None:
     ]
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(
-            Report(duration=10, samples=samples, marks=[Mark(at=4, label="holder stopped")]).render(10)
-        )
+        console.print(Report(duration=10, samples=samples, marks=[Mark(at=4, label="holder stopped")]).render(10))
     lines = capture.get().splitlines()
     assert lines[0] == "100 requests in 10.0 s, 20 failed; longest interruption 2.10 s"
     assert lines[1] == "....XX...."

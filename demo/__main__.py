@@ -1,0 +1,148 @@
+"""`python -m demo`: from nothing to a highly available endpoint on the lab, and its failover measured.
+
+Every phase finds out what is done already, so a run that was cut off goes on, and a second one is quick.
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import typer
+from openstack.exceptions import SDKException
+from rich.table import Table
+from rich.text import Text
+
+from demo.failover import Failover, FailoverError, Pair, wait_for
+from demo.probe import Probe
+from demo.ssh import HostError
+from demo.stack import PROJECT_FOLDER, USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
+from demo.standin import StandIns
+from lab.errors import LabError
+from lab.progress import console, phase
+
+PYTHON = ".venv/bin/python"
+app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def demo(context: typer.Context) -> None:
+    """Set everything up, break the load balancer that holds the VIP, measure, and show how to go on."""
+    if context.invoked_subcommand:
+        return
+    began = time.monotonic()
+    _lab_up()
+    with phase("Pulumi (about 12 min where it has to be built)"):
+        pulumi_path()
+    stack = Stack()
+    with phase("pulumi up", expected=180):
+        stack.up()
+    outputs = stack.outputs()
+    pair = Pair(outputs, stack.access())
+    with phase("both load balancers answer", expected=5):
+        pair.start_all()
+        pair.wait_until_whole()
+    with phase("stand-in API servers on the control plane", expected=10):
+        StandIns(stack.access(), outputs.control_plane, outputs.vip).install()
+    with phase(f"{outputs.endpoint}/readyz answers from all stand-ins", expected=10):
+        _wait_for_all_backends(outputs)
+    with phase("failover: HAProxy of the VIP's holder is killed", expected=15):
+        haproxy = pair.kill_haproxy_of_holder()
+    with phase("failover: the instance of the VIP's holder is stopped, and started again", expected=60):
+        instance = pair.stop_instance_of_holder()
+    _show(outputs, [haproxy, instance])
+    console.print(f"\n[bold]Done in {time.monotonic() - began:.0f} s.[/]")
+
+
+@app.command("shell-env")
+def shell_env() -> None:
+    """Print what a shell has to `eval` to use `pulumi` and `openstack` on the demo's stack."""
+    for name, value in environment().items():
+        print(f"export {name}={shlex.quote(value)}")  # noqa: T201 for a shell, not for a reader
+
+
+@app.command()
+def down() -> None:
+    """Delete all that the demo made in the cloud; the lab stays up (`make lab-down` stops it)."""
+    _lab_up()
+    with phase("pulumi destroy", expected=60):
+        Stack().destroy()
+
+
+def _lab_up() -> None:
+    # A process of its own: it shows its own phases, and ends with a message of its own.
+    result = subprocess.run([sys.executable, "-m", "lab", "up"], cwd=PROJECT_FOLDER, check=False)
+    if result.returncode:
+        raise LabError("The lab did not come up, see above.")
+
+
+def _wait_for_all_backends(outputs: Outputs) -> None:
+    with Probe(outputs.endpoint, interval=0.2, timeout=2, limit=180) as probe:
+        wait_for(
+            f"stand-ins answer through {outputs.endpoint}: {', '.join(outputs.control_plane)}",
+            lambda: probe.report().backends.keys() == outputs.control_plane.keys() and probe.steady >= 1,
+            120,
+        )
+
+
+def _show(outputs: Outputs, failovers: list[Failover]) -> None:
+    known_hosts = state_folder() / "known_hosts"
+    known_hosts.write_text(outputs.known_hosts)
+
+    hosts = Table("host", "role", "address", "log in", title="What was built", title_justify="left")
+    roles = {
+        "load balancer": outputs.load_balancers,
+        "control plane": outputs.control_plane,
+        "worker": outputs.workers,
+    }
+    for role, members in roles.items():
+        for name, address in members.items():
+            hosts.add_row(name, role, address, _ssh_command(address, known_hosts))
+    hosts.add_row("the VIP", f"held by {failovers[-1].after}", outputs.vip, f"curl -k {outputs.endpoint}/readyz")
+
+    costs = Table(
+        "fault", "held by", "then by", "longest interruption", "failed requests", title="Failover", title_justify="left"
+    )
+    for failover in failovers:
+        report = failover.report
+        costs.add_row(
+            failover.fault,
+            failover.before,
+            failover.after,
+            f"{report.longest_gap:.2f} s",
+            f"{report.failures} of {report.requests}",
+        )
+    console.print()
+    console.print(hosts)
+    for failover in failovers:
+        console.print()
+        console.print(failover.report.render(min(console.width, 100)))
+    console.print()
+    console.print(costs)
+    console.print(
+        f"""
+[bold]How to go on[/]
+  the environment for pulumi and openstack   eval "$({PYTHON} -m demo shell-env)"
+  then, for instance                         pulumi stack --stack lab; pulumi up --stack lab; openstack server list
+  measure while you break something          {PYTHON} -m demo.probe {outputs.endpoint} --seconds 30
+  delete all of it from the cloud            {PYTHON} -m demo down
+  stop the lab, or forget it                 make lab-down; make lab-purge"""
+    )
+
+
+def _ssh_command(address: str, known_hosts: Path) -> str:
+    return f"ssh -i {ssh_key().private_file} -o UserKnownHostsFile={known_hosts} {USER}@{address}"
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is told without a traceback."""
+    try:
+        app()
+    except (StackError, FailoverError, HostError, LabError, SDKException) as error:
+        console.print(Text.assemble(("Error: ", "red"), str(error)))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

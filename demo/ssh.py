@@ -1,0 +1,90 @@
+"""Commands on a stack's hosts over SSH; their host keys are pinned, as the stack knows them from their birth."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+# A host that boots refuses, ends or does not answer connections; a wrong host key or a refused login stays wrong.
+NOT_YET = (OSError, asyncssh.ConnectionLost)
+
+
+class HostError(Exception):
+    """What failed on which hosts, a line each; its text is shown as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How the hosts of a stack are logged in to: user, private key file, OpenSSH known_hosts text."""
+
+    user: str
+    private_key: Path
+    known_hosts: str
+    patience: float = 60.0
+    """Seconds for which a connection is tried again."""
+
+    @asynccontextmanager
+    async def connect(self, address: str) -> AsyncGenerator[asyncssh.SSHClientConnection]:
+        """A connection to a host. OSError or asyncssh.Error when there is none within `patience` seconds."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(NOT_YET),
+            stop=stop_after_delay(self.patience),
+            wait=wait_fixed(1),
+            reraise=True,
+        )
+        async for attempt in attempts:
+            with attempt:
+                connection = await asyncssh.connect(
+                    address,
+                    username=self.user,
+                    client_keys=[str(self.private_key)],
+                    known_hosts=asyncssh.import_known_hosts(self.known_hosts),
+                    config=None,  # neither the user's settings nor the user's agent have a say here
+                    agent_path=None,
+                    connect_timeout=10,
+                    login_timeout=30,
+                )
+                break
+        else:
+            raise AssertionError("tenacity raises the last error itself")
+        async with connection:
+            yield connection
+
+    async def run(self, address: str, command: str) -> str:
+        """What a command prints on a host; asyncssh.ProcessError, with its output, when it fails."""
+        async with self.connect(address) as connection:
+            return await output(connection, command)
+
+
+async def output(connection: asyncssh.SSHClientConnection, command: str, stdin: bytes = b"") -> str:
+    """What a command prints over a connection that stands; asyncssh.ProcessError when it fails."""
+    result = await connection.run(command, input=stdin, check=True, encoding=None, timeout=60)
+    return _text(result.stdout)
+
+
+def on_all(addresses: Iterable[str], action: Callable[[str], Awaitable[object]]) -> None:
+    """Do `action` on all addresses in parallel, from code that is not asynchronous; HostError when some fail."""
+
+    async def attempt(address: str) -> str | None:
+        try:
+            await action(address)
+        except asyncssh.ProcessError as error:
+            return f"{address}: {error.command!r} ended with status {error.exit_status}: {_text(error.stderr)}"
+        except (OSError, asyncssh.Error) as error:
+            return f"{address}: {type(error).__name__}: {error}"
+        return None
+
+    async def attempt_all() -> list[str | None]:
+        return await asyncio.gather(*map(attempt, addresses))
+
+    failures = [failure for failure in asyncio.run(attempt_all()) if failure]
+    if failures:
+        raise HostError("\n".join(failures))
+
+
+def _text(output: asyncssh.BytesOrStr | None) -> str:
+    return (output.decode(errors="replace") if isinstance(output, bytes) else output or "").strip()

@@ -1,0 +1,310 @@
+"""The stack that the demo and the end-to-end tests build on the lab, driven through Pulumi's Automation API.
+
+State and passphrase are kept in the user's state folder. The configuration is written to `Pulumi.<stack>.yaml` in the
+project, where a plain `pulumi` finds it too; git ignores it for stacks whose names begin with `lab`.
+"""
+
+import functools
+import json
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+from pulumi import automation
+from pulumi.automation.events import DiagnosticEvent, EngineEvent, ResourcePreEvent
+
+from demo.ssh import Access
+from lab.progress import console
+from lab.settings import LabSettings
+
+PROJECT_FOLDER = Path(__file__).parents[1]
+PROJECT = "openstack-ha-api"
+CLOUD = "lab"
+USER = "debian"
+Result = TypeVar("Result")
+
+
+class StackError(Exception):
+    """What Pulumi could not do, why, and what to do; its text is shown as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the program puts out; hosts by name with their address."""
+
+    vip: str
+    endpoint: str
+    floating_ip: str | None
+    load_balancers: Mapping[str, str]
+    control_plane: Mapping[str, str]
+    workers: Mapping[str, str]
+    security_group_ids: Mapping[str, str]
+    ssh_commands: Mapping[str, str]
+    known_hosts: str
+    kubeadm_config: str
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "Outputs":
+        """From the plain values of the stack's outputs; StackError when the stack was never brought up."""
+        try:
+            return cls(
+                vip=values["vip"],
+                endpoint=values["endpoint"],
+                floating_ip=values["floatingIp"],
+                load_balancers=values["addresses"]["loadBalancers"],
+                control_plane=values["addresses"]["controlPlane"],
+                workers=values["addresses"]["workers"],
+                security_group_ids=values["securityGroupIds"],
+                ssh_commands=values["sshCommands"],
+                known_hosts=values["knownHosts"],
+                kubeadm_config=values["kubeadmConfig"],
+            )
+        except KeyError as error:
+            raise StackError(f"the stack has no output {error}: bring it up first (make demo)") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One resource that an operation creates, updates, deletes or replaces (`op`, as the engine names it)."""
+
+    op: str
+    type: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SshKey:
+    """A key pair for the instances, in OpenSSH's formats."""
+
+    private_file: Path
+    public: str
+
+    @property
+    def private(self) -> str:
+        """The private key; a secret."""
+        return self.private_file.read_text()
+
+
+def state_folder() -> Path:
+    """The project's folder in the user's state folder; made, and readable by the user alone."""
+    folder = LabSettings.from_environ().state.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def ssh_key() -> SshKey:
+    """The demo's key pair, made once."""
+    file = state_folder() / "id_ed25519"
+    if not file.exists():
+        new = Ed25519PrivateKey.generate()
+        _write_once(file, new.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
+    key = load_ssh_private_key(file.read_bytes(), password=None)
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return SshKey(private_file=file, public=public)
+
+
+def _write_once(file: Path, text: str) -> None:
+    """Write a file for the user alone, whole or not at all."""
+    new = file.with_name(f"{file.name}.{os.getpid()}.new")
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.rename(file)
+
+
+@functools.cache
+def pulumi_path() -> str:
+    """What to put before PATH to find Pulumi, which is installed or built first where it is missing.
+
+    Raises StackError where neither works.
+    """
+    command = [PROJECT_FOLDER / "toolchain" / "install", "--print-bin-dir"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        raise StackError(
+            f"Pulumi is not to be had: toolchain/install ended with status {result.returncode} (see above)"
+        )
+    return result.stdout.strip()
+
+
+def environment() -> dict[str, str]:
+    """What a plain `pulumi` needs in its environment to work on these stacks."""
+    state = state_folder()
+    backend = state / "pulumi"
+    backend.mkdir(mode=0o700, exist_ok=True)
+    passphrase = state / "pulumi-passphrase"
+    if not passphrase.exists():
+        _write_once(passphrase, secrets.token_urlsafe())
+    # The language host takes the first python on PATH, which has to be the one with the program's packages.
+    path = [str(PROJECT_FOLDER / ".venv" / "bin"), pulumi_path(), os.environ.get("PATH", os.defpath)]
+    return {
+        "PATH": os.pathsep.join(path),
+        "PULUMI_BACKEND_URL": f"file://{backend}",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "OS_CLIENT_CONFIG_FILE": str(LabSettings.from_environ().clouds_yaml),
+        "OS_CLOUD": CLOUD,
+    }
+
+
+def lab_config() -> dict[str, object]:
+    """The program's configuration on the lab, but for the secret key."""
+    host = f"{LabSettings.from_environ().instance_gateway}/32"
+    config: dict[str, object] = {
+        "network": "provider",
+        "subnet": "provider-v4",
+        "adminCidrs": [host],
+        "apiAllowedCidrs": [host],
+        "publicKey": ssh_key().public,
+    }
+    for role in ("loadBalancer", "controlPlane", "worker"):
+        config |= {f"{role}Flavor": "lab.small", f"{role}Image": "debian-12"}
+    return config
+
+
+class Stack:
+    """A stack of the program on the lab. The lab must be up.
+
+    `name` begins with `lab`, for the sake of the file with its configuration; `config` adds to `lab_config`, or
+    overrides it. Every method raises StackError with the engine's own errors and the file with its whole output.
+    """
+
+    def __init__(self, name: str = "lab", config: Mapping[str, object] | None = None) -> None:
+        if not name.startswith("lab"):
+            raise ValueError(f"the stack's name must begin with 'lab', not {name!r}: git would see its configuration")
+        self.name = name
+        self._config = config or {}
+        self._log = state_folder() / "log" / f"pulumi-{name}.log"
+        self._log.parent.mkdir(exist_ok=True)
+        self._environment = environment()
+        # Automation looks for the CLI on this process's PATH, whatever environment it is told to use later.
+        os.environ["PATH"] = self._environment["PATH"]
+        options = automation.LocalWorkspaceOptions(env_vars=self._environment)
+        try:
+            self._stack = automation.create_or_select_stack(name, work_dir=str(PROJECT_FOLDER), opts=options)
+        except automation.CommandError as error:
+            raise StackError(f"Pulumi has no stack {name}, and cannot make it:\n{error}") from error
+
+    def up(self, config: Mapping[str, object] | None = None) -> Sequence[Change]:
+        """Bring the stack up, with `config` on top of the stack's own; returns what was changed."""
+        self._configure(config or {})
+        return self._operate("up", self._stack.up)
+
+    def preview(
+        self, config: Mapping[str, object] | None = None, *, expect_no_changes: bool = False
+    ) -> Sequence[Change]:
+        """What `up` would change; StackError if that is something and `expect_no_changes`."""
+        self._configure(config or {})
+        preview = functools.partial(self._stack.preview, expect_no_changes=expect_no_changes)
+        return self._operate("preview", preview)
+
+    def destroy(self) -> Sequence[Change]:
+        """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty."""
+        return self._operate("destroy", self._stack.destroy)
+
+    def cancel(self) -> None:
+        """Take away the lock of an operation that was killed."""
+        self._stack.cancel()
+
+    def outputs(self) -> Outputs:
+        """The outputs of the last `up`."""
+        return Outputs.parse({name: output.value for name, output in self._stack.outputs().items()})
+
+    def access(self) -> Access:
+        """How the stack's hosts are logged in to."""
+        return Access(user=USER, private_key=ssh_key().private_file, known_hosts=self.outputs().known_hosts)
+
+    def _configure(self, config: Mapping[str, object]) -> None:
+        settings = self._stack.workspace.stack_settings(self.name)
+        values = lab_config() | dict(self._config) | dict(config)
+        settings.config = {f"{PROJECT}:{key}": value for key, value in values.items()}
+        self._stack.workspace.save_stack_settings(self.name, settings)
+        # Automation would pass the secret as an argument, which every user of this machine can see.
+        subprocess.run(
+            ["pulumi", "config", "set", "--stack", self.name, "--secret", "sshPrivateKey"],
+            cwd=PROJECT_FOLDER,
+            env=os.environ | self._environment,
+            input=ssh_key().private,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+
+    def _operate(self, title: str, operation: Callable[..., Any]) -> Sequence[Change]:
+        """Run an operation of the engine; a second time if a dead process's lock was in its way."""
+        changes: list[Change] = []
+        errors: list[str] = []
+        began = time.monotonic()
+
+        def on_event(event: EngineEvent) -> None:
+            if event.resource_pre_event:
+                change = _change(event.resource_pre_event)
+                if change:
+                    changes.append(change)
+                    console.print(
+                        f"  {time.monotonic() - began:4.0f} s  {change.op} {change.name} [dim]{change.type}[/]"
+                    )
+            elif event.diagnostic_event:
+                message = _error(event.diagnostic_event)
+                if message:
+                    errors.append(message)
+
+        with self._log.open("a") as log:
+
+            def on_output(line: str) -> None:
+                print(line, file=log, flush=True)
+
+            print(f"=== {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {title} {self.name}", file=log)
+            run = functools.partial(
+                operation, on_event=on_event, on_output=on_output, on_error=on_output, color="never"
+            )
+            try:
+                try:
+                    run()
+                except automation.ConcurrentUpdateError:
+                    self._take_lock_from_the_dead()
+                    run()
+            except automation.CommandError as error:
+                reason = "\n".join(dict.fromkeys(errors)) or str(error)
+                raise StackError(f"pulumi {title} failed:\n{reason}\nIts whole output: {self._log}") from error
+        return changes
+
+    def _take_lock_from_the_dead(self) -> None:
+        """Remove the locks of processes that are gone; StackError if one is not, or is of another machine."""
+        backend = Path(self._environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+        for file in (backend / ".pulumi" / "locks").rglob(f"{self.name}/*.json"):
+            lock = json.loads(file.read_text())
+            process = Path("/proc", str(lock["pid"]), "comm")
+            if lock["hostname"] == os.uname().nodename and not (
+                process.exists() and process.read_text().strip() == "pulumi"
+            ):
+                continue
+            raise StackError(
+                f"the stack {self.name} is being worked on by process {lock['pid']} of {lock['username']} on "
+                f"{lock['hostname']}: wait for it to end; if it has ended, remove {file}"
+            )
+        console.print("  an operation before was killed: taking its lock away")
+        self.cancel()
+
+
+def _change(event: ResourcePreEvent) -> Change | None:
+    step = event.metadata
+    if step.op in ("same", "read", "refresh"):
+        return None
+    return Change(op=str(step.op.value), type=step.type, name=step.urn.rpartition("::")[2])
+
+
+def _error(event: DiagnosticEvent) -> str | None:
+    return event.message.strip() if event.severity == "error" else None
