@@ -1,0 +1,219 @@
+"""`python -m lab`: brings the lab up, takes it down, shows it, forgets it."""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from lab import configuration, foreign_image, host_network, image, packages, rootfs
+from lab.apt import HostApt
+from lab.cloud import Cloud, answers, api_urls, wait_for, write_clouds_yaml
+from lab.configuration import ConfiguredFile, Passwords
+from lab.container import Container
+from lab.errors import LabError
+from lab.progress import console, phase
+from lab.settings import LabSettings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A real OpenStack on this machine (docs/lab.md).")
+_LOOK = "`python -m lab status` shows what runs; logs are in {log}."
+
+
+@app.command()
+def up() -> None:
+    """Start the lab, building what is not built yet; goes on where an earlier run was cut off."""
+    settings = _settings()
+    with _locked(settings):
+        packages.ensure()
+        apt = HostApt.read()
+        host_network.assert_free(settings, apt.addresses())
+        _assert_same_kind(settings)
+        base = rootfs.ensure(settings, apt)
+        guest = image.ensure(settings, apt)
+        passwords = Passwords.load(settings.state)
+        mtu = host_network.mtu()
+        files = configuration.render(settings, passwords, mtu)
+        container = Container(settings)
+        wanted = configuration.digest(files, base.name)
+        if container.pid() is not None and wanted != _configured(settings):
+            console.print("The lab's configuration has changed since it was started: it is started anew.")
+            _stop(settings, container)
+        if container.pid() is None:
+            _start(settings, container, base, files, wanted)
+        write_clouds_yaml(settings, passwords)
+        _complete(settings, container, passwords, guest, apt, mtu)
+    console.print(f"[bold]The lab is up.[/] To use it:\n{_exports(settings)}")
+
+
+@app.command()
+def down() -> None:
+    """Stop the lab and take its links, rules and settings off this host; instances and data are kept for the next up."""
+    settings = _settings()
+    with _locked(settings), phase("stopping the lab", expected=15):
+        _stop(settings, Container(settings))
+
+
+@app.command()
+def purge() -> None:
+    """Stop the lab and forget its state: databases, instances, images, passwords. What was built stays in the cache."""
+    settings = _settings()
+    with _locked(settings), phase("forgetting the lab", expected=15):
+        _stop(settings, Container(settings))
+        shutil.rmtree(settings.state)
+
+
+@app.command()
+def status() -> None:
+    """Show whether the lab runs, what it uses, and how to use it."""
+    settings = _settings()
+    container = Container(settings)
+    uptime = container.uptime()
+    if uptime is None:
+        kept = "its data is kept" if settings.clouds_yaml.exists() else "there is none yet"
+        console.print(f"The lab does not run ({kept}). Start it with `make lab-up`.")
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("running for", str(timedelta(seconds=round(uptime))))
+    table.add_row("instances are", str(settings.virt_type))
+    table.add_row("memory of the services", f"{container.memory() / 2**30:.2f} GiB")
+    for kind, url in api_urls(settings).items():
+        table.add_row(f"{kind} API", f"{url} {'answers' if answers(url) else '[red]does not answer[/]'}")
+    if settings.clouds_yaml.exists() and answers(settings.auth_url):
+        cloud = Cloud(settings)
+        for name, alive in sorted(cloud.agents().items()):
+            table.add_row(name, "alive" if alive else "[red]not alive[/]")
+        for server in cloud.instances():
+            addresses = ", ".join(port["addr"] for ports in server.addresses.values() for port in ports)
+            table.add_row(f"instance {server.name}", f"{server.status} {addresses}")
+    console.print(table)
+    console.print(f"To use it:\n{_exports(settings)}")
+
+
+@app.command()
+def add_image(
+    name: Annotated[str, typer.Argument(help="the image's name in the cloud")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a cloud image, qcow2 or raw")],
+) -> None:
+    """Upload a downloaded cloud image, made bootable for the lab's kind of instances."""
+    settings = _settings()
+    with _locked(settings):
+        foreign_image.add(Cloud(settings), Container(settings), name, file)
+
+
+@app.command()
+def clean_cache() -> None:
+    """Forget what was built: the cloud's root file system and the guest image."""
+    settings = _settings()
+    with _locked(settings):
+        if Container(settings).pid() is not None:
+            raise LabError("The lab runs on what is in the cache: stop it first, with `make lab-down`.")
+        shutil.rmtree(settings.cache, ignore_errors=True)
+
+
+def _settings() -> LabSettings:
+    if os.geteuid() != 0:
+        raise LabError("The lab makes network links and mounts: it must be run as root.")
+    return LabSettings.from_environ()
+
+
+@contextmanager
+def _locked(settings: LabSettings) -> Generator[None]:
+    """Lets one command at a time change the lab; the lock ends with the process, however that ends."""
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (settings.state.parent / "lab.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("Another command works on the lab: waiting for it to end.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _assert_same_kind(settings: LabSettings) -> None:
+    """What databases and instances are made for cannot change under them."""
+    kind = {
+        "LAB_VIRT": settings.virt_type,
+        "LAB_API_CIDR": str(settings.api_network),
+        "LAB_INSTANCE_CIDR": str(settings.instance_network),
+    }
+    path = settings.state / "kind.json"
+    if not path.exists():
+        path.write_text(json.dumps(kind))
+    made: dict[str, str] = json.loads(path.read_text())
+    if made != kind:
+        was = " ".join(f"{name}={value}" for name, value in made.items())
+        raise LabError(f"The lab on this machine was made with {was}. Use it so, or forget it with `make lab-purge`.")
+
+
+def _configured(settings: LabSettings) -> str | None:
+    path = settings.state / "configured"
+    return path.read_text() if path.exists() else None
+
+
+def _start(settings: LabSettings, container: Container, base: Path, files: list[ConfiguredFile], digest: str) -> None:
+    # What a killed lab or a restart of the machine left behind is in the way of a new one.
+    _stop(settings, container)
+    with phase("booting the container", expected=2):
+        upper = settings.state / "upper"
+        upper.mkdir(exist_ok=True)
+        configuration.install(files, upper, base)
+        (settings.state / "configured").write_text(digest)
+        container.start(base)
+        host_network.configure(settings)
+
+
+def _stop(settings: LabSettings, container: Container) -> None:
+    container.stop()
+    host_network.remove(settings)
+
+
+def _complete(
+    settings: LabSettings, container: Container, passwords: Passwords, guest: Path, apt: HostApt, mtu: int
+) -> None:
+    """Brings a booted container to a cloud that boots instances; what is done already is found done."""
+    marks = settings.state / "upper/var/lib/lab"
+    hint = _LOOK.format(log=settings.state / "upper/var/log")
+    first = not (marks / "identity-seeded").exists()
+    with phase("waiting for Keystone", expected=35 if first else 10):
+        wait_for(lambda: answers(settings.auth_url), 300, "Keystone did not answer", hint)
+    if first:
+        with phase("users, projects and endpoints", expected=8):
+            Cloud(settings).seed_identity(passwords)
+            container.run("touch", "/var/lib/lab/identity-seeded")
+    with phase("waiting for the other APIs", expected=25 if first else 10):
+        for kind, url in api_urls(settings).items():
+            wait_for(lambda url=url: answers(url), 300, f"The {kind} API did not answer", hint)
+    cloud = Cloud(settings)  # not before: a client keeps the catalog that it found when it logged in
+    with phase("flavors, network and image", expected=10 if first else 2):
+        cloud.seed_resources(guest, apt, mtu)
+    with phase("waiting for the hypervisor and the agents", expected=15 if first else 5):
+        wait_for(lambda: cloud.agents().get("nova-compute", False), 300, "nova-compute did not come up", hint)
+        if not (marks / "host-mapped").exists():
+            container.run("runuser", "-u", "nova", "--", "nova-manage", "cell_v2", "discover_hosts")
+            container.run("touch", "/var/lib/lab/host-mapped")
+        wait_for(cloud.can_boot_instances, 300, "The cloud could not boot instances", hint)
+
+
+def _exports(settings: LabSettings) -> str:
+    return f"export OS_CLIENT_CONFIG_FILE={settings.clouds_yaml} OS_CLOUD=lab"
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is told without a traceback."""
+    try:
+        app()
+    except LabError as error:
+        console.print(f"[red]Error:[/] {error}", markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What takes minutes to build, built once: file systems from Debian packages, kept in the user's cache folder."""
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from lab.apt import SUITE, HostApt
+from lab.progress import phase
+from lab.shell import run
+
+# Neither documentation nor translations are read in a lab; and what a power cut leaves half built is built again.
+_MMDEBSTRAP = (
+    "mmdebstrap",
+    "--mode=root",
+    "--variant=minbase",
+    "--format=directory",
+    '--aptopt=APT::Install-Recommends "false"',
+    "--dpkgopt=force-unsafe-io",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+)
+
+
+def digest(files: Iterable[Path], extra: Iterable[str] = ()) -> str:
+    """A short name for what it is built from: `files` (their names, executable bits and contents) and `extra`."""
+    state = hashlib.sha256()
+    for path in sorted(files):
+        executable = path.stat().st_mode & 0o111 != 0
+        state.update(f"{path.name}\0{executable}\0".encode() + path.read_bytes() + b"\0")
+    for text in extra:
+        state.update(text.encode() + b"\0")
+    return state.hexdigest()[:12]
+
+
+def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title: str, expected: float) -> Path:
+    """The folder `name` in `cache`, made by `build(target, log)` if it is not there yet.
+
+    `build` works on a temporary folder that gets its name when it is complete, so a build that was cut off is begun
+    again. Two builds at once wait for each other. `expected` is the build's length in seconds.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    result = cache / name
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not result.exists():
+            unfinished = cache / f"{name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            with phase(title, expected):
+                build(unfinished, cache / f"{name}.log")
+            unfinished.rename(result)
+    return result
+
+
+def bootstrap(target: Path, packages: Path, apt: HostApt, hooks: Sequence[str], log: Path) -> None:
+    """Installs Debian 12 with the packages that the file `packages` lists into `target`, and runs mmdebstrap's hooks."""
+    lines = [line.strip() for line in packages.read_text().splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    options = [f"--aptopt={option.rstrip(';')}" for option in apt.options]
+    run([*_MMDEBSTRAP, *options, f"--include={','.join(names)}", *hooks, SUITE, target, *apt.sources], log=log)

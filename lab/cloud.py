@@ -1,0 +1,228 @@
+"""What a tenant finds in the cloud: its project and user, the image, the flavors, the network; all through the APIs."""
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openstack
+import yaml
+
+from lab.apt import HostApt
+from lab.configuration import Passwords, write_private
+from lab.errors import LabError
+from lab.settings import LabSettings
+
+REGION = "RegionOne"
+# name of the user that is the service, type, port and path of its endpoint
+SERVICES = (
+    ("glance", "image", "9292"),
+    ("placement", "placement", "8778"),
+    ("nova", "compute", "8774/v2.1"),
+    ("neutron", "network", "9696"),
+)
+# name, virtual processors, MiB of memory, GiB of disk
+FLAVORS = (("lab.small", 1, 384, 3), ("lab.medium", 1, 768, 4), ("lab.large", 2, 1536, 6))
+IMAGE = "debian-12"
+NETWORK, SUBNET = "provider", "provider-v4"
+_AGENTS = {"neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-metadata-agent"}
+
+# An emulated instance boots its kernel directly, from a disk without a partition table. The config drive is on SCSI: on
+# IDE it would come too late for cloud-init.
+_EMULATED_PROPERTIES = {
+    "hw_rng_model": "virtio",
+    "hw_cdrom_bus": "scsi",
+    "hw_scsi_model": "virtio-scsi",
+    "os_command_line": "root=/dev/vda rw rootfstype=ext4 fsck.mode=skip quiet console=ttyS0 net.ifnames=0 "
+    "mitigations=off audit=0 random.trust_cpu=on tsc=reliable no_timer_check",
+}
+
+
+def write_clouds_yaml(settings: LabSettings, passwords: Passwords) -> None:
+    """Writes the clients' file (mode 600) with the clouds `lab`, an ordinary member, and `lab-admin`."""
+
+    def cloud(user: str, password: str, project: str) -> dict[str, Any]:
+        return {
+            "auth": {
+                "auth_url": settings.auth_url,
+                "username": user,
+                "password": password,
+                "project_name": project,
+                "user_domain_name": "Default",
+                "project_domain_name": "Default",
+            },
+            "region_name": REGION,
+            "identity_api_version": 3,
+        }
+
+    clouds = {
+        "lab": cloud("lab", passwords.lab, "lab"),
+        "lab-admin": cloud("admin", passwords.admin, "admin"),
+    }
+    write_private(settings.clouds_yaml, yaml.safe_dump({"clouds": clouds}, sort_keys=False))
+
+
+def api_urls(settings: LabSettings) -> dict[str, str]:
+    """The URL of each API by the type of its service."""
+    base = f"http://{settings.api_address}"
+    return {"identity": settings.auth_url, **{kind: f"{base}:{port}" for _, kind, port in SERVICES}}
+
+
+def answers(url: str, timeout: float = 5) -> bool:
+    """Whether an API answers at `url` within `timeout` seconds; being told to authenticate is an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str, hint: str) -> None:
+    """Waits until `condition` holds; after `seconds` raises LabError that names `what` was awaited and a `hint`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what} within {seconds:.0f} s. {hint}")
+        time.sleep(0.5)
+
+
+class Cloud:
+    """The running cloud, as its administrator sees it."""
+
+    def __init__(self, settings: LabSettings) -> None:
+        self._settings = settings
+        # openstacksdk's methods are made at run time and carry no types of their own.
+        self.api: Any = openstack.connection.Connection(
+            config=openstack.config.OpenStackConfig(config_files=[str(settings.clouds_yaml)]).get_one("lab-admin")
+        )
+
+    def seed_identity(self, passwords: Passwords) -> None:
+        """Makes projects, users, roles, services and endpoints, as far as they are not there."""
+        identity = self.api.identity
+        domain = identity.find_domain("Default", ignore_missing=False).id
+        projects = {project.name: project for project in identity.projects()}
+        users = {user.name: user for user in identity.users()}
+        roles = {role.name: role for role in identity.roles()}
+        services = {service.type: service for service in identity.services()}
+        endpoints = {(endpoint.service_id, endpoint.interface) for endpoint in identity.endpoints()}
+
+        for name in ("service", "lab"):
+            if name not in projects:
+                projects[name] = identity.create_project(name=name, domain_id=domain)
+        for name in ("admin", "service", "member"):
+            if name not in roles:
+                roles[name] = identity.create_role(name=name)
+
+        def user(name: str, password: str) -> Any:
+            return users.get(name) or identity.create_user(name=name, password=password, domain_id=domain)
+
+        def grant(project: str, to: Any, *names: str) -> None:
+            for name in names:
+                identity.assign_project_role_to_user(projects[project], to, roles[name])
+
+        grant("lab", user("lab", passwords.lab), "member")
+        grant("lab", users["admin"], "admin")
+        for name, kind, port in SERVICES:
+            grant("service", user(name, passwords.service), "admin", "service")
+            service = services.get(kind) or identity.create_service(name=name, type=kind)
+            for interface in ("public", "internal"):
+                if (service.id, interface) not in endpoints:
+                    identity.create_endpoint(
+                        service_id=service.id,
+                        interface=interface,
+                        url=f"http://{self._settings.api_address}:{port}",
+                        region_id=REGION,
+                    )
+
+    def seed_resources(self, image: Path, apt: HostApt, mtu: int) -> None:
+        """Makes flavors, network, subnet and the Debian image, as far as they are not there or are outdated."""
+        flavors = {flavor.name for flavor in self.api.compute.flavors()}
+        for name, processors, memory, disk in FLAVORS:
+            if name not in flavors:
+                self.api.compute.create_flavor(name=name, vcpus=processors, ram=memory, disk=disk)
+        self._seed_network(apt, mtu)
+        self._seed_image(image)
+
+    def _seed_network(self, apt: HostApt, mtu: int) -> None:
+        # The member's project owns the network: by Neutron's default policy only the owner of a network (or an
+        # administrator) may set allowed address pairs and fixed addresses on its ports.
+        owner = self.api.identity.find_project("lab", ignore_missing=False).id
+        network = self.api.network.find_network(NETWORK) or self.api.network.create_network(
+            name=NETWORK,
+            project_id=owner,
+            is_shared=True,
+            provider_network_type="flat",
+            provider_physical_network="provider",
+            mtu=mtu,
+        )
+        if network.mtu != mtu:
+            self.api.network.update_network(network, mtu=mtu)
+        nameservers = list(apt.nameservers)
+        subnet = self.api.network.find_subnet(SUBNET)
+        if subnet is None:
+            first, last = self._settings.allocation_pool
+            self.api.network.create_subnet(
+                name=SUBNET,
+                network_id=network.id,
+                project_id=owner,
+                ip_version=4,
+                cidr=str(self._settings.instance_network),
+                gateway_ip=str(self._settings.instance_gateway),
+                allocation_pools=[{"start": str(first), "end": str(last)}],
+                dns_nameservers=nameservers,
+            )
+        elif subnet.dns_nameservers != nameservers:
+            self.api.network.update_subnet(subnet, dns_nameservers=nameservers)
+
+    def _seed_image(self, folder: Path) -> None:
+        # The folder's name is the digest of what the image is built from.
+        present = list(self.api.image.images(name=IMAGE))
+        if [image.properties.get("lab_build") for image in present if image.status == "active"] == [folder.name]:
+            return
+        properties: dict[str, Any] = {"min_disk": 2, "os_distro": "debian", "lab_build": folder.name}
+        if self._settings.virt_type != "lxc":
+            kernel = self.upload(f"{IMAGE}-kernel", folder / "vmlinuz", "aki")
+            ramdisk = self.upload(f"{IMAGE}-initrd", folder / "initrd.img", "ari")
+            properties |= {"kernel_id": kernel, "ramdisk_id": ramdisk, **_EMULATED_PROPERTIES}
+        self.upload(IMAGE, folder / "disk.raw", "raw", **properties)
+
+    def upload(self, name: str, file: Path, disk_format: str, **properties: Any) -> str:
+        """Uploads a public image, replacing those of the same name, and returns its id."""
+        outdated = list(self.api.image.images(name=name))
+        with file.open("rb") as data:
+            image = self.api.image.create_image(
+                name,
+                data=data,
+                disk_format=disk_format,
+                container_format=disk_format if disk_format in ("aki", "ari") else "bare",
+                visibility="public",
+                allow_duplicates=True,
+                wait=True,
+                **properties,
+            )
+        for old in outdated:
+            self.api.image.delete_image(old)
+        return str(image.id)
+
+    def agents(self) -> dict[str, bool]:
+        """The cloud's agents and Nova's services, and whether each is alive."""
+        alive = {agent.binary: bool(agent.is_alive) for agent in self.api.network.agents()}
+        return alive | {service.binary: service.state == "up" for service in self.api.compute.services()}
+
+    def can_boot_instances(self) -> bool:
+        """Whether the hypervisor is known, mapped and reports resources, and all network agents are alive."""
+        agents = self.agents()
+        if not (agents.get("nova-compute") and _AGENTS <= {name for name, alive in agents.items() if alive}):
+            return False
+        return any(True for _ in self.api.compute.hypervisors()) and any(
+            self.api.placement.resource_provider_inventories(provider)
+            for provider in self.api.placement.resource_providers()
+        )
+
+    def instances(self) -> list[Any]:
+        """All instances of all projects."""
+        return list(self.api.compute.servers(all_projects=True))

@@ -1,0 +1,30 @@
+#!/bin/bash
+# customize.sh ROOT: what is done once to the cloud's root file system, after its packages are installed.
+set -euo pipefail
+root=$1
+
+openstack_units=(keystone glance-api placement-api nova-api nova-api-metadata nova-conductor nova-scheduler nova-compute
+  neutron-api neutron-rpc-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-metadata-agent)
+unwanted_units=(lxc lxc-net lxc-monitord libvirt-guests haproxy open-iscsi iscsid e2scrub_reap e2scrub_all.timer
+  apt-daily.timer apt-daily-upgrade.timer fstrim.timer logrotate.timer man-db.timer dpkg-db-backup.timer)
+
+chroot "$root" systemctl --quiet enable mariadb rabbitmq-server memcached libvirtd "${openstack_units[@]}"
+for unit in "${unwanted_units[@]}"; do
+  chroot "$root" systemctl --quiet disable "$unit" 2>/dev/null || true # not every one of them is installed
+done
+
+# libvirt-lxc would register its guests with machined, which does not find them inside nspawn ("NoMachineForPID").
+chroot "$root" systemctl --quiet mask systemd-machined
+rm -f "$root/usr/share/dbus-1/system-services/org.freedesktop.machine1.service"
+
+# libvirt's own NAT network is not used; the hypervisor's interfaces are Neutron's.
+rm -f "$root/etc/libvirt/qemu/networks/autostart/default.xml"
+
+emulator=/usr/bin/qemu-system-x86_64
+chroot "$root" dpkg-divert --quiet --local --rename --divert $emulator.real --add $emulator
+ln -s /usr/local/sbin/lab-qemu "$root$emulator"
+ln -sf /usr/local/sbin/lab-ebtables "$root/etc/alternatives/ebtables"
+
+# The lab writes these when it starts.
+rm -f "$root/etc/resolv.conf" "$root/etc/machine-id"
+touch "$root/etc/machine-id"

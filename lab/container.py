@@ -1,0 +1,143 @@
+"""The container in which the cloud runs: systemd-nspawn, started, stopped, entered and measured."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.host_network import API_LINK, PROVIDER_LINK
+from lab.settings import LabSettings
+from lab.shell import run
+
+_RUN = Path(__file__).parent / "host" / "run-container.sh"
+_DEVICES = ("/dev/net/tun", "/dev/fuse", "/dev/loop-control")
+_STOP_SECONDS = 120
+_INSTANCES = "/var/lib/nova/instances/"
+
+# nspawn's system call filter forbids what nested containers do, and its read-only /proc/sys what the agents do.
+_ENVIRONMENT = {"SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+
+
+class Container:
+    """The lab's one container, known by the process id in its state folder."""
+
+    def __init__(self, settings: LabSettings) -> None:
+        self._settings = settings
+        self._state = settings.state
+        self._pid_file = settings.state / "nspawn.pid"
+
+    @property
+    def console(self) -> Path:
+        """What the container's systemd printed."""
+        return self._state / "console.log"
+
+    def pid(self) -> int | None:
+        """The host's process id of systemd-nspawn, or None if it does not run (whatever the pid file says)."""
+        try:
+            pid = int(self._pid_file.read_text())
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        # The number may be another process's by now: after a reboot, or when nspawn was killed.
+        return pid if f"--directory={self._state / 'root'}".encode() in arguments else None
+
+    def leader(self) -> int | None:
+        """The host's process id of the container's init, or None if it does not run."""
+        pid = self.pid()
+        if pid is None:
+            return None
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    def uptime(self) -> float | None:
+        """Seconds since the container was started, or None."""
+        pid = self.pid()
+        return None if pid is None else float(run(["ps", "-o", "etimes=", "-p", str(pid)]))
+
+    def start(self, rootfs: Path) -> None:
+        """Boots the container, which makes its two links. Returns when its init runs. Raises LabError if it ends."""
+        for name in ("upper", "work", "root"):
+            (self._state / name).mkdir(exist_ok=True)
+        devices = [*_DEVICES, *(["/dev/kvm"] if self._settings.virt_type == "kvm" else [])]
+        command = [
+            *("unshare", "--mount", "--propagation=private", str(_RUN), str(rootfs), str(self._state)),
+            *("--boot", "--machine=lab", "--register=no", "--keep-unit", "--capability=all", "--resolv-conf=off"),
+            *("--link-journal=no", f"--network-veth-extra={API_LINK}", f"--network-veth-extra={PROVIDER_LINK}"),
+            *(f"--bind={device}" for device in devices),
+        ]
+        with self.console.open("wb") as console:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **_ENVIRONMENT},
+                start_new_session=True,
+            )
+        self._pid_file.write_text(f"{process.pid}\n")
+        deadline = time.monotonic() + 60
+        while self.leader() is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = "\n".join(self.console.read_text(errors="replace").splitlines()[-15:])
+                raise LabError(f"The lab's container did not start:\n{tail}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Shuts the container down in order, or kills it after two minutes; then frees what killed guests held."""
+        pid = self.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while self.pid() is not None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            if self.pid() is not None:
+                os.kill(pid, signal.SIGKILL)
+                while self.pid() is not None:
+                    time.sleep(0.2)
+        self._pid_file.unlink(missing_ok=True)
+        self._detach_loops()
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Runs a program in the container and returns its output. Raises LabError if it fails, unless told not to."""
+        leader = self.leader()
+        if leader is None:
+            raise LabError("The lab does not run: start it with `make lab-up`.")
+        return run([*_enter(leader), *command], check=check)
+
+    def memory(self) -> int:
+        """Bytes of memory that the cloud's services use; instances are not counted."""
+        leader = self.leader()
+        if leader is None:
+            return 0
+        namespace = os.readlink(f"/proc/{leader}/ns/pid")
+        total = 0
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit():
+                continue
+            try:
+                # LXC guests have process namespaces of their own; emulated ones are processes of QEMU.
+                if os.readlink(process / "ns/pid") != namespace or "qemu" in (process / "comm").read_text():
+                    continue
+                total += _proportional_set_size((process / "smaps_rollup").read_text())
+            except OSError:
+                continue  # it has ended meanwhile
+        return total
+
+    def _detach_loops(self) -> None:
+        for line in run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]).splitlines():
+            device, _, backing = line.partition(" ")
+            if _INSTANCES in backing:
+                run(["losetup", "--detach", device], check=False)
+
+
+def _enter(leader: int) -> Sequence[str]:
+    enter = ("nsenter", "--target", str(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--")
+    return (*enter, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
+
+
+def _proportional_set_size(rollup: str) -> int:
+    kib = [line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")]
+    return int(kib[0]) * 1024 if kib else 0

@@ -1,0 +1,9 @@
+#!/bin/bash
+# run-container.sh ROOTFS STATE [NSPAWN OPTION...]: boots ROOTFS with the lab's own layer (STATE/upper) over it.
+# Runs in a mount namespace of its own: whatever ends the container, no mount is left on the host.
+set -euo pipefail
+rootfs=$1
+state=$2
+shift 2
+mount -t overlay lab -o "lowerdir=$rootfs,upperdir=$state/upper,workdir=$state/work" "$state/root"
+exec systemd-nspawn --directory="$state/root" "$@"

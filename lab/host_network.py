@@ -1,0 +1,143 @@
+"""The host's side of the lab's two networks: links, addresses, NAT and forwarding; and taking it all away again."""
+
+import json
+import shlex
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.settings import LabSettings
+from lab.shell import run
+
+# Host's end and container's end of the two links, as systemd-nspawn wants them written.
+API_LINK = "lab-api:lab-api0"
+PROVIDER_LINK = "lab-provider:lab-provider0"
+_API_END, _PROVIDER_END = (link.split(":")[0] for link in (API_LINK, PROVIDER_LINK))
+_HOST_ENDS = (_API_END, _PROVIDER_END)
+
+_COMMENT = "openstack-ha-api-lab"
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ETHERNET_MTU = 1500
+
+
+def mtu() -> int:
+    """The one MTU of every hop in the lab, in bytes: that of the host's way out, at most Ethernet's."""
+    routes: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-4", "route", "show", "default"]) or "[]")
+    mtus = [int((Path("/sys/class/net") / route["dev"] / "mtu").read_text()) for route in routes if "dev" in route]
+    return min([_ETHERNET_MTU, *mtus])
+
+
+def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict[str, list[str]]) -> list[str]:
+    """What the lab's networks would take from the host: one message for each of its routes and mirrors that is in them.
+
+    `routes` are the destinations that the host has routes to; `addresses` what the names of its mirrors resolve to.
+    """
+    errors: list[str] = []
+    wanted = {"LAB_API_CIDR": settings.api_network, "LAB_INSTANCE_CIDR": settings.instance_network}
+    for variable, network in wanted.items():
+        for route in routes:
+            if network.overlaps(route):
+                errors.append(f"{variable}={network}: the host already has a route to {route}; choose another network")
+        for name, values in addresses.items():
+            for value in values:
+                if ip_address(value) in network:
+                    errors.append(
+                        f"{variable}={network}: {name} ({value}), from which packages come, is in it and would vanish "
+                        "behind the lab; choose another network"
+                    )
+    return errors
+
+
+def host_routes() -> list[IPv4Network]:
+    """The destinations of the host's IPv4 routes, without the default route and the lab's own links."""
+    routes: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]")
+    return [
+        IPv4Network(route["dst"])
+        for route in routes
+        if route["dst"] != "default" and route.get("dev") not in _HOST_ENDS and route.get("type") != "broadcast"
+    ]
+
+
+def owner() -> Path | None:
+    """The state folder of the lab whose link is on this host, running or left behind by one that was killed."""
+    links: list[dict[str, Any]] = json.loads(run(["ip", "-json", "link", "show"]))
+    for link in links:
+        if link["ifname"] == _API_END:
+            return Path(link.get("ifalias", "?"))
+    return None
+
+
+def configure(settings: LabSettings) -> None:
+    """Sets up the host's ends of the links that the container's start made, and NAT and forwarding for instances."""
+    ends = (
+        (_API_END, settings.api_gateway, settings.api_network),
+        (_PROVIDER_END, settings.instance_gateway, settings.instance_network),
+    )
+    for link, address, network in ends:
+        run(["ip", "link", "set", link, "alias", settings.state])
+        run(["ip", "link", "set", link, "mtu", str(mtu()), "up"])
+        run(["ip", "address", "replace", f"{address}/{network.prefixlen}", "dev", link])
+    _enable_forwarding(settings.state)
+    for rule in _rules(settings):
+        if not _has(rule):
+            run(["iptables", "--wait", "--table", rule[0], "--insert", *rule[1:]])
+
+
+def remove(settings: LabSettings) -> None:
+    """Takes away links, rules and addresses, as far as they are there, and sets forwarding as it was before."""
+    for link in _HOST_ENDS:
+        run(["ip", "link", "delete", link], check=False)
+    for table in ("nat", "filter", "mangle"):
+        for line in run(["iptables-save", "--table", table], check=False).splitlines():
+            if line.startswith("-A ") and _COMMENT in line:
+                run(["iptables", "--wait", "--table", table, "--delete", *shlex.split(line)[1:]])
+    _restore_forwarding(settings.state)
+
+
+def _rules(settings: LabSettings) -> list[list[str]]:
+    network, link = str(settings.instance_network), _PROVIDER_END
+    comment = ["-m", "comment", "--comment", _COMMENT]
+    return [
+        ["nat", "POSTROUTING", "-s", network, "!", "-d", network, *comment, "-j", "MASQUERADE"],
+        # Where the host's policy is to forward nothing (Docker sets it so), instances would reach no mirror.
+        ["filter", "FORWARD", "-i", link, *comment, "-j", "ACCEPT"],
+        ["filter", "FORWARD", "-o", link, *comment, "-j", "ACCEPT"],
+    ]
+
+
+def _has(rule: list[str]) -> bool:
+    lines = run(["iptables-save", "--table", rule[0]]).splitlines()
+    return any(set(rule[1:]) <= set(shlex.split(line)) for line in lines)
+
+
+def _enable_forwarding(state: Path) -> None:
+    saved = state / "ip_forward"
+    boot = _BOOT_ID.read_text().strip()
+    # A lab that was killed left forwarding on: what was before it counts, unless the machine was started anew since.
+    if not saved.exists() or saved.read_text().split()[0] != boot:
+        saved.write_text(f"{boot} {_FORWARDING.read_text().strip()}\n")
+    _FORWARDING.write_text("1\n")
+
+
+def _restore_forwarding(state: Path) -> None:
+    saved = state / "ip_forward"
+    if saved.exists():
+        boot, value = saved.read_text().split()
+        if boot == _BOOT_ID.read_text().strip():
+            _FORWARDING.write_text(value + "\n")
+        saved.unlink()
+
+
+def assert_free(settings: LabSettings, addresses: dict[str, list[str]]) -> None:
+    """Raises LabError, all reasons at once, if the lab's networks collide with the host's or with another lab."""
+    other = owner()
+    if other is not None and other != settings.state:
+        raise LabError(
+            f"Another lab runs on this machine, with its state in {other}: stop it first, "
+            f"with XDG_STATE_HOME={other.parent.parent} and `python -m lab down`."
+        )
+    errors = collisions(settings, host_routes(), addresses)
+    if errors:
+        raise LabError("The lab's networks collide with this host's:\n" + "\n".join(f"- {error}" for error in errors))

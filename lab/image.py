@@ -1,0 +1,61 @@
+"""The Debian 12 guest image with cloud-init: a bare ext4 file system, and kernel and initrd for emulated instances."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+from lab import build
+from lab.apt import HostApt
+from lab.settings import LabSettings
+from lab.shell import run
+
+_SOURCE = Path(__file__).parent / "guest"
+
+# Room for what a first boot writes; Nova grows the file system to the size of the flavor's disk.
+_SLACK_MIB = 256
+
+
+def ensure(settings: LabSettings, apt: HostApt) -> Path:
+    """The folder with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is not there."""
+    name = f"image-{build.digest(_files(), extra=(*apt.sources, *apt.options))}"
+
+    def make(target: Path, log: Path) -> None:
+        root = target / "rootfs"
+        root.mkdir()
+        sources, options = target / "sources.list", target / "apt.conf"
+        sources.write_text("\n".join(apt.sources) + "\n")
+        options.write_text("\n".join(apt.options) + "\n")
+        hooks = (
+            _copy_hook(_SOURCE / "rootfs"),
+            f"--customize-hook=upload {shlex.quote(str(sources))} /etc/apt/sources.list",
+            f"--customize-hook=upload {shlex.quote(str(options))} /etc/apt/apt.conf.d/90host",
+            f'--customize-hook={shlex.quote(str(_SOURCE / "customize.sh"))} "$1"',
+        )
+        build.bootstrap(root, _SOURCE / "packages", apt, hooks, log)
+        _pack(root, target)
+
+    return build.cached(settings.cache, name, make, title="building the guest image, once", expected=80)
+
+
+def _files() -> list[Path]:
+    return [path for path in _SOURCE.rglob("*") if path.is_file()]
+
+
+def _copy_hook(tree: Path) -> str:
+    # Not mmdebstrap's own sync-in: it keeps owners and modes, and those of a clone are its user's.
+    pack = f"tar --directory={shlex.quote(str(tree))} --owner=root:0 --group=root:0 --mode=u=rwX,go=rX --create ."
+    return f'--customize-hook={pack} | tar --directory="$1" --extract'
+
+
+def _pack(root: Path, target: Path) -> None:
+    for kind in ("vmlinuz", "initrd.img"):
+        (kernel_file,) = (root / "boot").glob(f"{kind}-*")
+        shutil.copyfile(kernel_file, target / kind)
+    used_mib = int(run(["du", "--summarize", "--block-size=1M", root]).split()[0])
+    disk = target / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate((used_mib + _SLACK_MIB) * 1024 * 1024)
+    # Without the two features that older kernels and tools refuse; they are on by default since e2fsprogs 1.47.
+    features = "^metadata_csum_seed,^orphan_file"
+    run(["mkfs.ext4", "-q", "-F", "-L", "cloudimg-root", "-O", features, "-d", root, disk])
+    shutil.rmtree(root)

@@ -1,0 +1,25 @@
+"""The cloud's root file system: Debian's OpenStack packages, without any configuration."""
+
+import shlex
+from pathlib import Path
+
+from lab import build
+from lab.apt import HostApt
+from lab.settings import LabSettings
+
+_SOURCE = Path(__file__).parent / "cloud"
+_PARTS = ("packages", "users.conf", "customize.sh")
+
+
+def ensure(settings: LabSettings, apt: HostApt) -> Path:
+    """The folder with the built root file system, which nobody writes to; builds it (5 minutes) if it is not there."""
+    name = f"rootfs-{build.digest(_SOURCE / part for part in _PARTS)}"
+
+    def make(target: Path, log: Path) -> None:
+        hooks = (
+            f'--essential-hook=systemd-sysusers --root="$1" {shlex.quote(str(_SOURCE / "users.conf"))}',
+            f'--customize-hook={shlex.quote(str(_SOURCE / "customize.sh"))} "$1"',
+        )
+        build.bootstrap(target, _SOURCE / "packages", apt, hooks, log)
+
+    return build.cached(settings.cache, name, make, title="building the cloud's root file system, once", expected=280)
