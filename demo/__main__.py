@@ -37,7 +37,7 @@ def demo(context: typer.Context) -> None:
         pulumi_path()
     stack = Stack()
     with phase("pulumi up", expected=180):
-        stack.up()
+        stack.up(refresh=True)
     outputs = stack.outputs()
     pair = Pair(outputs, stack.access())
     with phase("both load balancers answer", expected=5):

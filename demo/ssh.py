@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 # A host that boots refuses, ends or does not answer connections; a wrong host key or a refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost)
@@ -24,34 +24,34 @@ class Access:
     user: str
     private_key: Path
     known_hosts: str
+    port: int = 22
     patience: float = 60.0
     """Seconds for which a connection is tried again."""
 
     @asynccontextmanager
     async def connect(self, address: str) -> AsyncGenerator[asyncssh.SSHClientConnection]:
         """A connection to a host. OSError or asyncssh.Error when there is none within `patience` seconds."""
-        attempts = AsyncRetrying(
+
+        @retry(
             retry=retry_if_exception_type(NOT_YET),
             stop=stop_after_delay(self.patience),
             wait=wait_fixed(1),
             reraise=True,
         )
-        async for attempt in attempts:
-            with attempt:
-                connection = await asyncssh.connect(
-                    address,
-                    username=self.user,
-                    client_keys=[str(self.private_key)],
-                    known_hosts=asyncssh.import_known_hosts(self.known_hosts),
-                    config=None,  # neither the user's settings nor the user's agent have a say here
-                    agent_path=None,
-                    connect_timeout=10,
-                    login_timeout=30,
-                )
-                break
-        else:
-            raise AssertionError("tenacity raises the last error itself")
-        async with connection:
+        async def dial() -> asyncssh.SSHClientConnection:
+            return await asyncssh.connect(
+                address,
+                self.port,
+                username=self.user,
+                client_keys=[str(self.private_key)],
+                known_hosts=asyncssh.import_known_hosts(self.known_hosts),
+                config=None,  # neither the user's settings nor the user's agent have a say here
+                agent_path=None,
+                connect_timeout=10,
+                login_timeout=30,
+            )
+
+        async with await dial() as connection:
             yield connection
 
     async def run(self, address: str, command: str) -> str:
@@ -62,7 +62,9 @@ class Access:
 
 async def output(connection: asyncssh.SSHClientConnection, command: str, stdin: bytes = b"") -> str:
     """What a command prints over a connection that stands; asyncssh.ProcessError when it fails."""
-    result = await connection.run(command, input=stdin, check=True, encoding=None, timeout=60)
+    # An empty input alone would leave the command waiting for its end.
+    source = asyncssh.PIPE if stdin else asyncssh.DEVNULL
+    result = await connection.run(command, input=stdin, stdin=source, check=True, encoding=None, timeout=60)
     return _text(result.stdout)
 
 

@@ -197,10 +197,13 @@ class Stack:
         except automation.CommandError as error:
             raise StackError(f"Pulumi has no stack {name}, and cannot make it:\n{error}") from error
 
-    def up(self, config: Mapping[str, object] | None = None) -> Sequence[Change]:
-        """Bring the stack up, with `config` on top of the stack's own; returns what was changed."""
+    def up(self, config: Mapping[str, object] | None = None, *, refresh: bool = False) -> Sequence[Change]:
+        """Bring the stack up, with `config` on top of the stack's own; returns what was changed.
+
+        With `refresh` the cloud is asked first what is there still: after a purge of the lab, nothing is.
+        """
         self._configure(config or {})
-        return self._operate("up", self._stack.up)
+        return self._operate("up", functools.partial(self._stack.up, refresh=refresh))
 
     def preview(
         self, config: Mapping[str, object] | None = None, *, expect_no_changes: bool = False
@@ -227,7 +230,10 @@ class Stack:
         return Access(user=USER, private_key=ssh_key().private_file, known_hosts=self.outputs().known_hosts)
 
     def _configure(self, config: Mapping[str, object]) -> None:
-        settings = self._stack.workspace.stack_settings(self.name)
+        try:
+            settings = self._stack.workspace.stack_settings(self.name)
+        except FileNotFoundError:  # a new clone, with the state of another
+            settings = automation.StackSettings()
         values = lab_config() | dict(self._config) | dict(config)
         settings.config = {f"{PROJECT}:{key}": value for key, value in values.items()}
         self._stack.workspace.save_stack_settings(self.name, settings)
@@ -250,14 +256,14 @@ class Stack:
 
         def on_event(event: EngineEvent) -> None:
             if event.resource_pre_event:
-                change = _change(event.resource_pre_event)
+                change = change_of(event.resource_pre_event)
                 if change:
                     changes.append(change)
                     console.print(
                         f"  {time.monotonic() - began:4.0f} s  {change.op} {change.name} [dim]{change.type}[/]"
                     )
             elif event.diagnostic_event:
-                message = _error(event.diagnostic_event)
+                message = error_of(event.diagnostic_event)
                 if message:
                     errors.append(message)
 
@@ -286,10 +292,7 @@ class Stack:
         backend = Path(self._environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
         for file in (backend / ".pulumi" / "locks").rglob(f"{self.name}/*.json"):
             lock = json.loads(file.read_text())
-            process = Path("/proc", str(lock["pid"]), "comm")
-            if lock["hostname"] == os.uname().nodename and not (
-                process.exists() and process.read_text().strip() == "pulumi"
-            ):
+            if is_of_a_dead_process(lock):
                 continue
             raise StackError(
                 f"the stack {self.name} is being worked on by process {lock['pid']} of {lock['username']} on "
@@ -299,12 +302,26 @@ class Stack:
         self.cancel()
 
 
-def _change(event: ResourcePreEvent) -> Change | None:
+def is_of_a_dead_process(lock: Mapping[str, Any]) -> bool:
+    """Whether no Pulumi runs any more that could have made a lock (its file's content)."""
+    process = Path("/proc", str(lock["pid"]), "comm")
+    runs = process.exists() and process.read_text().strip() == "pulumi"
+    return lock["hostname"] == os.uname().nodename and not runs  # of another machine's processes nothing is known here
+
+
+def change_of(event: ResourcePreEvent) -> Change | None:
+    """What a step of the engine changes; None when that is nothing."""
     step = event.metadata
     if step.op in ("same", "read", "refresh"):
         return None
     return Change(op=str(step.op.value), type=step.type, name=step.urn.rpartition("::")[2])
 
 
-def _error(event: DiagnosticEvent) -> str | None:
-    return event.message.strip() if event.severity == "error" else None
+def error_of(event: DiagnosticEvent) -> str | None:
+    """What an event of the engine tells of an error that no other event tells; None when that is nothing."""
+    # The bridge to Terraform's provider logs what the engine says then; and at the end the engine says of a failed
+    # program, and of a failed update, that it failed.
+    repeated = event.message.startswith("sdk-v2/") or event.message.strip() == "update failed"
+    if event.severity != "error" or repeated or "program exited with non-zero exit code" in event.message:
+        return None
+    return event.message.strip()

@@ -1,0 +1,133 @@
+"""Logging in to hosts, against a real SSH server on loopback."""
+
+import asyncio
+import socket
+import threading
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncssh
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from demo.ssh import Access, HostError, on_all, output
+
+ADDRESS = "127.0.0.1"
+
+
+def new_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+HOST_KEY, OTHER_KEY = new_key(), new_key()
+
+
+def known_hosts(key: bytes, port: int) -> str:
+    return f"[{ADDRESS}]:{port} {asyncssh.import_private_key(key).export_public_key().decode()}"
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> Access:
+    file = tmp_path / "id_ed25519"
+    file.write_bytes(new_key())
+    file.chmod(0o600)
+    return Access(user="debian", private_key=file, known_hosts="", patience=0)
+
+
+class Server:
+    """An SSH server in a thread, on a port of loopback: it takes the access's key, and runs commands here."""
+
+    def __init__(self, access: Access) -> None:
+        self._key = asyncssh.read_private_key(access.private_key)
+        with socket.create_server((ADDRESS, 0)) as free:
+            port = int(free.getsockname()[1])
+        self.access = replace(access, port=port, known_hosts=known_hosts(HOST_KEY, port))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+
+    def start(self) -> None:
+        listening = asyncssh.listen(
+            ADDRESS,
+            self.access.port,
+            server_host_keys=[asyncssh.import_private_key(HOST_KEY)],
+            authorized_client_keys=asyncssh.import_authorized_keys(self._key.export_public_key().decode()),
+            process_factory=run_here,
+            encoding=None,
+        )
+
+        async def listen() -> asyncssh.SSHAcceptor:
+            return await listening
+
+        self._acceptor = asyncio.run_coroutine_threadsafe(listen(), self._loop).result(5)
+
+    def end(self) -> None:
+        if self._acceptor:
+            self._loop.call_soon_threadsafe(self._acceptor.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def run_here(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    shell = await asyncio.create_subprocess_shell(process.command or "", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    out, err = await shell.communicate(await process.stdin.read())
+    process.stdout.write(out)
+    process.stderr.write(err)
+    process.exit(shell.returncode or 0)
+
+
+@pytest.fixture
+def server(access: Access) -> Iterator[Server]:
+    server = Server(access)
+    yield server
+    server.end()
+
+
+def test_a_command_gets_its_input_and_gives_its_output(server: Server) -> None:
+    server.start()
+
+    async def shout() -> str:
+        async with server.access.connect(ADDRESS) as connection:
+            return await output(connection, "tr a-z A-Z", b"hello\n")
+
+    assert asyncio.run(shout()) == "HELLO"
+
+
+def test_a_host_that_is_still_booting_is_waited_for(server: Server) -> None:
+    patient = replace(server.access, patience=10)
+    later = threading.Timer(0.3, server.start)
+    later.start()
+    assert asyncio.run(patient.run(ADDRESS, "echo up")) == "up"
+    later.join()
+
+
+def test_a_host_that_never_answers_is_given_up(server: Server) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(server.access.run(ADDRESS, "true"))
+
+
+def test_a_host_with_another_key_is_refused_at_once(server: Server) -> None:
+    server.start()
+    wrong = replace(server.access, known_hosts=known_hosts(OTHER_KEY, server.access.port), patience=60)
+    began = time.monotonic()
+    with pytest.raises(asyncssh.HostKeyNotVerifiable):
+        asyncio.run(wrong.run(ADDRESS, "true"))
+    assert time.monotonic() - began < 5
+
+
+def test_all_failures_are_told_with_their_host_and_reason(server: Server) -> None:
+    server.start()
+    access = server.access
+
+    async def act(address: str) -> None:
+        await access.run(ADDRESS, "echo no space left >&2; exit 3" if address == "cp-2" else "true")
+
+    with pytest.raises(HostError) as failed:
+        on_all(["cp-1", "cp-2"], act)
+    assert str(failed.value) == "cp-2: 'echo no space left >&2; exit 3' ended with status 3: no space left"

@@ -1,0 +1,81 @@
+"""What the demo's driver of Pulumi decides by itself; the rest is tried on the lab."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pulumi.automation.events import DiagnosticEvent, OpType, ResourcePreEvent, StepEventMetadata
+
+from demo import stack
+from demo.stack import Change, Outputs, Stack, StackError
+
+
+def test_the_stack_of_a_name_that_git_would_see_is_refused() -> None:
+    with pytest.raises(ValueError, match="must begin with 'lab'"):
+        Stack("dev")
+
+
+def test_outputs_of_a_stack_that_was_never_up_say_what_to_do() -> None:
+    with pytest.raises(StackError, match="bring it up first"):
+        Outputs.parse({})
+
+
+def test_the_key_is_made_once_and_readable_by_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    key = stack.ssh_key()
+    assert key.private_file.stat().st_mode & 0o777 == 0o600
+    assert key.private_file.is_relative_to(tmp_path)
+    assert key.public.startswith("ssh-ed25519 ")
+    assert stack.ssh_key() == key
+
+
+@pytest.mark.parametrize(
+    ("hostname", "process", "dead"),
+    [
+        (os.uname().nodename, "nobody", True),
+        (os.uname().nodename, "reused", True),
+        ("another-machine", "nobody", False),
+    ],
+)
+def test_only_locks_of_this_machines_dead_processes_are_taken(hostname: str, process: str, dead: bool) -> None:
+    # The kernel's highest process id is below 2^22; this test's own process is no pulumi.
+    lock = {"hostname": hostname, "pid": 2**22 + 1 if process == "nobody" else os.getpid()}
+    assert stack.is_of_a_dead_process(lock) is dead
+
+
+def test_a_lock_of_a_running_pulumi_is_respected() -> None:
+    comm = Path("/proc/self/comm")
+    name = comm.read_text()
+    comm.write_text("pulumi")
+    try:
+        assert not stack.is_of_a_dead_process({"hostname": os.uname().nodename, "pid": os.getpid()})
+    finally:
+        comm.write_text(name)
+
+
+def step(op: OpType) -> ResourcePreEvent:
+    urn = "urn:pulumi:lab::openstack-ha-api::openstack:networking/port:Port::k8s-vip"
+    return ResourcePreEvent(StepEventMetadata(op=op, urn=urn, type="openstack:networking/port:Port", provider=""))
+
+
+def test_changes_are_what_is_not_the_same() -> None:
+    assert stack.change_of(step(OpType.SAME)) is None
+    assert stack.change_of(step(OpType.READ)) is None
+    assert stack.change_of(step(OpType.UPDATE)) == Change(
+        op="update", type="openstack:networking/port:Port", name="k8s-vip"
+    )
+
+
+@pytest.mark.parametrize(
+    ("severity", "message", "told"),
+    [
+        ("error", "1 error occurred:\n\t* quota exceeded\n", True),
+        ("info", "1 warning", False),
+        ("error", "update failed\n", False),
+        ("error", "sdk-v2/provider2.go:571: sdk.helper_schema: quota exceeded: provider=openstack@5.5.3", False),
+        ("error", "an unhandled error occurred: program exited with non-zero exit code: 1", False),
+    ],
+)
+def test_an_error_is_told_once(severity: str, message: str, told: bool) -> None:
+    expected = message.strip() if told else None
+    assert stack.error_of(DiagnosticEvent(message=message, color="never", severity=severity)) == expected
