@@ -1,0 +1,16 @@
+"""The targets that the Makefile has, and those that a text names."""
+
+import re
+
+from tools.stack_file import ROOT
+
+
+def make_targets() -> set[str]:
+    """Every target of the Makefile that is a word."""
+    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def targets_named(script: str) -> set[str]:
+    """The targets of every `make ...` in a shell script."""
+    commands = re.findall(r"(?:^|[;&|(]|\s)make((?:\s+[A-Za-z][\w=./-]*)+)", script)
+    return {word for words in commands for word in words.split() if "=" not in word}
