@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pulumi
 import pulumi_openstack as openstack
+from pulumi.runtime.settings import SETTINGS
 
 from model.settings import Settings
 from model.topology import Role
@@ -52,6 +53,9 @@ class _Finder:
         try:
             return look(wanted)
         except Exception as error:  # an invoke raises plain Exceptions, whatever went wrong
+            # The SDK remembers a failed invoke and would end the program with it, whoever caught it. Nothing else is
+            # under way yet, so forgetting everything forgets just that.
+            SETTINGS.rpc_manager.clear()
             reason = " ".join(str(error).split())
             self.problems.append(f"{key} = {wanted!r}: {reason}; `{listing}` shows what there is")
             return None
@@ -136,11 +140,9 @@ def _key_pair(wanted: str) -> openstack.compute.GetKeypairResult:
 
 
 def _flavor_id(wanted: str) -> str:
-    # A flavor's id is any text that the operator chose ("1", "m1.small"), so the name comes first.
-    try:
-        return openstack.compute.get_flavor(name=wanted).id
-    except Exception:
+    if _is_id(wanted):
         return openstack.compute.get_flavor(flavor_id=wanted).id
+    return openstack.compute.get_flavor(name=wanted).id
 
 
 def _image_id(wanted: str) -> str:

@@ -22,6 +22,8 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
+    comment_start_string="{##",  # `${#array[@]}` is Bash
+    comment_end_string="##}",
     autoescape=False,  # noqa: S701 - no HTML; values are restricted in model/settings.py
 )
 
