@@ -23,7 +23,12 @@ from lab.errors import LabError
 from lab.progress import console, phase
 from lab.settings import LabSettings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A real OpenStack on this machine (docs/lab.md).")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A real OpenStack on this machine (docs/lab.md).",
+)
 _LOOK = "`python -m lab status` shows what runs; logs are in {log}."
 
 
@@ -39,8 +44,7 @@ def up() -> None:
         base = rootfs.ensure(settings, apt)
         guest = image.ensure(settings, apt)
         passwords = Passwords.load(settings.state)
-        mtu = host_network.mtu()
-        files = configuration.render(settings, passwords, mtu)
+        files = configuration.render(settings, passwords)
         container = Container(settings)
         wanted = configuration.digest(files, base.name)
         if container.pid() is not None and wanted != _configured(settings):
@@ -49,13 +53,13 @@ def up() -> None:
         if container.pid() is None:
             _start(settings, container, base, files, wanted)
         write_clouds_yaml(settings, passwords)
-        _complete(settings, container, passwords, guest, apt, mtu)
+        _complete(settings, container, passwords, guest, apt)
     console.print(f"[bold]The lab is up.[/] To use it:\n{_exports(settings)}")
 
 
 @app.command()
 def down() -> None:
-    """Stop the lab and take its links, rules and settings off this host; instances and data are kept for the next up."""
+    """Stop the lab and take its links and rules off this host; instances and data are kept for the next up."""
     settings = _settings()
     with _locked(settings), phase("stopping the lab", expected=15):
         _stop(settings, Container(settings))
@@ -175,9 +179,7 @@ def _stop(settings: LabSettings, container: Container) -> None:
     host_network.remove(settings)
 
 
-def _complete(
-    settings: LabSettings, container: Container, passwords: Passwords, guest: Path, apt: HostApt, mtu: int
-) -> None:
+def _complete(settings: LabSettings, container: Container, passwords: Passwords, guest: Path, apt: HostApt) -> None:
     """Brings a booted container to a cloud that boots instances; what is done already is found done."""
     marks = settings.state / "upper/var/lib/lab"
     hint = _LOOK.format(log=settings.state / "upper/var/log")
@@ -193,7 +195,7 @@ def _complete(
             wait_for(lambda url=url: answers(url), 300, f"The {kind} API did not answer", hint)
     cloud = Cloud(settings)  # not before: a client keeps the catalog that it found when it logged in
     with phase("flavors, network and image", expected=10 if first else 2):
-        cloud.seed_resources(guest, apt, mtu)
+        cloud.seed_resources(guest, apt)
     with phase("waiting for the hypervisor and the agents", expected=15 if first else 5):
         wait_for(lambda: cloud.agents().get("nova-compute", False), 300, "nova-compute did not come up", hint)
         if not (marks / "host-mapped").exists():

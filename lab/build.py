@@ -56,7 +56,7 @@ def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title
 
 
 def bootstrap(target: Path, packages: Path, apt: HostApt, hooks: Sequence[str], log: Path) -> None:
-    """Installs Debian 12 with the packages that the file `packages` lists into `target`, and runs mmdebstrap's hooks."""
+    """Installs Debian 12 with the packages listed in the file `packages` into `target`, and runs mmdebstrap's hooks."""
     lines = [line.strip() for line in packages.read_text().splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     options = [f"--aptopt={option.rstrip(';')}" for option in apt.options]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import openstack
 import yaml
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
 
 from lab.apt import HostApt
 from lab.configuration import Passwords, write_private
@@ -27,7 +28,7 @@ SERVICES = (
 FLAVORS = (("lab.small", 1, 384, 3), ("lab.medium", 1, 768, 4), ("lab.large", 2, 1536, 6))
 IMAGE = "debian-12"
 NETWORK, SUBNET = "provider", "provider-v4"
-_AGENTS = {"neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-metadata-agent"}
+_AGENTS = ("nova-compute", "neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-metadata-agent")
 
 # An emulated instance boots its kernel directly, from a disk without a partition table. The config drive is on SCSI: on
 # IDE it would come too late for cloud-init.
@@ -64,6 +65,11 @@ def write_clouds_yaml(settings: LabSettings, passwords: Passwords) -> None:
     write_private(settings.clouds_yaml, yaml.safe_dump({"clouds": clouds}, sort_keys=False))
 
 
+def connect(settings: LabSettings, cloud: str) -> Connection:
+    """A client of the lab, as `lab` or as `lab-admin`."""
+    return Connection(config=OpenStackConfig(config_files=[str(settings.clouds_yaml)]).get_one(cloud))
+
+
 def api_urls(settings: LabSettings) -> dict[str, str]:
     """The URL of each API by the type of its service."""
     base = f"http://{settings.api_address}"
@@ -73,7 +79,7 @@ def api_urls(settings: LabSettings) -> dict[str, str]:
 def answers(url: str, timeout: float = 5) -> bool:
     """Whether an API answers at `url` within `timeout` seconds; being told to authenticate is an answer."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout):
+        with urllib.request.urlopen(url, timeout=timeout):  # noqa: S310  (our own http URL)
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
@@ -96,9 +102,7 @@ class Cloud:
     def __init__(self, settings: LabSettings) -> None:
         self._settings = settings
         # openstacksdk's methods are made at run time and carry no types of their own.
-        self.api: Any = openstack.connection.Connection(
-            config=openstack.config.OpenStackConfig(config_files=[str(settings.clouds_yaml)]).get_one("lab-admin")
-        )
+        self.api: Any = connect(settings, "lab-admin")
 
     def seed_identity(self, passwords: Passwords) -> None:
         """Makes projects, users, roles, services and endpoints, as far as they are not there."""
@@ -138,16 +142,16 @@ class Cloud:
                         region_id=REGION,
                     )
 
-    def seed_resources(self, image: Path, apt: HostApt, mtu: int) -> None:
+    def seed_resources(self, image: Path, apt: HostApt) -> None:
         """Makes flavors, network, subnet and the Debian image, as far as they are not there or are outdated."""
         flavors = {flavor.name for flavor in self.api.compute.flavors()}
         for name, processors, memory, disk in FLAVORS:
             if name not in flavors:
                 self.api.compute.create_flavor(name=name, vcpus=processors, ram=memory, disk=disk)
-        self._seed_network(apt, mtu)
+        self._seed_network(apt)
         self._seed_image(image)
 
-    def _seed_network(self, apt: HostApt, mtu: int) -> None:
+    def _seed_network(self, apt: HostApt) -> None:
         # The member's project owns the network: by Neutron's default policy only the owner of a network (or an
         # administrator) may set allowed address pairs and fixed addresses on its ports.
         owner = self.api.identity.find_project("lab", ignore_missing=False).id
@@ -157,10 +161,7 @@ class Cloud:
             is_shared=True,
             provider_network_type="flat",
             provider_physical_network="provider",
-            mtu=mtu,
         )
-        if network.mtu != mtu:
-            self.api.network.update_network(network, mtu=mtu)
         nameservers = list(apt.nameservers)
         subnet = self.api.network.find_subnet(SUBNET)
         if subnet is None:
@@ -216,7 +217,7 @@ class Cloud:
     def can_boot_instances(self) -> bool:
         """Whether the hypervisor is known, mapped and reports resources, and all network agents are alive."""
         agents = self.agents()
-        if not (agents.get("nova-compute") and _AGENTS <= {name for name, alive in agents.items() if alive}):
+        if not all(agents.get(name) for name in _AGENTS):
             return False
         return any(True for _ in self.api.compute.hypervisors()) and any(
             self.api.placement.resource_provider_inventories(provider)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from lab.host_network import MTU
 from lab.settings import LabSettings
 
 _TREE = Path(__file__).parent / "cloud" / "rootfs"
@@ -56,21 +57,26 @@ class ConfiguredFile:
         return "rabbitmq" if self.group == "rabbitmq" else "root"
 
 
-def render(settings: LabSettings, passwords: Passwords, mtu: int) -> list[ConfiguredFile]:
-    """All files of the cloud's configuration, in order of their paths; `mtu` in bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(_TREE), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
-    environment.globals.update(
-        virt_type=settings.virt_type,
-        mtu=mtu,
-        api_address=str(settings.api_address),
-        api_gateway=str(settings.api_gateway),
-        api_prefix_length=settings.api_network.prefixlen,
-        auth_url=settings.auth_url,
-        transport_url=f"rabbit://openstack:{passwords.rabbitmq}@127.0.0.1:5672/",
-        passwords=passwords,
-        database=lambda name: f"mysql+pymysql://openstack:{passwords.database}@127.0.0.1/{name}?charset=utf8",
+def render(settings: LabSettings, passwords: Passwords) -> list[ConfiguredFile]:
+    """All files of the cloud's configuration, in order of their paths."""
+
+    def database(name: str) -> str:
+        return f"mysql+pymysql://openstack:{passwords.database}@127.0.0.1/{name}?charset=utf8"
+
+    values: dict[str, object] = {
+        "virt_type": settings.virt_type,
+        "mtu": MTU,
+        "api_address": str(settings.api_address),
+        "api_gateway": str(settings.api_gateway),
+        "api_prefix_length": settings.api_network.prefixlen,
+        "auth_url": settings.auth_url,
+        "transport_url": f"rabbit://openstack:{passwords.rabbitmq}@127.0.0.1:5672/",
+        "passwords": passwords,
+        "database": database,
+    }
+    # No HTML is made here, so nothing is escaped.
+    environment = Environment(  # noqa: S701
+        loader=FileSystemLoader(_TREE), undefined=StrictUndefined, keep_trailing_newline=True
     )
     files: list[ConfiguredFile] = []
     for source in sorted(_TREE.rglob("*")):
@@ -78,7 +84,7 @@ def render(settings: LabSettings, passwords: Passwords, mtu: int) -> list[Config
             continue
         name = source.relative_to(_TREE).as_posix()
         if source.suffix == _TEMPLATE_SUFFIX:
-            content = environment.get_template(name).render()
+            content = environment.get_template(name).render(values)
             name = name.removesuffix(_TEMPLATE_SUFFIX)
         else:
             content = source.read_text()

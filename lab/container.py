@@ -112,14 +112,14 @@ class Container:
         leader = self.leader()
         if leader is None:
             return 0
-        namespace = os.readlink(f"/proc/{leader}/ns/pid")
+        namespace = Path(f"/proc/{leader}/ns/pid").readlink()
         total = 0
         for process in Path("/proc").iterdir():
             if not process.name.isdigit():
                 continue
             try:
                 # LXC guests have process namespaces of their own; emulated ones are processes of QEMU.
-                if os.readlink(process / "ns/pid") != namespace or "qemu" in (process / "comm").read_text():
+                if (process / "ns/pid").readlink() != namespace or "qemu" in (process / "comm").read_text():
                     continue
                 total += _proportional_set_size((process / "smaps_rollup").read_text())
             except OSError:

@@ -14,19 +14,15 @@ from lab.shell import run
 API_LINK = "lab-api:lab-api0"
 PROVIDER_LINK = "lab-provider:lab-provider0"
 _API_END, _PROVIDER_END = (link.split(":")[0] for link in (API_LINK, PROVIDER_LINK))
-_HOST_ENDS = (_API_END, _PROVIDER_END)
+LINKS = (_API_END, _PROVIDER_END)
 
 _COMMENT = "openstack-ha-api-lab"
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_ETHERNET_MTU = 1500
 
-
-def mtu() -> int:
-    """The one MTU of every hop in the lab, in bytes: that of the host's way out, at most Ethernet's."""
-    routes: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-4", "route", "show", "default"]) or "[]")
-    mtus = [int((Path("/sys/class/net") / route["dev"] / "mtu").read_text()) for route in routes if "dev" in route]
-    return min([_ETHERNET_MTU, *mtus])
+# Of every hop in the lab, in bytes: links, bridge, network and instances. It is what guests and links have without
+# being told; with any other, one hop that was not told drops what is too long for it, and bulk copies hang.
+MTU = 1500
 
 
 def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict[str, list[str]]) -> list[str]:
@@ -37,16 +33,18 @@ def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict
     errors: list[str] = []
     wanted = {"LAB_API_CIDR": settings.api_network, "LAB_INSTANCE_CIDR": settings.instance_network}
     for variable, network in wanted.items():
-        for route in routes:
-            if network.overlaps(route):
-                errors.append(f"{variable}={network}: the host already has a route to {route}; choose another network")
-        for name, values in addresses.items():
-            for value in values:
-                if ip_address(value) in network:
-                    errors.append(
-                        f"{variable}={network}: {name} ({value}), from which packages come, is in it and would vanish "
-                        "behind the lab; choose another network"
-                    )
+        errors.extend(
+            f"{variable}={network}: the host already has a route to {route}; choose another network"
+            for route in routes
+            if network.overlaps(route)
+        )
+        errors.extend(
+            f"{variable}={network}: {name} ({value}), from which packages come, is in it and would vanish behind the "
+            "lab; choose another network"
+            for name, values in addresses.items()
+            for value in values
+            if ip_address(value) in network
+        )
     return errors
 
 
@@ -56,7 +54,7 @@ def host_routes() -> list[IPv4Network]:
     return [
         IPv4Network(route["dst"])
         for route in routes
-        if route["dst"] != "default" and route.get("dev") not in _HOST_ENDS and route.get("type") != "broadcast"
+        if route["dst"] != "default" and route.get("dev") not in LINKS and route.get("type") != "broadcast"
     ]
 
 
@@ -77,7 +75,7 @@ def configure(settings: LabSettings) -> None:
     )
     for link, address, network in ends:
         run(["ip", "link", "set", link, "alias", settings.state])
-        run(["ip", "link", "set", link, "mtu", str(mtu()), "up"])
+        run(["ip", "link", "set", link, "mtu", str(MTU), "up"])
         run(["ip", "address", "replace", f"{address}/{network.prefixlen}", "dev", link])
     _enable_forwarding(settings.state)
     for rule in _rules(settings):
@@ -87,7 +85,7 @@ def configure(settings: LabSettings) -> None:
 
 def remove(settings: LabSettings) -> None:
     """Takes away links, rules and addresses, as far as they are there, and sets forwarding as it was before."""
-    for link in _HOST_ENDS:
+    for link in LINKS:
         run(["ip", "link", "delete", link], check=False)
     for table in ("nat", "filter", "mangle"):
         for line in run(["iptables-save", "--table", table], check=False).splitlines():
@@ -99,7 +97,11 @@ def remove(settings: LabSettings) -> None:
 def _rules(settings: LabSettings) -> list[list[str]]:
     network, link = str(settings.instance_network), _PROVIDER_END
     comment = ["-m", "comment", "--comment", _COMMENT]
+    clamp = ["-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", *comment, "-j", "TCPMSS", "--clamp-mss-to-pmtu"]
     return [
+        # The host's way out may carry less than the lab's networks.
+        ["mangle", "FORWARD", "-i", link, *clamp],
+        ["mangle", "FORWARD", "-o", link, *clamp],
         ["nat", "POSTROUTING", "-s", network, "!", "-d", network, *comment, "-j", "MASQUERADE"],
         # Where the host's policy is to forward nothing (Docker sets it so), instances would reach no mirror.
         ["filter", "FORWARD", "-i", link, *comment, "-j", "ACCEPT"],

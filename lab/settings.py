@@ -100,9 +100,11 @@ def _network(variable: str, value: str, errors: list[str]) -> IPv4Network | None
         return None
     if network.prefixlen > _LONGEST_PREFIX:
         errors.append(f"{variable}={network} is too small: the lab uses the addresses up to .199 of it, take a /24")
-    for taken in NEVER_TAKEN:
-        if network.overlaps(taken):
-            errors.append(f"{variable}={network} overlaps {taken}, which hosts like this one use themselves")
+    errors.extend(
+        f"{variable}={network} overlaps {taken}, which hosts like this one use themselves: choose another"
+        for taken in NEVER_TAKEN
+        if network.overlaps(taken)
+    )
     if network.is_loopback or network.is_multicast or network.is_link_local:
         errors.append(f"{variable}={network} is a loopback, multicast or link-local network: take a routable one")
     return network
