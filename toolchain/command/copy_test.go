@@ -110,10 +110,10 @@ func TestCopyPreviewOpensNoConnection(t *testing.T) {
 }
 
 func TestCopyOfAnythingElseIsRefused(t *testing.T) {
-	remote, err := asset.FromURI("https://example.org/file")
+	bundle, err := archive.FromAssets(map[string]any{"name": textAsset(t, "text")})
 	require.NoError(t, err)
 	_, failures := newEngine(t, copyToRemote).check(inputs{
-		"connection": inputs{"host": "h"}, "source": remote, "remotePath": "/x",
+		"connection": inputs{"host": "h"}, "source": bundle, "remotePath": "/x",
 	})
 	require.Len(t, failures, 1)
 	assert.Contains(t, failures[0].Reason, "FileAsset")

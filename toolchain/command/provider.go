@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"strings"
+
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
 
@@ -11,11 +14,34 @@ import (
 // newProvider puts the resources together. Their tokens follow from the package and type names: command:local:Command,
 // command:remote:Command and command:remote:CopyToRemote.
 func newProvider() (p.Provider, error) {
-	return infer.NewProviderBuilder().
+	plugin, err := infer.NewProviderBuilder().
 		WithResources(
 			infer.Resource(&local.Command{}),
 			infer.Resource(&remote.Command{}),
 			infer.Resource(&remote.CopyToRemote{}),
 		).
 		Build()
+	if err != nil {
+		return p.Provider{}, err
+	}
+	diff := plugin.Diff
+	plugin.Diff = func(ctx context.Context, request p.DiffRequest) (p.DiffResponse, error) {
+		response, err := diff(ctx, request)
+		replaceOnTriggers(response.DetailedDiff)
+		return response, err
+	}
+	return plugin, nil
+}
+
+var replacing = map[p.DiffKind]p.DiffKind{p.Add: p.AddReplace, p.Delete: p.DeleteReplace, p.Update: p.UpdateReplace}
+
+// replaceOnTriggers makes a change within the list of triggers replace the resource. infer compares the path of a change,
+// "triggers[0]", with the name of the input, and so sees only the change from no list to a list.
+func replaceOnTriggers(changes map[string]p.PropertyDiff) {
+	for path, change := range changes {
+		if kind, ok := replacing[change.Kind]; ok && strings.HasPrefix(path, "triggers[") {
+			change.Kind = kind
+			changes[path] = change
+		}
+	}
 }

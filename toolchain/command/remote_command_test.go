@@ -273,9 +273,6 @@ func TestSecretsStayOutOfErrorsOfTheConnection(t *testing.T) {
 			err := newEngine(t, remoteCommand).create(inputs{
 				"connection": all, "create": "true", "stdin": "stdin-of-the-step",
 			}, 0)
-			if name == "a key that needs another" && err == nil {
-				return // an unencrypted key may be opened with any passphrase
-			}
 			require.Error(t, err)
 			for _, input := range []string{"password", "privateKey", "privateKeyPassword"} {
 				if secret, ok := all[input].(string); ok {
@@ -336,7 +333,7 @@ func TestAnotherHostKeyThanThePinnedOneIsRefused(t *testing.T) {
 				"connection": server.connection(inputs{"hostKey": authorizedKey(pinned)}), "create": "true",
 			}, 0)
 			require.ErrorContains(t, err, "host key mismatch")
-			require.ErrorContains(t, err, ssh.FingerprintSHA256(pinned.PublicKey()))
+			require.ErrorContains(t, err, pinned.PublicKey().Type())
 			assert.Empty(t, server.Commands())
 		})
 	}

@@ -2,7 +2,7 @@ module openstack-ha-api/toolchain/language-python
 
 go 1.26
 
-require github.com/pulumi/pulumi/sdk/v3 v3.79.0
+require github.com/pulumi/pulumi/sdk/v3 v3.79.0 // indirect
 
 require (
 	github.com/Microsoft/go-winio v0.5.2 // indirect
@@ -66,3 +66,5 @@ require (
 	lukechampine.com/frand v1.4.2 // indirect
 	sourcegraph.com/sourcegraph/appdash v0.0.0-20211028080628-e2786a622600 // indirect
 )
+
+tool github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python

@@ -173,6 +173,10 @@ func (e *Endpoint) login(
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		// The host has no key of the pinned type.
+		if refusal := (*ssh.AlgorithmNegotiationError)(nil); errors.As(err, &refusal) && refusal.What == "host key" {
+			err = fmt.Errorf("host key mismatch: hostKey pins a key that the host does not have: %w", err)
+		}
 		return nil, fmt.Errorf("cannot log in to %s as %s: %w", e.address(), config.User, err)
 	}
 

@@ -1,0 +1,134 @@
+"""The toolchain's parts together: a real engine runs a real program, which logs in to a real SSH server on loopback."""
+
+import asyncio
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+import pytest
+from pulumi import automation
+
+TOOLCHAIN = Path(__file__).parent.parent
+
+
+@dataclass
+class Server:
+    """An SSH server on loopback that answers each command with what it gets on stdin, and the commands it got."""
+
+    login: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    identity: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    port: int = 0
+    commands: list[str] = field(default_factory=list[str])
+
+    async def answer(self, process: "asyncssh.SSHServerProcess[str]") -> None:
+        self.commands.append(process.command or "")
+        process.stdout.write(await process.stdin.read())
+        process.exit(0)
+
+    def run(self, started: threading.Event, stop: threading.Event) -> None:
+        async def serve() -> None:
+            keys = asyncssh.import_authorized_keys(self.login.export_public_key().decode())
+            listener = await asyncssh.listen(
+                "127.0.0.1", 0, server_host_keys=[self.identity], authorized_client_keys=keys,
+                process_factory=self.answer,
+            )
+            self.port = listener.get_port()
+            started.set()
+            await asyncio.to_thread(stop.wait)
+            listener.close()
+
+        asyncio.run(serve())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server, started, stop = Server(), threading.Event(), threading.Event()
+    thread = threading.Thread(target=server.run, args=(started, stop))
+    thread.start()
+    assert started.wait(10)
+    yield server
+    stop.set()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def stack(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[automation.Stack]:
+    """The stack, not yet up. Its state is in a folder of its own, its secrets under a passphrase."""
+    front = subprocess.run(
+        [TOOLCHAIN / "install", "--print-bin-dir"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    state = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PATH", f"{TOOLCHAIN.parent / '.venv/bin'}:{front}:{os.environ['PATH']}")
+        environment.delenv("SSH_AUTH_SOCK", raising=False)
+        stack = automation.create_or_select_stack(
+            "check",
+            work_dir=str(TOOLCHAIN / "tests/program"),
+            opts=automation.LocalWorkspaceOptions(
+                env_vars={"PULUMI_BACKEND_URL": state.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "passphrase"},
+            ),
+        )
+        stack.set_config("port", automation.ConfigValue(str(server.port)))
+        stack.set_config("hostKey", automation.ConfigValue(server.identity.export_public_key().decode()))
+        stack.set_config("privateKey", automation.ConfigValue(server.login.export_private_key().decode(), secret=True))
+        yield stack
+        stack.destroy()
+        stack.workspace.remove_stack("check")
+
+
+def test_preview_runs_nothing(stack: automation.Stack, server: Server) -> None:
+    stack.preview()
+    assert server.commands == []
+
+
+def test_up_runs_both_commands_without_a_warning(stack: automation.Stack, server: Server) -> None:
+    result = stack.up()
+    assert result.outputs["here"].value == "local value"
+    assert result.outputs["there"].value == "first"
+    assert server.commands == ["cat"]
+    assert "warning" not in (result.stdout + result.stderr).lower()
+
+
+def test_nothing_changed_is_no_change(stack: automation.Stack) -> None:
+    stack.preview(expect_no_changes=True)
+
+
+def test_new_stdin_updates_in_place(stack: automation.Stack, server: Server) -> None:
+    stack.set_config("content", automation.ConfigValue("second"))
+    result = stack.up()
+    assert result.summary.resource_changes == {"same": 2, "update": 1}
+    assert result.outputs["there"].value == "second"
+    assert server.commands == ["cat", "cat"]
+
+
+def test_a_new_trigger_replaces(stack: automation.Stack) -> None:
+    stack.set_config("generation", automation.ConfigValue("two"))
+    result = stack.up()
+    assert result.summary.resource_changes == {"same": 2, "replace": 1}
+
+
+def test_a_wrong_host_key_is_refused_and_the_repair_succeeds(stack: automation.Stack, server: Server) -> None:
+    good = stack.get_config("hostKey")
+    stranger = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    stack.set_config("hostKey", automation.ConfigValue(stranger))
+    before = list(server.commands)
+    with pytest.raises(automation.CommandError, match="host key mismatch") as refusal:
+        stack.up()
+    assert server.commands == before
+    assert "PRIVATE KEY" not in str(refusal.value)
+    stack.set_config("hostKey", good)
+    stack.up()
+
+
+def test_the_private_key_is_encrypted_in_the_state(stack: automation.Stack) -> None:
+    assert "PRIVATE KEY" not in str(stack.export_stack().deployment)
+
+
+def test_the_command_line_finds_the_same_engine() -> None:
+    shown = subprocess.run([TOOLCHAIN / "pulumi", "version"], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip().removeprefix("v").startswith("3.")
+    assert shown.stderr == ""
