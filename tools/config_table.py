@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +36,10 @@ def _default(entry: Mapping[str, Any]) -> str:
 
 
 def with_table(readme: str, schema: Mapping[str, Mapping[str, Any]]) -> str:
-    """The README's text with the table between its two marks. Raises `ValueError` if it does not have each mark once."""
+    """The README's text with the table between its two marks.
+
+    Raises `ValueError` if it does not have each mark once.
+    """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in rest or END in after:
@@ -47,11 +49,10 @@ def with_table(readme: str, schema: Mapping[str, Mapping[str, Any]]) -> str:
 
 def main(
     *,
-    write: Annotated[bool, typer.Option("--write/--check", help="Put the table in, or only see whether it is current.")],
-    readme: Annotated[Path, typer.Option(help="The file with the two marks.")] = README,
+    write: Annotated[bool, typer.Option("--write/--check", help="Put the table in, or see whether it is current.")],
 ) -> None:
     """Put the table of configuration into the README, or check the one that is there."""
-    old = readme.read_text()
+    old = README.read_text()
     try:
         new = with_table(old, project_schema())
     except ValueError as error:
@@ -59,10 +60,10 @@ def main(
     if new == old:
         return
     if not write:
-        sys.exit(f"{readme.name}: the table of configuration is not what Pulumi.yaml says; run `make readme-table`")
-    staged = readme.with_name(f"{readme.name}.new")
+        sys.exit("README.md: the table of configuration is not what Pulumi.yaml says; run `make readme-table`")
+    staged = README.with_name(f"{README.name}.new")
     staged.write_text(new)
-    staged.rename(readme)
+    staged.rename(README)
 
 
 if __name__ == "__main__":

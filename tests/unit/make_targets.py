@@ -12,5 +12,5 @@ def make_targets() -> set[str]:
 
 def targets_named(script: str) -> set[str]:
     """The targets of every `make ...` in a shell script."""
-    commands = re.findall(r"(?:^|[;&|(]|\s)make((?:\s+[A-Za-z][\w=./-]*)+)", script)
+    commands = re.findall(r"(?:^|[;&|(\s])make((?:[ \t]+[A-Za-z][\w=./-]*)+)", script, re.MULTILINE)
     return {word for words in commands for word in words.split() if "=" not in word}
