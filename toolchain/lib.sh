@@ -44,7 +44,7 @@ phase() {
     set +m
     next=$((start + every))
     while kill -0 "$child" 2>/dev/null; do
-        sleep 0.2
+        sleep 0.1
         if ((SECONDS >= next)); then
             printf '\r  %s: %d s of about %s%s' "$name" $((SECONDS - start)) "$expected" "$end" >&2
             next=$((SECONDS + every))

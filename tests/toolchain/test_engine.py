@@ -12,15 +12,20 @@ import asyncssh
 import pytest
 from pulumi import automation
 
-TOOLCHAIN = Path(__file__).parent.parent
+TOOLCHAIN = Path(__file__).parents[2] / "toolchain"
+PROGRAM = Path(__file__).parent / "program"
+
+
+def new_key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType]
 
 
 @dataclass
 class Server:
     """An SSH server on loopback that answers each command with what it gets on stdin, and the commands it got."""
 
-    login: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
-    identity: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    login: asyncssh.SSHKey = field(default_factory=new_key)
+    identity: asyncssh.SSHKey = field(default_factory=new_key)
     port: int = 0
     commands: list[str] = field(default_factory=list[str])
 
@@ -33,7 +38,10 @@ class Server:
         async def serve() -> None:
             keys = asyncssh.import_authorized_keys(self.login.export_public_key().decode())
             listener = await asyncssh.listen(
-                "127.0.0.1", 0, server_host_keys=[self.identity], authorized_client_keys=keys,
+                "127.0.0.1",
+                0,
+                server_host_keys=[self.identity],
+                authorized_client_keys=keys,
                 process_factory=self.answer,
             )
             self.port = listener.get_port()
@@ -56,18 +64,22 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def stack(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[automation.Stack]:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def stack(server: Server, state: Path) -> Iterator[automation.Stack]:
     """The stack, not yet up. Its state is in a folder of its own, its secrets under a passphrase."""
     front = subprocess.run(
         [TOOLCHAIN / "install", "--print-bin-dir"], check=True, capture_output=True, text=True
     ).stdout.strip()
-    state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PATH", f"{TOOLCHAIN.parent / '.venv/bin'}:{front}:{os.environ['PATH']}")
         environment.delenv("SSH_AUTH_SOCK", raising=False)
         stack = automation.create_or_select_stack(
             "check",
-            work_dir=str(TOOLCHAIN / "tests/program"),
+            work_dir=str(PROGRAM),
             opts=automation.LocalWorkspaceOptions(
                 env_vars={"PULUMI_BACKEND_URL": state.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "passphrase"},
             ),
@@ -113,7 +125,7 @@ def test_a_new_trigger_replaces(stack: automation.Stack) -> None:
 
 def test_a_wrong_host_key_is_refused_and_the_repair_succeeds(stack: automation.Stack, server: Server) -> None:
     good = stack.get_config("hostKey")
-    stranger = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    stranger = new_key().export_public_key().decode()
     stack.set_config("hostKey", automation.ConfigValue(stranger))
     before = list(server.commands)
     with pytest.raises(automation.CommandError, match="host key mismatch") as refusal:
@@ -124,8 +136,10 @@ def test_a_wrong_host_key_is_refused_and_the_repair_succeeds(stack: automation.S
     stack.up()
 
 
-def test_the_private_key_is_encrypted_in_the_state(stack: automation.Stack) -> None:
-    assert "PRIVATE KEY" not in str(stack.export_stack().deployment)
+def test_the_private_key_is_encrypted_in_the_state(state: Path) -> None:
+    files = [file.read_text() for file in state.rglob("*.json")]
+    assert any("toolchain-check" in file for file in files)
+    assert not any("PRIVATE KEY" in file for file in files)
 
 
 def test_the_command_line_finds_the_same_engine() -> None:

@@ -19,7 +19,7 @@ there = remote.Command(
     create="cat",
     stdin=config.require("content"),
     triggers=[config.require("generation")],
-    opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="20s", update="20s")),
+    opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="10s", update="10s")),
 )
 pulumi.export("here", here.stdout)
 pulumi.export("there", there.stdout)

@@ -1,0 +1,224 @@
+"""toolchain/install, with stand-ins for everything that it would fetch, build or run."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+INSTALL = Path(__file__).parents[2] / "toolchain/install"
+
+# A CLI that knows its version, and fetches plugins into its home.
+CLI = """#!/bin/bash
+case "$1 $2" in
+"version ") echo v{version} ;;
+"plugin install")
+    folder=${{PULUMI_HOME:-$HOME/.pulumi}}/plugins/resource-$4-v$5
+    mkdir -p "$folder"
+    install -m 755 /dev/null "$folder/pulumi-resource-$4" ;;
+esac
+"""
+
+# The vendor's installer, as curl delivers it; it notes what it was asked for.
+CURL_THAT_DELIVERS = """#!/bin/bash
+while (($#)); do
+    if [[ $1 == --output ]]; then
+        cat >"$2" 2>/dev/null <<'INSTALLER'
+echo "$@" >"$HOME/asked"
+while [ $# -gt 0 ]; do
+    [ "$1" = --install-root ] && { mkdir -p "$2/bin"; cp "$HOME/vendor-cli" "$2/bin/pulumi"; }
+    shift
+done
+INSTALLER
+    fi
+    shift
+done
+"""
+
+CURL_THAT_FINDS_NOBODY = "#!/bin/bash\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n"
+
+# A Go that builds in no time, or as slowly or badly as it is told, and notes what it built.
+GO = """#!/bin/bash
+case $1 in
+env) echo go1.99.0 ;;
+list) echo "$HOME/sdk" ;;
+build)
+    sleep "$(cat "$HOME/build-seconds" 2>/dev/null || echo 0)"
+    [[ -e $HOME/build-fails ]] && { echo "undefined: nonsense" >&2; exit 1; }
+    while (($#)); do [[ $1 == -o ]] && output=$2; shift; done
+    echo "${output##*/}" >>"$HOME/built"
+    cp "$HOME/vendor-cli" "$output" ;;
+esac
+"""
+
+PARTS = ["pulumi", "pulumi-language-python", "pulumi-resource-command", "pulumi-resource-openstack"]
+
+
+@dataclass
+class Machine:
+    """A home and a PATH that hold nothing but what a test puts there."""
+
+    home: Path
+
+    def put(self, name: str, content: str) -> None:
+        """Put a program on PATH."""
+        program = self.home / "bin" / name
+        program.write_text(content)
+        program.chmod(0o755)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {"HOME": str(self.home), "PATH": f"{self.home}/bin:/usr/bin:/bin", "LC_ALL": "C"}
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [INSTALL, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def install(self) -> tuple[str, str]:
+        """Run it: what is to be put before PATH, and what was said."""
+        process = self.start("--print-bin-dir")
+        out, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        return out.strip(), said
+
+    def built(self) -> list[str]:
+        note = self.home / "built"
+        return sorted(note.read_text().split()) if note.exists() else []
+
+    def leftovers(self) -> list[Path]:
+        return list((self.home / ".cache/openstack-ha-api").glob(".toolchain.*"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine with Go and no way to the vendor's site."""
+    machine = Machine(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "vendor-cli").write_text(CLI.format(version="3.259.0"))
+    (tmp_path / "vendor-cli").chmod(0o755)
+    script = tmp_path / "sdk/python/cmd/pulumi-language-python-exec"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    machine.put("go", GO)
+    machine.put("curl", CURL_THAT_FINDS_NOBODY)
+    return machine
+
+
+@pytest.mark.parametrize("version", ["3.259.0", "3.300.1"])
+def test_a_cli_on_path_that_fits_is_used_with_the_plugins_it_has(machine: Machine, version: str) -> None:
+    machine.put("pulumi", CLI.format(version=version))
+    for plugin in ("openstack 5.5.3", "command 1.2.1"):
+        subprocess.run(
+            [machine.home / "bin/pulumi", "plugin", "install", "resource", *plugin.split()],
+            env=machine.environment,
+            check=True,
+        )
+    assert machine.install() == (f"{machine.home}/bin", "")
+    assert machine.built() == []
+
+
+def test_a_cli_on_path_fetches_the_plugins_it_lacks(machine: Machine) -> None:
+    machine.put("pulumi", CLI.format(version="3.259.0"))
+    machine.put("curl", CURL_THAT_DELIVERS)
+    assert machine.install()[0] == f"{machine.home}/bin"
+    assert machine.built() == []
+    assert machine.install() == (f"{machine.home}/bin", "")
+
+
+def test_a_cli_that_cannot_fetch_plugins_gets_those_built_here_and_is_told(machine: Machine) -> None:
+    machine.put("pulumi", CLI.format(version="3.259.0"))
+    front, said = machine.install()
+    plugins, cli = front.split(":")
+    assert cli == f"{machine.home}/bin"
+    assert (Path(plugins) / "pulumi-resource-openstack").exists()
+    assert machine.built() == PARTS[2:]
+    assert "the vendor's plugin site cannot be reached" in said
+    assert len(machine.install()[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize("version", ["3.258.9", "2.300.0", "4.0.0"])
+def test_a_cli_that_does_not_fit_is_named_and_the_vendors_installed(machine: Machine, version: str) -> None:
+    machine.put("pulumi", CLI.format(version=version))
+    machine.put("curl", CURL_THAT_DELIVERS)
+    front, said = machine.install()
+    assert f"its version is {version}" in said
+    assert front == f"{machine.home}/.cache/openstack-ha-api/pulumi-3.259.0/bin"
+    assert (machine.home / "asked").read_text().startswith("--version 3.259.0 --install-root ")
+    assert machine.built() == []
+
+
+def test_where_the_vendors_site_is_out_of_reach_all_is_built_once(machine: Machine) -> None:
+    front, said = machine.install()
+    assert "the vendor's site cannot be reached" in said
+    assert machine.built() == PARTS
+    home = Path(front).parent / "home"
+    assert (home / "plugins/resource-openstack-v5.5.3/pulumi-resource-openstack").exists()
+    assert (home / "plugins/resource-command-v1.2.1/pulumi-resource-command").exists()
+    started = time.monotonic()
+    assert machine.install() == (front, "")
+    assert time.monotonic() - started < 0.3
+    assert machine.built() == PARTS
+
+
+def test_the_built_cli_leaves_the_users_login_where_it_is(machine: Machine) -> None:
+    front, _ = machine.install()
+    shows = '#!/bin/bash\necho "$PULUMI_HOME $PULUMI_CREDENTIALS_PATH"\n'
+    (Path(front).parent / "libexec/pulumi").write_text(shows)
+    shown = subprocess.run([f"{front}/pulumi"], env=machine.environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == [f"{Path(front).parent}/home", f"{machine.home}/.pulumi"]
+
+
+def test_two_runs_at_once_build_once(machine: Machine) -> None:
+    (machine.home / "build-seconds").write_text("0.3")
+    runs = [machine.start() for _ in range(2)]
+    said = [run.communicate(timeout=60)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert machine.built() == PARTS
+    assert any("waiting for another run" in each for each in said)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_cut_off_can_be_run_again(machine: Machine, end: signal.Signals) -> None:
+    (machine.home / "build-seconds").write_text("2")
+    run = machine.start()
+    deadline = time.monotonic() + 20
+    while not list(machine.home.glob(".cache/openstack-ha-api/.toolchain.*/phase.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(run.pid, end)
+    run.communicate(timeout=20)
+    assert run.returncode != 0
+    if end != signal.SIGKILL:
+        assert machine.leftovers() == []
+    (machine.home / "build-seconds").write_text("0")
+    machine.install()
+    assert machine.leftovers() == []
+
+
+def test_a_build_that_fails_tells_why_and_the_next_run_goes_on(machine: Machine) -> None:
+    (machine.home / "build-fails").touch()
+    run = machine.start("--print-bin-dir")
+    out, said = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert out == ""
+    assert "undefined: nonsense" in said
+    assert "Pulumi CLI 3.259.0 failed after" in said
+    (machine.home / "build-fails").unlink()
+    machine.install()
+
+
+def test_clean_forgets_all_of_it(machine: Machine) -> None:
+    machine.install()
+    subprocess.run([INSTALL.parent / "clean"], env=machine.environment, check=True)
+    cache = machine.home / ".cache/openstack-ha-api"
+    assert [entry.name for entry in cache.iterdir()] == ["toolchain.lock"]
