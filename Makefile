@@ -25,4 +25,63 @@ lock: ## compile the requirements files anew from their .in files
 	for f in requirements requirements-dev; do .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal \
 	    --python-version 3.11 --custom-compile-command 'make lock' $$f.in -o $$f.txt || exit 1; done
 
-.PHONY: help setup lock
+# ---- checks and tests ----------------------------------------------------------------------------------------------------
+lint: setup ## formatting, lint, types, directions of imports
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+	.venv/bin/python -m tools.config_table --check
+
+unit: setup ## model and components, against mocks; seconds, as any user
+	.venv/bin/pytest tests/unit
+
+golden: setup packages ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
+	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/golden
+
+toolchain-test: setup toolchain ## the plugins that are built here
+	toolchain/test
+	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
+
+e2e: setup toolchain lab-up ## a real `pulumi up` on the lab, faults and all (root, about 15 minutes)
+	.venv/bin/pytest tests/e2e
+
+test: lint unit golden toolchain-test e2e ## everything
+
+packages: ## Debian's packages that the golden tests run
+	@command -v haproxy >/dev/null && command -v keepalived >/dev/null || { \
+	    [ "$$(id -u)" = 0 ] || { echo "haproxy and keepalived are missing: apt-get install haproxy keepalived"; exit 1; }; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends haproxy keepalived iproute2 >/dev/null; }
+
+# ---- the program -----------------------------------------------------------------------------------------------------------
+render: setup ## write the files that would land on each host: STACK=dev OUT=folder
+	@.venv/bin/python -m tools.render $(STACK) $(OUT)
+
+readme-table: setup ## make the README's table of the configuration from Pulumi.yaml
+	.venv/bin/python -m tools.config_table --write
+
+toolchain: ## Pulumi's CLI and plugins, from PATH, the vendor, or built here
+	@toolchain/install
+
+demo: setup toolchain ## a real OpenStack on this machine, the system on it, a failover shown (root)
+	@.venv/bin/python -m demo
+
+# ---- the lab ---------------------------------------------------------------------------------------------------------------
+lab-up: setup ## start a real OpenStack in a container on this machine (root)
+	@.venv/bin/python -m lab up
+
+lab-down: setup ## stop it; instances and data are kept
+	@.venv/bin/python -m lab down
+
+lab-status: setup ## how it is, and how to use it
+	@.venv/bin/python -m lab status
+
+lab-purge: setup ## stop it and forget all of it
+	@.venv/bin/python -m lab purge
+
+clean-cache: setup ## forget what was built: root file system, image, toolchain
+	@.venv/bin/python -m lab clean-cache
+	@toolchain/clean
+
+.PHONY: help setup lock lint unit golden toolchain-test e2e test packages render readme-table toolchain demo \
+	lab-up lab-down lab-status lab-purge clean-cache

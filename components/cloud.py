@@ -100,7 +100,12 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         raise pulumi.RunError(
             "the cloud and the configuration do not fit:\n" + "\n".join(f"  - {problem}" for problem in finder.problems)
         )
-    return Cloud(network_id=network.id, subnet_id=subnet.id, floating_pool=(pool.name or "") if pool else "", roles=roles)
+    return Cloud(
+        network_id=network.id,
+        subnet_id=subnet.id,
+        floating_pool=(pool.name or "") if pool else "",
+        roles=roles,
+    )
 
 
 _ROLE_KEYS = {Role.LOAD_BALANCER: "loadBalancer", Role.CONTROL_PLANE: "controlPlane", Role.WORKER: "worker"}

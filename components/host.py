@@ -48,7 +48,7 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
     )
     lines = pair.stdout.apply(lambda text: text.strip().splitlines())
     return HostKey(
-        private=lines.apply(lambda lines: "\n".join(lines[:-1]) + "\n"),
+        private=pulumi.Output.secret(lines.apply(lambda lines: "\n".join(lines[:-1]) + "\n")),
         public=pulumi.Output.unsecret(lines.apply(lambda lines: " ".join(lines[-1].split()[:2]))),
     )
 

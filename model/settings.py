@@ -68,7 +68,12 @@ def _plain_text(value: str) -> str:
 
 
 def _json_array(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise ValueError("is not an array; write it as a list in the stack's file") from None
 
 
 def _cidr(value: str) -> IPv4Network:
@@ -362,11 +367,19 @@ def _public_half(private_key: str) -> str:
         ) from None
 
 
+_REASONS = {
+    "extra_forbidden": "is no key of this project; the keys stand in Pulumi.yaml",
+    "string_too_short": "is empty; see its description in Pulumi.yaml",
+    "too_short": "is empty; see its description in Pulumi.yaml",
+}
+"""Plainer words than the library's, by the library's error type."""
+
+
 def _problems(error: ValidationError) -> list[str]:
     lines: list[str] = []
     for item in error.errors(include_url=False):
         key = str(item["loc"][0])
-        reason = item["msg"].removeprefix("Value error, ")
+        reason = _REASONS.get(item["type"], item["msg"].removeprefix("Value error, "))
         if item["type"] == "missing":
             lines.append(f"{key} is not set; see its description in Pulumi.yaml")
         elif key in SECRET_KEYS:

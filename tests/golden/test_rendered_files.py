@@ -1,0 +1,127 @@
+"""Whole rendered files, compared with those that people have read, and read by the programs that they are for.
+
+After a change that is meant: `make golden UPDATE=1`, then read the difference.
+"""
+
+import os
+import subprocess
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from model.rendering import (
+    LoadBalancerHost,
+    configure_script,
+    install_script,
+    load_balancer_files,
+    prepare_script,
+    prove_script,
+)
+from model.settings import Settings
+from tests.unit.example import example_values
+from tools.render import STAND_IN_INTERFACE, render
+
+EXPECTED = Path(__file__).parent / "expected"
+STACKS = {
+    "default": {},
+    "password-and-five-servers": {"vip": "198.51.100.200", "controlPlaneCount": "5", "vrrpPassword": "P@ssw0rd"},
+}
+FILES = [
+    "etc/firewalld/zones/public.xml",
+    "etc/haproxy/haproxy.cfg",
+    "etc/keepalived/check_haproxy.sh",
+    "etc/keepalived/keepalived.conf",
+    "etc/sysctl.d/60-ha-api.conf",
+    "etc/systemd/system/keepalived.service.d/ha-api.conf",
+]
+HOSTS = ["k8s-lb-0", "k8s-lb-1"]
+
+
+@pytest.fixture(scope="session", params=STACKS)
+def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp(request.param)
+    render(Settings.parse(example_values(**STACKS[request.param])), out)
+    return request.param, out
+
+
+def test_every_file_is_as_it_was_read(rendered: tuple[str, Path]):
+    stack, out = rendered
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert files == sorted(f"{host}/{file}" for host in HOSTS for file in FILES)
+    for file in files:
+        text = (out / file).read_text()
+        expected = EXPECTED / stack / file
+        if os.environ.get("UPDATE"):
+            expected.parent.mkdir(parents=True, exist_ok=True)
+            expected.write_text(text)
+        assert text == expected.read_text(), f"{file} has changed; if that is meant: make golden UPDATE=1"
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_haproxy_accepts_its_configuration(rendered: tuple[str, Path], host: str):
+    config = rendered[1] / host / "etc/haproxy/haproxy.cfg"
+    subprocess.run(["haproxy", "-c", "-q", "-f", config], check=True)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: str, tmp_path: Path):
+    """In a network namespace of its own, for keepalived wants the interface to exist; every code but 0 is a refusal."""
+    tree = rendered[1] / host
+    # The check script is named by the place where it will stand.
+    config = tmp_path / "keepalived.conf"
+    text = (tree / "etc/keepalived/keepalived.conf").read_text()
+    config.write_text(text.replace("/etc/keepalived/", f"{tree}/etc/keepalived/"))
+    script = f"ip link add {STAND_IN_INTERFACE} type veth peer name peer && exec keepalived --config-test --use-file {config}"
+    result = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_a_configuration_that_haproxy_refuses_is_seen(tmp_path: Path):
+    broken = tmp_path / "haproxy.cfg"
+    broken.write_text("frontend apiserver\n    bind *:6443\n    default_backend nowhere\n")
+    assert subprocess.run(["haproxy", "-c", "-q", "-f", broken], check=False, capture_output=True).returncode != 0
+
+
+def scripts() -> dict[str, str]:
+    every = Settings.parse(
+        example_values(aptProxy="http://proxy:3142", aptMirror="http://mirror/debian", haproxyBranch="3.0")
+    )
+    plain = Settings.parse(example_values())
+    host = LoadBalancerHost(
+        name="k8s-lb-0",
+        address=IPv4Address("198.51.100.11"),
+        peer_address=IPv4Address("198.51.100.12"),
+        interface="ens3",
+        vip=IPv4Address("198.51.100.100"),
+        api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")),),
+        vrrp_router_id=51,
+        vrrp_password="",
+    )
+    return {
+        "prepare": prepare_script(every, host.address),
+        "prepare without mirror": prepare_script(plain, host.address),
+        "install": install_script(plain),
+        "install a branch": install_script(every),
+        "configure": configure_script(host, load_balancer_files(host)),
+        "prove": prove_script(host.vip, host.interface, host.address),
+    }
+
+
+@pytest.mark.parametrize("step", scripts())
+def test_shellcheck_finds_nothing_in_the_scripts(step: str):
+    # SC2317: functions that are called through `run` are not seen to be called.
+    result = subprocess.run(
+        ["shellcheck", "--exclude=SC2317", "-"], input=scripts()[step], check=False, capture_output=True, text=True
+    )
+    assert result.stdout == ""
+
+
+def test_shellcheck_finds_nothing_in_the_check():
+    file = EXPECTED / "default/k8s-lb-0/etc/keepalived/check_haproxy.sh"
+    subprocess.run(["shellcheck", file], check=True)

@@ -1,0 +1,130 @@
+"""Runs the whole program against Pulumi mocks that record every resource, and answer as a cloud would."""
+
+import asyncio
+import runpy
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
+from pulumi.runtime.settings import reset_options
+
+from model.settings import SECRET_KEYS
+from tests.unit.example import key_pair
+from tools.stack_file import ROOT
+
+NOVA_PUBLIC_KEY = key_pair()[1]
+PROJECT = "openstack-ha-api"
+SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's mark of a secret value
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One registered resource: its inputs in the provider's spelling, and the whole registration."""
+
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    registration: Any
+
+    def is_secret(self, key: str) -> bool:
+        """Whether an input is kept as a secret."""
+        marked = SECRET_SIGNATURE in str(self.registration.object[key])
+        return marked or key in self.registration.additionalSecretOutputs
+
+    @property
+    def depends_on(self) -> set[str]:
+        """Names of the resources that it waits for."""
+        return {urn.rpartition("::")[2] for urn in self.registration.dependencies}
+
+
+def _revealed(value: Any) -> Any:
+    return value["value"] if SECRET_SIGNATURE in str(value) else value
+
+
+class RecordingMonitor(mocks.MockMonitor):
+    """Keeps what the mocks are not told: the registrations' options and the stack's outputs."""
+
+    def __init__(self, cloud: "RecordingCloud") -> None:
+        super().__init__(cloud)
+        self.cloud = cloud
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's spelling
+        self.cloud.registrations[request.type, request.name] = request
+        return super().RegisterResource(request)  # pyright: ignore[reportUnknownMemberType]
+
+
+@dataclass
+class RecordingCloud(pulumi.runtime.Mocks):
+    """Hands out addresses and ids, finds everything that is looked up, and remembers all that was registered."""
+
+    preview: bool = False
+    missing: frozenset[str] = frozenset()
+    """Names that the cloud does not have."""
+    ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
+    """Addresses that are taken, with the names of their ports."""
+    resources: list[Resource] = field(default_factory=list[Resource])
+    registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def new_resource(self, args: Any) -> tuple[str | None, dict[Any, Any]]:
+        """What the engine would answer to a registration."""
+        inputs: dict[str, Any] = {key: _revealed(value) for key, value in args.inputs.items()}
+        self.resources.append(Resource(args.typ, args.name, inputs, self.registrations[args.typ, args.name]))
+        outputs = dict(inputs)
+        if self.preview:
+            return None, outputs
+        if args.typ == "openstack:networking/port:Port":
+            count = sum(resource.type == args.typ for resource in self.resources)
+            asked = args.inputs["fixedIps"][0].get("ipAddress")
+            outputs["allFixedIps"] = [asked or f"198.51.100.{10 + count}"]
+        if args.typ == "openstack:networking/floatingIp:FloatingIp":
+            outputs["address"] = "203.0.113.9"
+        if args.typ == "command:local:Command":
+            private, public = key_pair()
+            outputs["stdout"] = private + public + "\n"
+        if args.typ == "command:remote:Command":
+            outputs["stdout"] = "interface=ens3\n" if args.name.endswith("-prepare") else ""
+        return f"id-of-{args.name}", outputs
+
+    def call(self, args: Any) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        """What a provider would answer to a look-up."""
+        wanted: dict[str, Any] = args.args
+        name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
+        if args.token.endswith(":getPortIds"):
+            taken = self.ports_in_use.get(wanted["fixedIp"])
+            return {"id": "x", "ids": [taken] if taken else []}, []
+        if args.token.endswith(":getPort"):
+            return {"id": wanted["portId"], "name": wanted["portId"]}, []
+        if name in self.missing:
+            raise ValueError(f"Your query for {name} returned no results")  # the bridge fails the call itself
+        return wanted | {
+            "id": f"id-of-{name}",
+            "name": name,
+            "cidr": "198.51.100.0/24",
+            "gatewayIp": "198.51.100.1",
+            "publicKey": NOVA_PUBLIC_KEY,
+        }, []
+
+    def run(self, values: dict[str, Any]) -> "RecordingCloud":
+        """Run `__main__.py` with a configuration. Raises what the program raises."""
+        config = {f"{PROJECT}:{key}": str(value) for key, value in values.items()}
+        secrets = [f"{PROJECT}:{key}" for key in SECRET_KEYS if values.get(key)]
+
+        # The SDK takes the thread's event loop, which other tests have closed.
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        reset_options()
+        set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
+        set_all_config(config, secrets)
+
+        def program() -> None:
+            runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+            root: Any = get_root_resource()
+            pulumi.Output.all(**root.outputs).apply(self.outputs.update)
+
+        mocks.test(program)()  # pyright: ignore[reportUnknownMemberType]
+        return self
+
+    def of_type(self, suffix: str) -> dict[str, Resource]:
+        """Registered resources by name, of the type that ends so, as in `compute/instance:Instance`."""
+        return {resource.name: resource for resource in self.resources if resource.type.endswith(suffix)}

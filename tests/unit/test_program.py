@@ -1,0 +1,238 @@
+"""The whole program against mocks, in preview and in update: what would be made, in which order, and what is secret."""
+
+import re
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from tests.unit.example import example_values, key_pair
+from tests.unit.recording_cloud import RecordingCloud
+
+VIP = "198.51.100.100"
+
+
+@pytest.fixture(params=[False, True], ids=["update", "preview"])
+def preview(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@cache
+def run(preview: bool = False, **changes: str) -> RecordingCloud:
+    return RecordingCloud(preview=preview).run(example_values(vip=VIP, **changes))
+
+
+def test_every_resource_has_a_name_of_its_own_type_and_parent(preview: bool):
+    cloud = run(preview)
+    counted = Counter((resource.type, resource.name) for resource in cloud.resources)
+    assert [key for key, count in counted.items() if count > 1] == []
+    orphans = {
+        resource.name for resource in cloud.resources if resource.type.count(":") and not resource.registration.parent
+    }
+    assert orphans == set()
+
+
+def test_the_machines_are_those_of_the_configuration(preview: bool):
+    assert sorted(run(preview).of_type("compute/instance:Instance")) == [
+        "k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-lb-0", "k8s-lb-1", "k8s-worker-0",
+    ]  # fmt: skip
+
+
+def test_growing_a_role_registers_the_others_as_before():
+    small, large = run(), run(workerCount="3")
+    added = {(r.type, r.name) for r in large.resources} - {(r.type, r.name) for r in small.resources}
+    assert {name for _, name in added} == {
+        f"k8s-worker-{i}{suffix}" for i in (1, 2) for suffix in ("", "-host-key", "-prepare")
+    }
+    for instance in small.of_type("compute/instance:Instance").values():
+        assert large.of_type("compute/instance:Instance")[instance.name].inputs == instance.inputs
+
+
+def test_the_vip_s_port_is_bound_to_nothing(preview: bool):
+    port = run(preview).of_type("networking/port:Port")["k8s-vip"]
+    assert port.inputs["adminStateUp"] is False
+    assert port.inputs["noSecurityGroups"] is True
+    assert port.inputs["fixedIps"] == [{"subnetId": "id-of-provider-v4", "ipAddress": VIP}]
+
+
+def test_neutron_picks_the_vip_when_none_is_given():
+    port = RecordingCloud().run(example_values()).of_type("networking/port:Port")["k8s-vip"]
+    assert port.inputs["fixedIps"] == [{"subnetId": "id-of-provider-v4"}]
+
+
+def test_only_the_load_balancers_may_answer_for_the_vip_and_for_that_address_only():
+    ports = run().of_type("networking/port:Port")
+    pairs = {name: port.inputs.get("allowedAddressPairs") for name, port in ports.items()}
+    assert {name for name, pair in pairs.items() if pair} == {"k8s-lb-0", "k8s-lb-1"}
+    assert pairs["k8s-lb-0"] == pairs["k8s-lb-1"] == [{"ipAddress": VIP}]
+
+
+def test_the_load_balancers_are_created_one_after_another(preview: bool):
+    instances = run(preview).of_type("compute/instance:Instance")
+    assert "k8s-lb-0" in instances["k8s-lb-1"].depends_on
+    assert not instances["k8s-cp-1"].depends_on & {"k8s-cp-0"}
+
+
+def test_the_second_load_balancer_is_configured_after_the_first_and_proven_last(preview: bool):
+    commands = run(preview).of_type("remote:Command")
+    assert "k8s-lb-0-configure" in commands["k8s-lb-1-configure"].depends_on
+    assert "k8s-lb-1-configure" not in commands["k8s-lb-0-configure"].depends_on
+    for prove in ("k8s-lb-0-prove", "k8s-lb-1-prove"):
+        assert "k8s-lb-1-configure" in commands[prove].depends_on
+
+
+def test_the_groups_have_the_table_s_rules_and_no_default_ones(preview: bool):
+    cloud = run(preview)
+    groups = cloud.of_type("networking/secGroup:SecGroup")
+    assert all(group.inputs["deleteDefaultRules"] is True for group in groups.values())
+    rules = cloud.of_type("networking/secGroupRule:SecGroupRule").values()
+    world = [rule.name for rule in rules if rule.inputs.get("remoteIpPrefix") == "0.0.0.0/0"]
+    assert sorted(world) == ["k8s-cp-all-to-0.0.0.0/0", "k8s-lb-all-to-0.0.0.0/0", "k8s-worker-all-to-0.0.0.0/0"]
+    for rule in rules:
+        assert ("remoteGroupId" in rule.inputs) != ("remoteIpPrefix" in rule.inputs)
+
+
+@pytest.mark.parametrize("policy", ["soft-anti-affinity", "anti-affinity", "none"])
+def test_the_server_group_has_the_role_s_policy(policy: str):
+    cloud = run(loadBalancerServerGroupPolicy=policy)
+    group = cloud.of_type("compute/serverGroup:ServerGroup").get("k8s-lb")
+    hints = cloud.of_type("compute/instance:Instance")["k8s-lb-0"].inputs.get("schedulerHints")
+    assert (group.inputs["policies"] if group else "none") == policy
+    assert hints == (None if policy == "none" else [{"group": "id-of-k8s-lb"}])
+
+
+def test_zones_are_taken_in_turn():
+    instances = run(controlPlaneAvailabilityZones='["a", "b"]').of_type("compute/instance:Instance")
+    zones = [instances[f"k8s-cp-{i}"].inputs["availabilityZone"] for i in range(3)]
+    assert zones == ["a", "b", "a"]
+    assert "availabilityZone" not in instances["k8s-lb-0"].inputs
+
+
+def test_an_image_that_was_named_is_pinned_and_one_given_by_id_is_taken_at_its_word():
+    image_id = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
+    instances = run(loadBalancerImage=image_id).of_type("compute/instance:Instance")
+    assert instances["k8s-lb-0"].inputs["imageId"] == image_id
+    assert list(instances["k8s-lb-0"].registration.ignoreChanges) == []
+    assert list(instances["k8s-cp-0"].registration.ignoreChanges) == ["imageId"]
+
+
+def test_secrets_are_secret_in_the_state(preview: bool):
+    cloud = run(preview, vrrpPassword="P@ssw0rd")
+    commands = cloud.of_type("remote:Command")
+    assert all(command.is_secret("connection") for command in commands.values())
+    if not preview:  # unknown there
+        assert all(instance.is_secret("userData") for instance in cloud.of_type("compute/instance:Instance").values())
+        assert commands["k8s-lb-0-configure"].is_secret("stdin")
+    for key in cloud.of_type("local:Command").values():
+        assert list(key.registration.additionalSecretOutputs) == ["stdout"]
+        assert key.inputs["logging"] == "none"
+
+
+def test_without_a_password_the_files_show_in_previews():
+    assert not run().of_type("remote:Command")["k8s-lb-0-configure"].is_secret("stdin")
+
+
+def test_no_secret_stands_in_a_command_line():
+    for command in [*run().of_type("remote:Command").values(), *run().of_type("local:Command").values()]:
+        assert "PRIVATE KEY" not in command.inputs["create"]
+        assert "password" not in command.inputs["create"]
+    assert {command.inputs["create"] for command in run().of_type("remote:Command").values()} == {"sudo -n bash -s"}
+
+
+def test_host_keys_are_pinned_from_the_first_connection():
+    cloud = run()
+    public = key_pair()[1]
+    for command in cloud.of_type("remote:Command").values():
+        assert command.inputs["connection"]["hostKey"] == public
+    user_data = yaml.safe_load(cloud.of_type("compute/instance:Instance")["k8s-lb-0"].inputs["userData"])
+    assert user_data["ssh_keys"] == {"ed25519_private": key_pair()[0], "ed25519_public": public}
+    assert cloud.outputs["knownHosts"].count(public) == 6
+
+
+def test_a_host_that_is_gone_does_not_block_a_destroy():
+    for command in run().of_type("remote:Command").values():
+        assert command.registration.deletedWith.endswith(
+            re.sub(r"-(prepare|install|configure|prove)$", "", command.name)
+        )
+        assert "delete" not in command.inputs
+
+
+def test_a_bastion_is_used_and_its_key_is_pinned():
+    connection = (
+        run(bastionHost="jump.example", bastionHostKey=key_pair()[1])
+        .of_type("remote:Command")["k8s-lb-0-prepare"]
+        .inputs["connection"]
+    )
+    assert connection["proxy"]["host"] == "jump.example"
+    assert connection["proxy"]["hostKey"] == key_pair()[1]
+
+
+def test_the_outputs_say_how_to_go_on():
+    outputs = run().outputs
+    assert outputs["vip"] == VIP
+    assert outputs["endpoint"] == f"https://{VIP}:6443"
+    assert outputs["floatingIp"] is None
+    assert list(outputs["addresses"]) == ["loadBalancers", "controlPlane", "workers"]
+    assert outputs["sshCommands"]["k8s-worker-0"].endswith(f"debian@{outputs['addresses']['workers']['k8s-worker-0']}")
+    assert yaml.safe_load(outputs["kubeadmConfig"])["controlPlaneEndpoint"] == f"{VIP}:6443"
+
+
+def test_a_floating_ip_becomes_the_endpoint():
+    cloud = run(floatingNetwork="public")
+    assert cloud.outputs["endpoint"] == "https://203.0.113.9:6443"
+    association = cloud.of_type("networking/floatingIpAssociate:FloatingIpAssociate")["k8s-vip-floating"]
+    assert association.inputs["portId"] == "id-of-k8s-vip"
+
+
+def refused(cloud: RecordingCloud, **changes: Any) -> str:
+    with pytest.raises(pulumi.RunError) as error:
+        cloud.run(example_values(**changes))
+    assert cloud.resources == [], "nothing may be registered before everything has been checked"
+    return str(error.value)
+
+
+def test_a_wrong_configuration_ends_before_the_first_resource(preview: bool):
+    message = refused(RecordingCloud(preview=preview), controlPlaneCount="4", vip="nowhere")
+    assert "controlPlaneCount = '4'" in message
+    assert "vip = 'nowhere'" in message
+
+
+def test_all_that_the_cloud_does_not_have_is_told_at_once(preview: bool):
+    message = refused(RecordingCloud(preview=preview, missing=frozenset({"small", "debian-12"})))
+    assert "loadBalancerFlavor = 'small'" in message
+    assert "`openstack flavor list`" in message
+    assert "loadBalancerImage = 'debian-12'" in message
+    assert "workerImage = 'debian-12'" in message
+
+
+def test_a_missing_network_is_told():
+    assert "network = 'provider'" in refused(RecordingCloud(missing=frozenset({"provider"})))
+
+
+@pytest.mark.parametrize(
+    ("vip", "reason"),
+    [
+        ("192.0.2.1", "is not in the subnet 198.51.100.0/24"),
+        ("198.51.100.1", "is the gateway"),
+        ("198.51.100.255", "network or broadcast address"),
+    ],
+)
+def test_a_vip_that_does_not_fit_the_subnet_is_refused(vip: str, reason: str):
+    assert reason in refused(RecordingCloud(), vip=vip)
+
+
+def test_a_vip_that_is_in_use_is_refused_with_its_port():
+    message = refused(RecordingCloud(ports_in_use={VIP: "a-router-port"}), vip=VIP)
+    assert "is in use by port a-router-port" in message
+
+
+def test_the_own_vip_port_of_an_earlier_run_is_no_conflict():
+    RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
+
+
+def test_a_private_key_that_does_not_fit_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.unit.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
+    assert "does not belong" in refused(RecordingCloud(), publicKey="", keyPair="mine")

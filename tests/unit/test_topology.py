@@ -1,0 +1,76 @@
+"""Names, and what the table of security rules opens."""
+
+from model.settings import Settings
+from model.topology import Role, host_names, security_rules
+from tests.unit.example import example_values
+
+
+def settings(**changes: str) -> Settings:
+    return Settings.parse(example_values(**changes))
+
+
+def test_growing_a_role_leaves_the_other_names_as_they_are():
+    three = host_names(settings(), Role.CONTROL_PLANE)
+    five = host_names(settings(controlPlaneCount="5"), Role.CONTROL_PLANE)
+    assert three == ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2")
+    assert five[:3] == three
+
+
+def test_no_workers_are_allowed():
+    assert host_names(settings(workerCount="0"), Role.WORKER) == ()
+
+
+def test_rule_names_are_unique_in_their_group():
+    names = [(rule.role, rule.name) for rule in security_rules(settings())]
+    assert len(names) == len(set(names))
+
+
+def test_nothing_is_open_to_the_world_by_default():
+    assert all(rule.source != "0.0.0.0/0" for rule in security_rules(settings()) if not rule.egress)
+
+
+def test_the_world_may_use_the_api_only_if_the_configuration_says_so():
+    opened = [
+        (rule.role, rule.purpose)
+        for rule in security_rules(settings(apiAllowedCidrs='["0.0.0.0/0"]'))
+        if not rule.egress and rule.source == "0.0.0.0/0"
+    ]
+    assert opened == [(Role.LOAD_BALANCER, "api")]
+
+
+def test_vrrp_is_heard_from_the_own_group_only():
+    (rule,) = [rule for rule in security_rules(settings()) if rule.purpose == "vrrp"]
+    assert (rule.role, rule.source, rule.protocol, rule.ports) == (Role.LOAD_BALANCER, Role.LOAD_BALANCER, "112", None)
+
+
+def test_administrators_reach_ssh_everywhere_and_nothing_of_the_cluster():
+    from_admins = {(rule.role, rule.purpose) for rule in security_rules(settings()) if rule.source == "198.51.100.0/28"}
+    assert from_admins == {
+        (Role.LOAD_BALANCER, "ssh"),
+        (Role.LOAD_BALANCER, "health"),
+        (Role.LOAD_BALANCER, "metrics"),
+        (Role.CONTROL_PLANE, "ssh"),
+        (Role.WORKER, "ssh"),
+    }
+
+
+def test_the_cluster_s_ports_are_those_of_the_kubernetes_documents():
+    # https://kubernetes.io/docs/reference/networking/ports-and-protocols/
+    def opened(role: Role) -> dict[str, tuple[tuple[int, int] | None, set[str]]]:
+        table: dict[str, tuple[tuple[int, int] | None, set[str]]] = {}
+        for rule in security_rules(settings()):
+            if rule.role is role and not rule.egress and rule.purpose != "ssh":
+                table.setdefault(rule.purpose, (rule.ports, set()))[1].add(str(rule.source))
+        return table
+
+    assert opened(Role.CONTROL_PLANE) == {
+        "api": ((6443, 6443), {"lb", "cp", "worker"}),
+        "etcd": ((2379, 2380), {"cp"}),
+        "kubelet": ((10250, 10250), {"cp"}),
+        "controller-manager": ((10257, 10257), {"cp"}),
+        "scheduler": ((10259, 10259), {"cp"}),
+    }
+    assert opened(Role.WORKER) == {
+        "kubelet": ((10250, 10250), {"cp", "worker"}),
+        "kube-proxy": ((10256, 10256), {"worker"}),
+    }
