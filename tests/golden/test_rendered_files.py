@@ -72,7 +72,8 @@ def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: 
     config = tmp_path / "keepalived.conf"
     text = (tree / "etc/keepalived/keepalived.conf").read_text()
     config.write_text(text.replace("/etc/keepalived/", f"{tree}/etc/keepalived/"))
-    script = f"ip link add {STAND_IN_INTERFACE} type veth peer name peer && exec keepalived --config-test --use-file {config}"
+    interface = f"ip link add {STAND_IN_INTERFACE} type veth peer name peer"
+    script = f"{interface} && exec keepalived --config-test --use-file {config}"
     result = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script],
         check=False,
