@@ -109,7 +109,10 @@ def add_image(
     """Upload a downloaded cloud image, made bootable for the lab's kind of instances."""
     settings = _settings()
     with _locked(settings):
-        foreign_image.add(Cloud(settings), Container(settings), name, file)
+        if not answers(settings.auth_url):
+            raise LabError("The lab does not run: start it with `make lab-up`.")
+        base = rootfs.ensure(settings, HostApt.read())
+        foreign_image.add(Cloud(settings), settings, base, name, file)
 
 
 @app.command()

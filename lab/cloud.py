@@ -30,15 +30,13 @@ IMAGE = "debian-12"
 NETWORK, SUBNET = "provider", "provider-v4"
 _AGENTS = ("nova-compute", "neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-metadata-agent")
 
-# An emulated instance boots its kernel directly, from a disk without a partition table. The config drive is on SCSI: on
-# IDE it would come too late for cloud-init.
-_EMULATED_PROPERTIES = {
-    "hw_rng_model": "virtio",
-    "hw_cdrom_bus": "scsi",
-    "hw_scsi_model": "virtio-scsi",
-    "os_command_line": "root=/dev/vda rw rootfstype=ext4 fsck.mode=skip quiet console=ttyS0 net.ifnames=0 "
-    "mitigations=off audit=0 random.trust_cpu=on tsc=reliable no_timer_check",
-}
+# The config drive of an emulated instance is on SCSI: on IDE it would come too late for cloud-init.
+EMULATED_PROPERTIES = {"hw_rng_model": "virtio", "hw_cdrom_bus": "scsi", "hw_scsi_model": "virtio-scsi"}
+# The lab's own image has no boot loader: QEMU starts the kernel.
+_KERNEL_COMMAND_LINE = (
+    "root=/dev/vda rw rootfstype=ext4 fsck.mode=skip quiet console=ttyS0 net.ifnames=0 "
+    "mitigations=off audit=0 random.trust_cpu=on tsc=reliable no_timer_check"
+)
 
 
 def write_clouds_yaml(settings: LabSettings, passwords: Passwords) -> None:
@@ -188,7 +186,8 @@ class Cloud:
         if self._settings.virt_type != "lxc":
             kernel = self.upload(f"{IMAGE}-kernel", folder / "vmlinuz", "aki")
             ramdisk = self.upload(f"{IMAGE}-initrd", folder / "initrd.img", "ari")
-            properties |= {"kernel_id": kernel, "ramdisk_id": ramdisk, **_EMULATED_PROPERTIES}
+            properties |= {"kernel_id": kernel, "ramdisk_id": ramdisk, "os_command_line": _KERNEL_COMMAND_LINE}
+            properties |= EMULATED_PROPERTIES
         self.upload(IMAGE, folder / "disk.raw", "raw", **properties)
 
     def upload(self, name: str, file: Path, disk_format: str, **properties: Any) -> str:

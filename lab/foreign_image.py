@@ -1,11 +1,28 @@
-"""Uploading a cloud image that was not made by the lab."""
+"""Uploading a cloud image that somebody else made."""
 
+import tempfile
 from pathlib import Path
 
-from lab.cloud import Cloud
-from lab.container import Container
+from lab.cloud import EMULATED_PROPERTIES, Cloud
+from lab.progress import phase
+from lab.settings import LabSettings
+from lab.shell import run
+
+_EXTRACT = Path(__file__).parent / "host" / "extract-root.sh"
+_QCOW2_MAGIC = b"QFI\xfb"
 
 
-def add(cloud: Cloud, container: Container, name: str, file: Path) -> None:
-    """Uploads `file` as a public image `name`."""
-    raise NotImplementedError
+def add(cloud: Cloud, settings: LabSettings, rootfs: Path, name: str, file: Path) -> None:
+    """Uploads the qcow2 or raw image `file` as `name`, replacing one of that name.
+
+    For LXC it becomes a bare file system first; raises LabError if its root is not ext4 or has no cloud-init.
+    """
+    with phase(f"adding the image {name}", expected=15):
+        if settings.virt_type != "lxc":
+            with file.open("rb") as content:
+                disk_format = "qcow2" if content.read(4) == _QCOW2_MAGIC else "raw"
+            cloud.upload(name, file, disk_format, **EMULATED_PROPERTIES)
+            return
+        with tempfile.TemporaryDirectory(dir=settings.state) as folder:
+            run(["unshare", "--mount", "--propagation=private", _EXTRACT, rootfs, file.resolve(), folder])
+            cloud.upload(name, Path(folder) / "root.raw", "raw")

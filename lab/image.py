@@ -26,7 +26,6 @@ def ensure(settings: LabSettings, apt: HostApt) -> Path:
         sources.write_text("\n".join(apt.sources) + "\n")
         options.write_text("\n".join(apt.options) + "\n")
         hooks = (
-            _copy_hook(_SOURCE / "rootfs"),
             f"--customize-hook=upload {shlex.quote(str(sources))} /etc/apt/sources.list",
             f"--customize-hook=upload {shlex.quote(str(options))} /etc/apt/apt.conf.d/90host",
             f'--customize-hook={shlex.quote(str(_SOURCE / "customize.sh"))} "$1"',
@@ -39,12 +38,6 @@ def ensure(settings: LabSettings, apt: HostApt) -> Path:
 
 def _files() -> list[Path]:
     return [path for path in _SOURCE.rglob("*") if path.is_file()]
-
-
-def _copy_hook(tree: Path) -> str:
-    # Not mmdebstrap's own sync-in: it keeps owners and modes, and those of a clone are its user's.
-    pack = f"tar --directory={shlex.quote(str(tree))} --owner=root:0 --group=root:0 --mode=u=rwX,go=rX --create ."
-    return f'--customize-hook={pack} | tar --directory="$1" --extract'
 
 
 def _pack(root: Path, target: Path) -> None:
