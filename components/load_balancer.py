@@ -42,7 +42,9 @@ class LoadBalancers(pulumi.ComponentResource):
         scripts: list[pulumi.Output[str]] = []
         configured: list[pulumi.Resource] = []
         for index, host in enumerate(hosts):
-            installed = host.run("install", install_script(args.settings), parent=self)
+            installed = host.run(
+                "install", install_script(args.settings), parent=self, after=[args.servers.prepared[index]]
+            )
             facts: dict[str, pulumi.Input[Any]] = {
                 "address": host.address,
                 "peer_address": hosts[1 - index].address,

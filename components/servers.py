@@ -38,6 +38,8 @@ class Servers(pulumi.ComponentResource):
     """A role's hosts, ready to be worked on."""
 
     hosts: list[Host]
+    prepared: list[pulumi.Resource]
+    """By host: what has to be done before anything else runs on it."""
     interfaces: list[pulumi.Output[str]]
     """By host: the interface that carries its address."""
 
@@ -45,6 +47,7 @@ class Servers(pulumi.ComponentResource):
         super().__init__("openstack-ha-api:compute:Servers", name, None, opts)
         self._args = args
         self.hosts = []
+        self.prepared = []
         self.interfaces = []
         role = args.role.settings(args.settings)
         group = None
@@ -64,6 +67,7 @@ class Servers(pulumi.ComponentResource):
                 parent=self,
             )
             self.hosts.append(host)
+            self.prepared.append(prepared)
             self.interfaces.append(prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip()))
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
 

@@ -84,6 +84,10 @@ def test_the_second_load_balancer_is_configured_after_the_first_and_proven_last(
         assert "k8s-lb-1-configure" in commands[prove].depends_on
 
 
+def test_nothing_is_installed_before_cloud_init_is_done_and_apt_is_told_of_its_mirror(preview: bool):
+    assert "k8s-lb-1-prepare" in run(preview).of_type("remote:Command")["k8s-lb-1-install"].depends_on
+
+
 def test_the_groups_have_the_table_s_rules_and_no_default_ones(preview: bool):
     cloud = run(preview)
     groups = cloud.of_type("networking/secGroup:SecGroup")
