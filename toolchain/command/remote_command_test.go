@@ -422,7 +422,7 @@ func TestWithoutALimitTheCustomTimeoutEndsTheAttempts(t *testing.T) {
 	}, 2)
 	require.ErrorContains(t, err, "timed out")
 	require.ErrorContains(t, err, "connection refused", "the reason has to be told")
-	assert.InDelta(t, 2, time.Since(start).Seconds(), 1)
+	assert.InDelta(t, 4, time.Since(start).Seconds(), 2.5)
 }
 
 func TestAHostThatSaysNothingCountsAsAFailedAttempt(t *testing.T) {
@@ -433,18 +433,18 @@ func TestAHostThatSaysNothingCountsAsAFailedAttempt(t *testing.T) {
 		"connection": server.connection(inputs{"perDialTimeout": 1.0}), "create": "true",
 	}, 0)
 	require.ErrorContains(t, err, "perDialTimeout")
-	assert.InDelta(t, 1, time.Since(start).Seconds(), 0.8)
+	assert.InDelta(t, 3, time.Since(start).Seconds(), 2.5)
 }
 
 func TestTheCustomTimeoutStopsARunningCommand(t *testing.T) {
 	server := newServer(t).Start(t)
 	start := time.Now()
 	err := newEngine(t, remoteCommand).create(inputs{
-		"connection": server.connection(nil), "create": "echo started; exec sleep 3",
+		"connection": server.connection(nil), "create": "echo started; exec sleep 20",
 	}, 1)
 	require.ErrorContains(t, err, "timed out")
 	require.ErrorContains(t, err, "started")
-	assert.Less(t, time.Since(start), 2500*time.Millisecond)
+	assert.Less(t, time.Since(start), 10*time.Second)
 }
 
 func TestCancelStopsTheAttempts(t *testing.T) {
