@@ -7,7 +7,7 @@ leaves nothing half built.
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pulumi
@@ -55,7 +55,8 @@ class _Finder:
         except Exception as error:  # an invoke raises plain Exceptions, whatever went wrong
             # The SDK remembers a failed invoke and would end the program with it, whoever caught it. Nothing else is
             # under way yet, so forgetting everything forgets just that.
-            SETTINGS.rpc_manager.clear()
+            untyped: Any = SETTINGS
+            untyped.rpc_manager.clear()
             reason = " ".join(str(error).split())
             self.problems.append(f"{key} = {wanted!r}: {reason}; `{listing}` shows what there is")
             return None

@@ -1,7 +1,9 @@
-"""keepalived, HAProxy and firewalld on the two load balancers.
+"""The two load balancers: instances with keepalived, HAProxy and firewalld, serving the VIP.
 
-The invariant: at any time at most one load balancer is being changed. The second is touched only after the first was
-proven to serve, so a configuration that fails on the first never reaches the second.
+The invariant: at any time at most one load balancer is being changed, be it a line of a file, a package or the whole
+instance. The second is touched only after the first was proven to serve, so what fails on the first never reaches the
+second. The same order serves soft anti-affinity, which is decided on what runs already: instances that Nova schedules
+at the same moment do not see each other.
 """
 
 import hashlib
@@ -11,6 +13,8 @@ from typing import Any
 
 import pulumi
 
+from components.host import Host
+from components.instance import RoleArgs, Server, boot, make_port, make_server_group
 from components.servers import Servers
 from model.rendering import (
     LoadBalancerHost,
@@ -19,66 +23,76 @@ from model.rendering import (
     load_balancer_files,
     prove_script,
 )
-from model.settings import Settings
+from model.topology import host_names
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadBalancersArgs:
-    """What the load balancers are configured with."""
+class LoadBalancersArgs(RoleArgs):
+    """What the load balancers are made of, and configured with."""
 
-    settings: Settings
-    servers: Servers
     control_plane: Servers
     vip: pulumi.Output[str]
     vrrp_password: pulumi.Output[str]
 
 
 class LoadBalancers(pulumi.ComponentResource):
-    """The configured pair, serving the VIP."""
+    """The configured pair."""
+
+    hosts: list[Host]
 
     def __init__(self, name: str, args: LoadBalancersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:loadbalancer:LoadBalancers", name, None, opts)
-        hosts, interfaces = args.servers.hosts, args.servers.interfaces
+        self._args = args
+        group = make_server_group(args, self)
+        names = host_names(args.settings, args.role)
+        ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
+        addresses = [port.all_fixed_ips.apply(lambda addresses: addresses[0]) for port in ports]
+        servers: list[Server] = []
         scripts: list[pulumi.Output[str]] = []
         configured: list[pulumi.Resource] = []
-        for index, host in enumerate(hosts):
-            installed = host.run(
-                "install", install_script(args.settings), parent=self, after=[args.servers.prepared[index]]
+        for index, host_name in enumerate(names):
+            server = boot(index, ports[index], host_name, args, group, parent=self, after=configured)
+            script = self._configure_script(server, peer_address=addresses[1 - index])
+            installed = server.host.run(
+                "install", install_script(args.settings), parent=self, after=[server.prepared, *configured]
             )
-            facts: dict[str, pulumi.Input[Any]] = {
-                "address": host.address,
-                "peer_address": hosts[1 - index].address,
-                "interface": interfaces[index],
-                "vip": args.vip,
-                "api_servers": [
-                    {"name": server.name, "address": server.address} for server in args.control_plane.hosts
-                ],
-                "vrrp_password": args.vrrp_password,
-            }
-            script = pulumi.Output.all(**facts).apply(
-                lambda facts, name=host.name: _configure(name, args.settings.vrrp_router_id, facts)
-            )
+            configured = [server.host.run("configure", script, parent=self, after=[installed, *configured])]
+            servers.append(server)
             scripts.append(script)
-            configured = [host.run("configure", script, parent=self, after=[installed, *configured])]
+        self._prove(servers, scripts, after=configured)
+        self.hosts = [server.host for server in servers]
+        self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
+
+    def _configure_script(self, server: Server, peer_address: pulumi.Output[str]) -> pulumi.Output[str]:
+        facts: dict[str, pulumi.Input[Any]] = {
+            "address": server.host.address,
+            "peer_address": peer_address,
+            "interface": server.interface,
+            "vip": self._args.vip,
+            "api_servers": [{"name": host.name, "address": host.address} for host in self._args.control_plane.hosts],
+            "vrrp_password": self._args.vrrp_password,
+        }
+
+        def render(facts: dict[str, Any]) -> str:
+            host = LoadBalancerHost(
+                name=server.host.name,
+                address=IPv4Address(facts["address"]),
+                peer_address=IPv4Address(facts["peer_address"]),
+                interface=facts["interface"],
+                vip=IPv4Address(facts["vip"]),
+                api_servers=tuple((it["name"], IPv4Address(it["address"])) for it in facts["api_servers"]),
+                vrrp_router_id=self._args.settings.vrrp_router_id,
+                vrrp_password=facts["vrrp_password"],
+            )
+            return configure_script(host, load_balancer_files(host))
+
+        return pulumi.Output.all(**facts).apply(render)
+
+    def _prove(self, servers: list[Server], scripts: list[pulumi.Output[str]], *, after: list[pulumi.Resource]) -> None:
         # Every change of either host's files has the pair proven again.
         digest = pulumi.Output.all(*scripts).apply(lambda texts: hashlib.sha256("".join(texts).encode()).hexdigest())
-        for host, interface in zip(hosts, interfaces, strict=True):
-            script = pulumi.Output.all(args.vip, interface, host.address).apply(
+        for server in servers:
+            script = pulumi.Output.all(self._args.vip, server.interface, server.host.address).apply(
                 lambda facts: prove_script(IPv4Address(facts[0]), facts[1], IPv4Address(facts[2]))
             )
-            host.run("prove", script, parent=self, after=configured, triggers=[digest])
-        self.register_outputs({})
-
-
-def _configure(name: str, vrrp_router_id: int, facts: dict[str, Any]) -> str:
-    host = LoadBalancerHost(
-        name=name,
-        address=IPv4Address(facts["address"]),
-        peer_address=IPv4Address(facts["peer_address"]),
-        interface=facts["interface"],
-        vip=IPv4Address(facts["vip"]),
-        api_servers=tuple((server["name"], IPv4Address(server["address"])) for server in facts["api_servers"]),
-        vrrp_router_id=vrrp_router_id,
-        vrrp_password=facts["vrrp_password"],
-    )
-    return configure_script(host, load_balancer_files(host))
+            server.host.run("prove", script, parent=self, after=after, triggers=[digest])

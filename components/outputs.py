@@ -5,7 +5,6 @@ import pulumi
 from components.host import Host
 from components.network import VirtualIp
 from components.security_groups import SecurityGroups
-from components.servers import Servers
 from model.rendering import kubeadm_config
 from model.settings import BastionSettings, Settings
 from model.topology import API_PORT, Role
@@ -13,23 +12,23 @@ from model.topology import API_PORT, Role
 _OUTPUT_NAMES = {Role.LOAD_BALANCER: "loadBalancers", Role.CONTROL_PLANE: "controlPlane", Role.WORKER: "workers"}
 
 
-def export_outputs(settings: Settings, vip: VirtualIp, servers: dict[Role, Servers], groups: SecurityGroups) -> None:
+def export_outputs(settings: Settings, vip: VirtualIp, hosts: dict[Role, list[Host]], groups: SecurityGroups) -> None:
     """Export the stack's outputs; the README describes each."""
-    hosts = [host for role in Role for host in servers[role].hosts]
+    every = [host for role in Role for host in hosts[role]]
     endpoint_address = pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: both[1] or both[0])
     pulumi.export("vip", vip.address)
     pulumi.export("floatingIp", vip.floating_address)
     pulumi.export("endpoint", pulumi.Output.format("https://{0}:{1}", endpoint_address, API_PORT))
     pulumi.export(
         "addresses",
-        {name: {host.name: host.address for host in servers[role].hosts} for role, name in _OUTPUT_NAMES.items()},
+        {name: {host.name: host.address for host in hosts[role]} for role, name in _OUTPUT_NAMES.items()},
     )
     pulumi.export("securityGroupIds", {name: groups.ids[role] for role, name in _OUTPUT_NAMES.items()})
-    pulumi.export("sshCommands", {host.name: _ssh_command(host, settings.bastion) for host in hosts})
+    pulumi.export("sshCommands", {host.name: _ssh_command(host, settings.bastion) for host in every})
     # `pulumi stack output knownHosts > known_hosts`, and ssh checks the hosts as the program does.
     pulumi.export(
         "knownHosts",
-        pulumi.Output.all(*(pulumi.Output.format("{0} {1}\n", host.address, host.host_key) for host in hosts)).apply(
+        pulumi.Output.all(*(pulumi.Output.format("{0} {1}\n", host.address, host.host_key) for host in every)).apply(
             "".join
         ),
     )

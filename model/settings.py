@@ -247,7 +247,9 @@ class Settings(_Model):
     @classmethod
     def _pinned_bastion(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("bastion_host") and not value:
-            raise ValueError("is empty, but bastionHost is set; take its key from `ssh-keyscan -t ed25519 HOST`")
+            raise ValueError(
+                "is empty, but bastionHost is set; take the last two words of `ssh-keyscan -t ed25519 HOST`"
+            )
         return value
 
     @property

@@ -34,7 +34,7 @@ def render(settings: Settings, out: Path) -> list[Path]:
             address=addresses[index],
             peer_address=addresses[1 - index],
             interface=STAND_IN_INTERFACE,
-            vip=settings.vip or STAND_IN_NETWORK + 100,
+            vip=settings.vip or STAND_IN_NETWORK + 200,
             api_servers=api_servers,
             vrrp_router_id=settings.vrrp_router_id,
             vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",

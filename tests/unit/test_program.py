@@ -8,6 +8,8 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.unit.example import example_values, key_pair
 from tests.unit.recording_cloud import RecordingCloud
@@ -70,10 +72,22 @@ def test_only_the_load_balancers_may_answer_for_the_vip_and_for_that_address_onl
     assert pairs["k8s-lb-0"] == pairs["k8s-lb-1"] == [{"ipAddress": VIP}]
 
 
-def test_the_load_balancers_are_created_one_after_another(preview: bool):
+def test_the_second_load_balancer_is_created_replaced_and_upgraded_after_the_first_serves(preview: bool):
     instances = run(preview).of_type("compute/instance:Instance")
-    assert "k8s-lb-0" in instances["k8s-lb-1"].depends_on
+    commands = run(preview).of_type("remote:Command")
+    assert "k8s-lb-0-configure" in instances["k8s-lb-1"].depends_on
+    assert "k8s-lb-0-configure" in commands["k8s-lb-1-install"].depends_on
     assert not instances["k8s-cp-1"].depends_on & {"k8s-cp-0"}
+
+
+def test_another_public_key_replaces_the_key_pair_and_no_host():
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    before, after = run(), run(publicKey=public, sshPrivateKey=private)
+    for name, instance in before.of_type("compute/instance:Instance").items():
+        assert after.of_type("compute/instance:Instance")[name].inputs == instance.inputs
+        assert "k8s" in instance.depends_on
 
 
 def test_the_second_load_balancer_is_configured_after_the_first_and_proven_last(preview: bool):

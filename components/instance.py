@@ -1,0 +1,127 @@
+"""What every role's instance is made of: port, host key, instance, and the wait until it can be worked on.
+
+An instance's name, port and key depend on its index alone: growing or shrinking a role touches only what is added or
+removed. In which order instances are made is the business of servers.py and load_balancer.py.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import pulumi
+import pulumi_openstack as openstack
+
+from components.cloud import Cloud
+from components.host import Host, Login, make_host_key
+from model.rendering import prepare_script, user_data
+from model.settings import RoleSettings, ServerGroupPolicy, Settings
+from model.topology import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleArgs:
+    """What a role's instances are made of."""
+
+    role: Role
+    settings: Settings
+    cloud: Cloud
+    security_group_id: pulumi.Output[str]
+    key_pair: str
+    """The key pair's name as plain text: were it the resource's output, another public key would replace all hosts."""
+    key_pair_made: list[pulumi.Resource]
+    """The key pair, if the program makes it."""
+    login: Login
+
+    @property
+    def wanted(self) -> RoleSettings:
+        """What the configuration says of the role."""
+        return self.role.settings(self.settings)
+
+    @property
+    def group_name(self) -> str:
+        """Name of the role's server group, and of its component."""
+        return f"{self.settings.cluster_name}-{self.role}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """An instance that can be worked on."""
+
+    host: Host
+    interface: pulumi.Output[str]
+    """The interface that carries the address, as the host calls it."""
+    prepared: pulumi.Resource
+    """What has to be done before anything else runs on the host."""
+
+
+def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.compute.ServerGroup | None:
+    """The role's server group, if there is something to spread."""
+    policy = args.wanted.server_group_policy
+    if not args.wanted.count or policy is ServerGroupPolicy.NONE:
+        return None
+    return openstack.compute.ServerGroup(
+        args.group_name, name=args.group_name, policies=policy, opts=pulumi.ResourceOptions(parent=parent)
+    )
+
+
+def make_port(
+    name: str, args: RoleArgs, *, parent: pulumi.Resource, vip: pulumi.Output[str] | None = None
+) -> openstack.networking.Port:
+    """An instance's port; with `vip` it may answer for that address, too."""
+    # The exact address, no network: with a floating IP on it OVN takes nothing else.
+    pairs = [openstack.networking.PortAllowedAddressPairArgs(ip_address=vip)] if vip else None
+    return openstack.networking.Port(
+        name,
+        name=name,
+        network_id=args.cloud.network_id,
+        fixed_ips=[openstack.networking.PortFixedIpArgs(subnet_id=args.cloud.subnet_id)],
+        security_group_ids=[args.security_group_id],
+        allowed_address_pairs=pairs,
+        opts=pulumi.ResourceOptions(parent=parent),
+    )
+
+
+def boot(
+    index: int,
+    port: openstack.networking.Port,
+    name: str,
+    args: RoleArgs,
+    group: openstack.compute.ServerGroup | None,
+    *,
+    parent: pulumi.Resource,
+    after: list[pulumi.Resource] | None = None,
+) -> Server:
+    """The `index`-th instance of a role, and the wait for its SSH and cloud-init."""
+    found = args.cloud.roles[args.role]
+    zones = args.wanted.availability_zones
+    key = make_host_key(name, parent=parent)
+    instance = openstack.compute.Instance(
+        name,
+        name=name,
+        flavor_id=found.flavor_id,
+        image_id=found.image_id,
+        key_pair=args.key_pair,
+        availability_zone=zones[index % len(zones)] if zones else None,
+        networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
+        scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
+        user_data=pulumi.Output.all(key.private, key.public).apply(lambda pair: user_data(*pair)),
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            depends_on=[*args.key_pair_made, *(after or [])],
+            # The port can be plugged into one instance at a time.
+            delete_before_replace=True,
+            # A new image of the same name must not replace what runs; an image given by its id is meant.
+            ignore_changes=["imageId"] if found.image_by_name else None,
+        ),
+    )
+    host = Host(
+        name,
+        instance=instance,
+        address=port.all_fixed_ips.apply(lambda addresses: addresses[0]),
+        user=args.wanted.user,
+        host_key=key.public,
+        login=args.login,
+    )
+    script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
+    prepared = host.run("prepare", script, parent=parent)
+    interface = prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip())
+    return Server(host=host, interface=interface, prepared=prepared)
