@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lab import configuration, foreign_image, host_network, image, packages, rootfs
+from lab import configuration, foreign_image, host_network, image, kvm, packages, rootfs
 from lab.apt import HostApt
 from lab.cloud import Cloud, answers, api_urls, wait_for, write_clouds_yaml
 from lab.configuration import ConfiguredFile, Passwords
@@ -51,7 +51,10 @@ def up() -> None:
             console.print("The lab's configuration has changed since it was started: it is started anew.")
             _stop(settings, container)
         if container.pid() is None:
+            if settings.virt_type == "kvm":
+                kvm.assert_usable(base, guest)
             _start(settings, container, base, files, wanted)
+        host_network.configure(settings)
         write_clouds_yaml(settings, passwords)
         _complete(settings, container, passwords, guest, apt)
     console.print(f"[bold]The lab is up.[/] To use it:\n{_exports(settings)}")
@@ -144,18 +147,18 @@ def _locked(settings: LabSettings) -> Generator[None]:
         yield
 
 
-def _assert_same_kind(settings: LabSettings) -> None:
-    """What databases and instances are made for cannot change under them."""
-    kind = {
+def _kind(settings: LabSettings) -> dict[str, str]:
+    """What databases and instances are made for, and so cannot change under them."""
+    return {
         "LAB_VIRT": settings.virt_type,
         "LAB_API_CIDR": str(settings.api_network),
         "LAB_INSTANCE_CIDR": str(settings.instance_network),
     }
+
+
+def _assert_same_kind(settings: LabSettings) -> None:
     path = settings.state / "kind.json"
-    if not path.exists():
-        path.write_text(json.dumps(kind))
-    made: dict[str, str] = json.loads(path.read_text())
-    if made != kind:
+    if path.exists() and (made := json.loads(path.read_text())) != _kind(settings):
         was = " ".join(f"{name}={value}" for name, value in made.items())
         raise LabError(f"The lab on this machine was made with {was}. Use it so, or forget it with `make lab-purge`.")
 
@@ -172,14 +175,15 @@ def _start(settings: LabSettings, container: Container, base: Path, files: list[
         upper = settings.state / "upper"
         upper.mkdir(exist_ok=True)
         configuration.install(files, upper, base)
+        (settings.state / "kind.json").write_text(json.dumps(_kind(settings)))
         (settings.state / "configured").write_text(digest)
         container.start(base)
-        host_network.configure(settings)
 
 
 def _stop(settings: LabSettings, container: Container) -> None:
-    container.stop()
-    host_network.remove(settings)
+    if host_network.owner() in (None, settings.state):  # else what is there is another lab's
+        container.stop()
+        host_network.remove(settings)
 
 
 def _complete(settings: LabSettings, container: Container, passwords: Passwords, guest: Path, apt: HostApt) -> None:

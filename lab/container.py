@@ -14,6 +14,8 @@ from lab.shell import run
 
 _RUN = Path(__file__).parent / "host" / "run-container.sh"
 _DEVICES = ("/dev/net/tun", "/dev/fuse", "/dev/loop-control")
+# Those that nothing loads by itself; a kernel may have them built in.
+_MODULES = ("overlay", "br_netfilter", "loop", "tun", "fuse")
 _STOP_SECONDS = 120
 _INSTANCES = "/var/lib/nova/instances/"
 
@@ -61,6 +63,7 @@ class Container:
         """Boots the container, which makes its two links. Returns when its init runs. Raises LabError if it ends."""
         for name in ("upper", "work", "root"):
             (self._state / name).mkdir(exist_ok=True)
+        run(["modprobe", "--all", "--quiet", *_MODULES], check=False)
         devices = [*_DEVICES, *(["/dev/kvm"] if self._settings.virt_type == "kvm" else [])]
         command = [
             *("unshare", "--mount", "--propagation=private", str(_RUN), str(rootfs), str(self._state)),
@@ -77,7 +80,6 @@ class Container:
                 env={**os.environ, **_ENVIRONMENT},
                 start_new_session=True,
             )
-        self._pid_file.write_text(f"{process.pid}\n")
         deadline = time.monotonic() + 60
         while self.leader() is None:
             if process.poll() is not None or time.monotonic() > deadline:
@@ -127,9 +129,10 @@ class Container:
         return total
 
     def _detach_loops(self) -> None:
+        # A killed container cannot free its guests' disks, which the kernel names by their paths in the container.
         for line in run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]).splitlines():
-            device, _, backing = line.partition(" ")
-            if _INSTANCES in backing:
+            device, backing = line.split(maxsplit=1)
+            if backing.startswith(_INSTANCES) and (self._state / "upper" / backing.lstrip("/")).exists():
                 run(["losetup", "--detach", device], check=False)
 
 

@@ -59,11 +59,11 @@ def host_routes() -> list[IPv4Network]:
 
 
 def owner() -> Path | None:
-    """The state folder of the lab whose link is on this host, running or left behind by one that was killed."""
+    """The state folder of the lab whose link is on this host, or None."""
     links: list[dict[str, Any]] = json.loads(run(["ip", "-json", "link", "show"]))
     for link in links:
         if link["ifname"] == _API_END:
-            return Path(link.get("ifalias", "?"))
+            return Path(link["ifalias"]) if "ifalias" in link else None
     return None
 
 

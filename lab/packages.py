@@ -16,6 +16,7 @@ _PROGRAMS = {
     "mkfs.ext4": "e2fsprogs",
     "ip": "iproute2",
     "losetup": "mount",
+    "modprobe": "kmod",
     "nsenter": "util-linux",
     "ssh": "openssh-client",
 }

@@ -5,5 +5,6 @@ set -euo pipefail
 rootfs=$1
 state=$2
 shift 2
+echo $$ >"$state/nspawn.pid"
 mount -t overlay lab -o "lowerdir=$rootfs,upperdir=$state/upper,workdir=$state/work" "$state/root"
 exec systemd-nspawn --directory="$state/root" "$@"
