@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -267,24 +268,21 @@ class Stack:
                 if message:
                     errors.append(message)
 
-        with self._log.open("a") as log:
+        def on_output(line: str) -> None:
+            with self._log.open("a") as log:
+                print(line, file=log)
 
-            def on_output(line: str) -> None:
-                print(line, file=log, flush=True)
-
-            print(f"=== {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {title} {self.name}", file=log)
-            run = functools.partial(
-                operation, on_event=on_event, on_output=on_output, on_error=on_output, color="never"
-            )
+        on_output(f"=== {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {title} {self.name}")
+        run = functools.partial(operation, on_event=on_event, on_output=on_output, on_error=on_output, color="never")
+        try:
             try:
-                try:
-                    run()
-                except automation.ConcurrentUpdateError:
-                    self._take_lock_from_the_dead()
-                    run()
-            except automation.CommandError as error:
-                reason = "\n".join(dict.fromkeys(errors)) or str(error)
-                raise StackError(f"pulumi {title} failed:\n{reason}\nIts whole output: {self._log}") from error
+                _run_to_its_end(run)
+            except automation.ConcurrentUpdateError:
+                self._take_lock_from_the_dead()
+                _run_to_its_end(run)
+        except automation.CommandError as error:
+            reason = "\n".join(dict.fromkeys(errors)) or str(error)
+            raise StackError(f"pulumi {title} failed:\n{reason}\nIts whole output: {self._log}") from error
         return changes
 
     def _take_lock_from_the_dead(self) -> None:
@@ -307,6 +305,19 @@ def is_of_a_dead_process(lock: Mapping[str, Any]) -> bool:
     process = Path("/proc", str(lock["pid"]), "comm")
     runs = process.exists() and process.read_text().strip() == "pulumi"
     return lock["hostname"] == os.uname().nodename and not runs  # of another machine's processes nothing is known here
+
+
+def _run_to_its_end(operation: Callable[[], object]) -> None:
+    """Run an operation of the engine; on Ctrl-C wait until it has noted what it began, or the cloud keeps orphans."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        running = executor.submit(operation)
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            # The terminal has interrupted Pulumi too.
+            console.print("  interrupted: Pulumi ends what it had begun; another Ctrl-C loses track of it")
+            running.exception()
+            raise
 
 
 def change_of(event: ResourcePreEvent) -> Change | None:
