@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from lab import configuration, foreign_image, host_network, image, kvm, packages, rootfs
@@ -220,7 +221,7 @@ def main() -> None:
     try:
         app()
     except LabError as error:
-        console.print(f"[red]Error:[/] {error}", markup=True)
+        console.print(f"[red]Error:[/] {escape(str(error))}")
         sys.exit(1)
 
 

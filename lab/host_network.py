@@ -51,11 +51,13 @@ def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict
 def host_routes() -> list[IPv4Network]:
     """The destinations of the host's IPv4 routes, without the default route and the lab's own links."""
     routes: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]")
-    return [
+    networks = [
         IPv4Network(route["dst"])
         for route in routes
         if route["dst"] != "default" and route.get("dev") not in LINKS and route.get("type") != "broadcast"
     ]
+    # A VPN's way to everywhere is often two halves of the Internet.
+    return [network for network in networks if network.prefixlen > 1]
 
 
 def owner() -> Path | None:
