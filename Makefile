@@ -6,7 +6,7 @@ STACK ?= dev
 OUT ?= build/rendered/$(STACK)
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # ---- setup -------------------------------------------------------------------------------------------------------------
 setup: .venv/.installed ## Python environment with everything the project uses

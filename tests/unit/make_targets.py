@@ -7,7 +7,7 @@ from tools.stack_file import ROOT
 
 def make_targets() -> set[str]:
     """Every target of the Makefile that is a word."""
-    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def targets_named(script: str) -> set[str]:
