@@ -34,7 +34,7 @@ lint: setup ## formatting, lint, types, directions of imports
 	.venv/bin/python -m tools.config_table --check
 
 unit: setup ## model and components, against mocks; seconds, as any user
-	.venv/bin/pytest tests/unit
+	.venv/bin/pytest -n auto tests/unit
 
 golden: setup packages ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/golden
