@@ -56,7 +56,10 @@ class LoadBalancers(pulumi.ComponentResource):
             installed = server.host.run(
                 "install", install_script(args.settings), parent=self, after=[server.prepared, *configured]
             )
-            configured = [server.host.run("configure", script, parent=self, after=[installed, *configured])]
+            # HAProxy takes a server that it did not know for alive until a check says otherwise. One that still boots
+            # would swallow connections until then; one that has booted refuses them, and another server is tried.
+            ready = [installed, *args.control_plane.prepared, *configured]
+            configured = [server.host.run("configure", script, parent=self, after=ready)]
             servers.append(server)
             scripts.append(script)
         self._prove(servers, scripts, after=configured)

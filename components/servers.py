@@ -14,12 +14,16 @@ class Servers(pulumi.ComponentResource):
     """A role's hosts."""
 
     hosts: list[Host]
+    prepared: list[pulumi.Resource]
+    """By host: what has to be done before anything else runs on it."""
 
     def __init__(self, name: str, args: RoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:compute:Servers", name, None, opts)
         group = make_server_group(args, self)
-        self.hosts = [
-            boot(index, make_port(host_name, args, parent=self), host_name, args, group, parent=self).host
+        servers = [
+            boot(index, make_port(host_name, args, parent=self), host_name, args, group, parent=self)
             for index, host_name in enumerate(host_names(args.settings, args.role))
         ]
+        self.hosts = [server.host for server in servers]
+        self.prepared = [server.prepared for server in servers]
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})

@@ -29,6 +29,8 @@ CLUSTER = "e2e"
 FAILOVER_SECONDS = 5.0
 # A reload closes nothing and refuses nothing. One request of the probe may still be late on a machine that is busy.
 UNDISTURBED_SECONDS = 0.5
+# Requests have 250 ms each, and both cores boot instances meanwhile.
+LATE_REQUESTS = 0.02
 
 
 class System:
@@ -119,6 +121,7 @@ def undisturbed(report: Report) -> None:
     """The probe saw no interruption, but for what it caused itself by being late."""
     console.print(report.render())
     assert report.longest_gap <= UNDISTURBED_SECONDS + report.longest_stall
+    assert report.failures <= LATE_REQUESTS * report.requests
 
 
 def failed_over(failover: Failover) -> None:

@@ -80,6 +80,10 @@ def test_the_second_load_balancer_is_created_replaced_and_upgraded_after_the_fir
     assert not instances["k8s-cp-1"].depends_on & {"k8s-cp-0"}
 
 
+def test_an_api_server_is_put_behind_the_load_balancers_when_its_host_has_booted(preview: bool):
+    assert "k8s-cp-2-prepare" in run(preview).of_type("remote:Command")["k8s-lb-0-configure"].depends_on
+
+
 def test_another_public_key_replaces_the_key_pair_and_no_host():
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
