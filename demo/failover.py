@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import openstack
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
 
 from demo.probe import Probe, Report
 from demo.ssh import Access, on_all
 from demo.stack import CLOUD, Outputs
+from lab.settings import LabSettings
 
 HEALTH_PORT = 8404
 # A fault is over when for so long every request has been answered.
@@ -59,8 +61,9 @@ class Pair:
     def __init__(self, outputs: Outputs, access: Access) -> None:
         self._outputs = outputs
         self._access = access
+        clouds = OpenStackConfig(config_files=[str(LabSettings.from_environ().clouds_yaml)])
         # openstacksdk's methods are made at run time and carry no types of their own.
-        self._compute: Any = openstack.connect(cloud=CLOUD).compute
+        self._compute: Any = Connection(config=clouds.get_one(CLOUD)).compute
 
     def holder(self) -> str:
         """The name of the load balancer that answers on the VIP; FailoverError when none does within 30 s."""
@@ -89,13 +92,26 @@ class Pair:
             self._start(name)
 
     def stop_instance_of_holder(self) -> Failover:
-        """Stop the holder's instance through Nova, measure, and start it again whatever happens in between."""
+        """Shut the holder's instance down through Nova, measure, and start it again whatever happens in between."""
         holder = self.holder()
         try:
-            return self._measure("the holder's instance is stopped", holder, lambda: self._stop(holder))
+            return self._measure("the holder's instance is shut down", holder, lambda: self._stop(holder))
         finally:
             self._start(holder)
             self.wait_until_whole()
+
+    def crash_instance_of_holder(self) -> Failover:
+        """Reset the holder's instance through Nova: it dies without a word to its peer, and boots again by itself."""
+        holder = self.holder()
+        server = self._server(holder)
+
+        def reset() -> None:
+            self._compute.reboot_server(server, "HARD")
+
+        result = self._measure("the holder's instance is reset", holder, reset)
+        self._compute.wait_for_server(server, status="ACTIVE", wait=BOOT_SECONDS, interval=0.5)
+        self.wait_until_whole()
+        return result
 
     def kill_haproxy_of_holder(self) -> Failover:
         """Kill the holder's HAProxy (SIGKILL, main process); systemd starts it again."""

@@ -64,7 +64,7 @@ class Outputs:
             return cls(
                 vip=values["vip"],
                 endpoint=values["endpoint"],
-                floating_ip=values["floatingIp"],
+                floating_ip=values.get("floatingIp"),  # the engine leaves out what is null
                 load_balancers=values["addresses"]["loadBalancers"],
                 control_plane=values["addresses"]["controlPlane"],
                 workers=values["addresses"]["workers"],

@@ -30,7 +30,7 @@ FAILOVER_SECONDS = 5.0
 # A reload closes nothing and refuses nothing. One request of the probe may still be late on a machine that is busy.
 UNDISTURBED_SECONDS = 0.5
 # Requests have 250 ms each, and both cores boot instances meanwhile.
-LATE_REQUESTS = 0.02
+LATE_REQUESTS = 0.05
 
 
 class System:
