@@ -63,7 +63,8 @@ class Pair:
         self._access = access
         clouds = OpenStackConfig(config_files=[str(LabSettings.from_environ().clouds_yaml)])
         # openstacksdk's methods are made at run time and carry no types of their own.
-        self._compute: Any = Connection(config=clouds.get_one(CLOUD)).compute
+        cloud: Any = Connection(config=clouds.get_one(CLOUD))
+        self._compute, self._network = cloud.compute, cloud.network
 
     def holder(self) -> str:
         """The name of the load balancer that answers on the VIP; FailoverError when none does within 30 s."""
@@ -86,9 +87,10 @@ class Pair:
 
             wait_for(f"{name} answers at http://{address}:{HEALTH_PORT}/healthz", answers, seconds)
 
-    def start_all(self) -> None:
-        """Start load balancers that are shut off, as a run that was killed leaves them."""
+    def undo_all(self) -> None:
+        """Undo the faults that a run leaves behind that was killed."""
         for name in self._outputs.load_balancers:
+            self._set_port(name, up=True)
             self._start(name)
 
     def stop_instance_of_holder(self) -> Failover:
@@ -100,18 +102,17 @@ class Pair:
             self._start(holder)
             self.wait_until_whole()
 
-    def crash_instance_of_holder(self) -> Failover:
-        """Reset the holder's instance through Nova: it dies without a word to its peer, and boots again by itself."""
+    def cut_off_holder(self) -> Failover:
+        """Take the holder's port down through Neutron, measure, and bring it up again whatever happens in between.
+
+        For the peer and for clients this is a crash: an instance that is shut down says goodbye, this one cannot.
+        """
         holder = self.holder()
-        server = self._server(holder)
-
-        def reset() -> None:
-            self._compute.reboot_server(server, "HARD")
-
-        result = self._measure("the holder's instance is reset", holder, reset)
-        self._compute.wait_for_server(server, status="ACTIVE", wait=BOOT_SECONDS, interval=0.5)
-        self.wait_until_whole()
-        return result
+        try:
+            return self._measure("the holder's port is taken down", holder, lambda: self._set_port(holder, up=False))
+        finally:
+            self._set_port(holder, up=True)
+            self.wait_until_whole()
 
     def kill_haproxy_of_holder(self) -> Failover:
         """Kill the holder's HAProxy (SIGKILL, main process); systemd starts it again."""
@@ -146,6 +147,12 @@ class Pair:
             if any(port["addr"] == address for ports in server.addresses.values() for port in ports):
                 return server
         raise FailoverError(f"the cloud has no instance {name} with the address {address}: run `pulumi up`")
+
+    def _set_port(self, name: str, *, up: bool) -> None:
+        address = self._outputs.load_balancers[name]
+        for port in self._network.ports(fixed_ips=f"ip_address={address}"):
+            if port.is_admin_state_up != up:
+                self._network.update_port(port, is_admin_state_up=up)
 
     def _stop(self, name: str) -> None:
         server = self._server(name)
