@@ -75,15 +75,22 @@ class LoadBalancerHost:
 
 def load_balancer_files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
     """The files of one load balancer."""
-    return tuple(
-        HostFile(path=path, mode=mode, text=_render(f"{path}.j2", host=host))
-        for path, mode in LOAD_BALANCER_FILES.items()
-    )
+
+    def text(path: str) -> str:
+        # haproxy.cfg carries its own digest, which is that of the text without it.
+        configuration_id = _digest(_render(f"{path}.j2", host=host, configuration_id=""))
+        return _render(f"{path}.j2", host=host, configuration_id=configuration_id)
+
+    return tuple(HostFile(path=path, mode=mode, text=text(path)) for path, mode in LOAD_BALANCER_FILES.items())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _heredoc_end(text: str) -> str:
     """A delimiter that `text` cannot contain, and that stays the same while the text does."""
-    return f"END-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"END-{_digest(text)}"
 
 
 _environment.filters["heredoc_end"] = _heredoc_end

@@ -18,6 +18,7 @@ import pytest
 
 from demo.failover import Failover, Pair, answering_load_balancer, wait_for
 from demo.probe import Probe, Report
+from demo.ssh import Access
 from demo.stack import CLOUD, PROJECT_FOLDER, Change, Outputs, Stack, StackError, environment
 from demo.standin import Health, StandIns
 from lab.progress import console
@@ -39,41 +40,38 @@ class System:
     def __init__(self) -> None:
         self.stack = Stack("lab-e2e", {"clusterName": CLUSTER, "controlPlaneCount": 1, "workerCount": 0})
         self.config: dict[str, object] = {}
+        self.outputs: Outputs
+        self.access: Access
 
     def up(self, **config: object) -> list[Change]:
         """Bring it up with a change that lasts."""
         began = time.monotonic()
         changes = [*self.stack.up(self.config | config)]
         self.config |= config
+        self.outputs, self.access = self.stack.outputs(), self.stack.access()
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
         return changes
 
     @property
-    def outputs(self) -> Outputs:
-        return self.stack.outputs()
-
-    @property
     def pair(self) -> Pair:
-        return Pair(self.outputs, self.stack.access())
+        return Pair(self.outputs, self.access)
 
     def stand_ins(self) -> StandIns:
-        outputs = self.outputs
-        return StandIns(self.stack.access(), outputs.control_plane, outputs.vip)
+        return StandIns(self.access, self.outputs.control_plane, self.outputs.vip)
 
     def run(self, host: str, command: str, stdin: str = "") -> asyncssh.SSHCompletedProcess:
         """Run a command on a load balancer, whatever its exit code."""
 
         async def run() -> asyncssh.SSHCompletedProcess:
-            async with self.stack.access().connect(self.outputs.load_balancers[host]) as connection:
+            async with self.access.connect(self.outputs.load_balancers[host]) as connection:
                 return await connection.run(command, input=stdin, check=False, timeout=120)
 
         return asyncio.run(run())
 
     def holders(self) -> list[str]:
         """The load balancers that have the VIP on an interface."""
-        outputs = self.outputs
-        show = f"ip -oneline address show to {outputs.vip}/32"
-        return [name for name in outputs.load_balancers if str(self.run(name, show).stdout).strip()]
+        show = f"ip -oneline address show to {self.outputs.vip}/32"
+        return [name for name in self.outputs.load_balancers if str(self.run(name, show).stdout).strip()]
 
     def load_balancer(self, name: str) -> LoadBalancerHost:
         """What the program renders a load balancer's files from."""
