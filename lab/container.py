@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
@@ -99,8 +100,32 @@ class Container:
                 os.kill(pid, signal.SIGKILL)
                 while self.pid() is not None:
                     time.sleep(0.2)
+        self._end_survivors()
         self._pid_file.unlink(missing_ok=True)
         self._detach_loops()
+
+    def _end_survivors(self) -> None:
+        # When nspawn is killed, its processes die a little later, and databases must not have two writers. Whoever sees
+        # the lab's layer mounted is one of them.
+        deadline = time.monotonic() + _STOP_SECONDS
+        while survivors := self._processes():
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"These processes of a lab that was killed do not end: {survivors}. Look at them with ps."
+                )
+            for pid in survivors:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
+
+    def _processes(self) -> list[int]:
+        layer = f"upperdir={self._state / 'upper'},"
+        found: list[int] = []
+        for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+            with suppress(OSError):  # it has ended meanwhile
+                if layer in mounts.read_text():
+                    found.append(int(mounts.parent.name))
+        return found
 
     def run(self, *command: str, check: bool = True) -> str:
         """Runs a program in the container and returns its output. Raises LabError if it fails, unless told not to."""
