@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -17,7 +18,7 @@ import openstack
 import pytest
 
 from demo.failover import Failover, Pair, answering_load_balancer, wait_for
-from demo.probe import Probe, Report
+from demo.probe import Probe
 from demo.ssh import Access
 from demo.stack import CLOUD, PROJECT_FOLDER, Change, Outputs, Stack, StackError, environment
 from demo.standin import Health, StandIns
@@ -28,10 +29,8 @@ CLUSTER = "e2e"
 # Generous bounds, for a busy machine; what was measured is printed. The third advertisement that is missing moves the
 # VIP after 3 s, a dead HAProxy or keepalived is back sooner.
 FAILOVER_SECONDS = 5.0
-# A reload closes nothing and refuses nothing. One request of the probe may still be late on a machine that is busy.
-UNDISTURBED_SECONDS = 0.5
-# Requests have 250 ms each, and both cores boot instances meanwhile.
-LATE_REQUESTS = 0.05
+# Where nothing may be dropped a request has this long, for both cores may be booting instances meanwhile.
+PATIENCE_SECONDS = 2.0
 
 
 class System:
@@ -115,11 +114,16 @@ def system() -> Generator[System]:
     system.stack.destroy()
 
 
-def undisturbed(report: Report) -> None:
-    """The probe saw no interruption, but for what it caused itself by being late."""
+@contextmanager
+def undisturbed(system: System) -> Generator[None]:
+    """No request fails meanwhile. Up to one in a hundred may be late, which is the busy machine's doing."""
+    with Probe(system.outputs.endpoint, timeout=PATIENCE_SECONDS, limit=400) as probe:
+        yield
+    report = probe.report()
     console.print(report.render())
-    assert report.longest_gap <= UNDISTURBED_SECONDS + report.longest_stall
-    assert report.failures <= LATE_REQUESTS * report.requests
+    late = report.reasons.get("TimeoutError", 0)
+    assert report.failures == late
+    assert late <= report.requests / 100
 
 
 def failed_over(failover: Failover) -> None:
@@ -165,9 +169,8 @@ def test_the_vip_answers_once_there_is_an_api_server(system: System):
 
 
 def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(system: System):
-    with Probe(system.outputs.endpoint, limit=300) as probe:
+    with undisturbed(system):
         changes = system.up(controlPlaneCount=3)
-    undisturbed(probe.report())
     updated = {change.name for change in changes if change.op == "update"}
     assert updated == {"e2e-lb-0-configure", "e2e-lb-1-configure"}
     # The proof is made again, and it alone is replaced.
@@ -181,9 +184,8 @@ def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(s
 
 
 def test_a_new_client_network_is_one_rule_and_nothing_else(system: System):
-    with Probe(system.outputs.endpoint, limit=120) as probe:
+    with undisturbed(system):
         changes = system.up(apiAllowedCidrs=["198.18.1.1/32", "198.18.0.1/32"])
-    undisturbed(probe.report())
     assert [(change.op, change.name) for change in changes] == [("create", "e2e-lb-api-from-198.18.0.1/32")]
 
 
@@ -266,11 +268,10 @@ def exchanged(system: System, path: str, old: str, new: str) -> HostFile:
 def test_a_configuration_that_is_refused_leaves_the_old_one_serving(
     system: System, path: str, old: str, new: str, message: str
 ):
-    with Probe(system.outputs.endpoint, limit=120) as probe:
+    with undisturbed(system):
         said = refuse(system, exchanged(system, path, old, new))
     assert message in said
     assert len(said.splitlines()) <= 12
-    undisturbed(probe.report())
     assert str(system.run("e2e-lb-0", f"sudo cat /{path}").stdout) == exchanged(system, path, old, old).text
 
 
@@ -287,9 +288,8 @@ def test_a_full_disk_leaves_the_old_configuration_serving(system: System):
 def test_an_archive_that_is_out_of_reach_fails_with_a_reason_and_the_next_up_succeeds(system: System):
     # Nothing listens there: port 9 of the host.
     unreachable = pytest.raises(StackError, match="APT could not reach a package archive")
-    with Probe(system.outputs.endpoint, limit=300) as probe, unreachable:
+    with undisturbed(system), unreachable:
         system.up(aptMirror="http://198.18.1.1:9/debian", haproxyBranch="3.0")
-    undisturbed(probe.report())
     system.up(aptMirror="", haproxyBranch="")
 
 
