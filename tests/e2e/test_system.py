@@ -234,11 +234,12 @@ def test_the_holder_s_instance_is_stopped_and_the_vip_moves_and_stays_when_it_re
     assert system.holders() == [failover.after]
 
 
-def test_the_holder_is_cut_off_without_a_goodbye_and_the_vip_moves_and_stays_when_it_returns(system: System):
+def test_the_holder_is_cut_off_without_a_goodbye_and_one_holder_remains_when_it_returns(system: System):
     failover = system.pair.cut_off_holder()
     failed_over(failover)
     assert failover.after != failover.before
-    wait_for("one load balancer holds the VIP", lambda: system.holders() == [failover.after], 30)
+    # Both held it meanwhile; of two equals the one with the higher address keeps it (RFC 5798, 6.4.3).
+    wait_for("one load balancer holds the VIP", lambda: len(system.holders()) == 1, 30)
 
 
 def test_a_worker_is_added_and_touches_nothing_else(system: System):
