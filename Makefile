@@ -44,7 +44,7 @@ toolchain-test: setup toolchain ## the plugins that are built here
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
 
 e2e: setup toolchain lab-up ## a real `pulumi up` on the lab, faults and all (root, about 15 minutes)
-	.venv/bin/pytest tests/e2e
+	.venv/bin/pytest -s tests/e2e
 
 test: lint unit golden toolchain-test e2e ## everything
 
