@@ -79,7 +79,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
             asked = args.inputs["fixedIps"][0].get("ipAddress")
             outputs["allFixedIps"] = [asked or f"198.51.100.{10 + count}"]
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
-            outputs["address"] = "203.0.113.9"
+            outputs["address"] = "100.64.0.9"
         if args.typ == "command:local:Command":
             private, public = key_pair()
             outputs["stdout"] = private + public + "\n"

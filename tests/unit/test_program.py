@@ -204,7 +204,7 @@ def test_the_outputs_say_how_to_go_on():
 
 def test_a_floating_ip_becomes_the_endpoint():
     cloud = run(floatingNetwork="public")
-    assert cloud.outputs["endpoint"] == "https://203.0.113.9:6443"
+    assert cloud.outputs["endpoint"] == "https://100.64.0.9:6443"
     association = cloud.of_type("networking/floatingIpAssociate:FloatingIpAssociate")["k8s-vip-floating"]
     assert association.inputs["portId"] == "id-of-k8s-vip"
 
@@ -237,7 +237,7 @@ def test_a_missing_network_is_told():
 @pytest.mark.parametrize(
     ("vip", "reason"),
     [
-        ("192.0.2.1", "is not in the subnet 198.51.100.0/24"),
+        ("10.0.0.1", "is not in the subnet 198.51.100.0/24"),
         ("198.51.100.1", "is the gateway"),
         ("198.51.100.255", "network or broadcast address"),
     ],
