@@ -303,7 +303,7 @@ def test_an_archive_that_is_out_of_reach_fails_with_a_reason_and_the_next_up_suc
 
 def test_a_host_that_never_answers_ssh_fails_with_a_reason_and_the_next_up_succeeds(system: System):
     system.up(adminCidrs=["198.18.0.1/32"])  # the groups let nobody in from here; no host is asked for that
-    with pytest.raises(StackError, match="e2e-worker-1-prepare|cannot log in"):
+    with pytest.raises(StackError, match="cannot log in"):
         system.up(workerCount=2, sshTimeout=30)
     system.up(workerCount=2, adminCidrs=["198.18.1.1/32"], sshTimeout=600)
     assert "e2e-worker-1" in system.outputs.workers
