@@ -33,7 +33,7 @@ def demo(context: typer.Context) -> None:
         return
     began = time.monotonic()
     _lab_up()
-    with phase("Pulumi (about 12 min where it has to be built)"):
+    with phase("Pulumi's CLI and plugins"):
         pulumi_path()
     stack = Stack()
     with phase("pulumi up", expected=180):
