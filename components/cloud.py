@@ -6,6 +6,7 @@ leaves nothing half built.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 from uuid import UUID
@@ -83,7 +84,10 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
     pool = None
     if settings.floating_network:
         pool = finder.find(
-            "floatingNetwork", settings.floating_network, "openstack network list --external", _external_network
+            "floatingNetwork",
+            settings.floating_network,
+            "openstack network list --external",
+            partial(_network, external=True),
         )
     if settings.key_pair:
         pair = finder.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair)
@@ -121,16 +125,10 @@ def _is_id(name_or_id: str) -> bool:
     return True
 
 
-def _network(wanted: str) -> openstack.networking.GetNetworkResult:
+def _network(wanted: str, *, external: bool | None = None) -> openstack.networking.GetNetworkResult:
     if _is_id(wanted):
-        return openstack.networking.get_network(network_id=wanted)
-    return openstack.networking.get_network(name=wanted)
-
-
-def _external_network(wanted: str) -> openstack.networking.GetNetworkResult:
-    if _is_id(wanted):
-        return openstack.networking.get_network(network_id=wanted, external=True)
-    return openstack.networking.get_network(name=wanted, external=True)
+        return openstack.networking.get_network(network_id=wanted, external=external)
+    return openstack.networking.get_network(name=wanted, external=external)
 
 
 def _subnet(wanted: str, network_id: str) -> openstack.networking.GetSubnetResult:
