@@ -43,6 +43,7 @@ load_balancers = LoadBalancers(
         control_plane=control_plane,
         vip=vip.address,
         vrrp_password=configuration.vrrp_password,
+        api_client_certificate=configuration.api_client_certificate,
     ),
 )
 hosts = {

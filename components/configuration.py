@@ -1,4 +1,4 @@
-"""The stack's configuration, as the engine hands it over, to `Settings` and the two secrets.
+"""The stack's configuration, as the engine hands it over, to `Settings` and the secrets.
 
 This is the only place where secrets are plain text in the program: long enough to be checked.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
-from model.settings import SECRET_KEYS, ConfigurationError, Settings
+from model.settings import SECRET_KEYS, ConfigurationError, Settings, client_certificate_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class Configuration:
     settings: Settings
     ssh_private_key: pulumi.Output[str]
     vrrp_password: pulumi.Output[str]
+    api_client_certificate: pulumi.Output[str]
 
 
 def read_configuration() -> Configuration:
@@ -40,8 +41,11 @@ def read_configuration() -> Configuration:
         settings=settings,
         # A key file's last newline is easily lost on its way into the configuration, and parsers insist on it.
         ssh_private_key=pulumi.Output.secret(values["sshPrivateKey"].strip() + "\n"),
-        # An empty password is no secret; were it one, every rendered file would be hidden in previews.
-        vrrp_password=(
-            pulumi.Output.secret(values["vrrpPassword"]) if values.get("vrrpPassword") else pulumi.Output.from_input("")
-        ),
+        vrrp_password=_secret(values.get("vrrpPassword", "")),
+        api_client_certificate=_secret(client_certificate_file(values.get("apiClientCertificate", ""))),
     )
+
+
+def _secret(value: str) -> pulumi.Output[str]:
+    # What is empty is no secret; were it one, every rendered file would be hidden in previews.
+    return pulumi.Output.secret(value) if value else pulumi.Output.from_input("")

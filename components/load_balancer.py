@@ -33,6 +33,7 @@ class LoadBalancersArgs(RoleArgs):
     control_plane: Servers
     vip: pulumi.Output[str]
     vrrp_password: pulumi.Output[str]
+    api_client_certificate: pulumi.Output[str]
 
 
 class LoadBalancers(pulumi.ComponentResource):
@@ -74,6 +75,7 @@ class LoadBalancers(pulumi.ComponentResource):
             "vip": self._args.vip,
             "api_servers": [{"name": host.name, "address": host.address} for host in self._args.control_plane.hosts],
             "vrrp_password": self._args.vrrp_password,
+            "api_client_certificate": self._args.api_client_certificate,
         }
 
         def render(facts: dict[str, Any]) -> str:
@@ -86,6 +88,9 @@ class LoadBalancers(pulumi.ComponentResource):
                 api_servers=tuple((it["name"], IPv4Address(it["address"])) for it in facts["api_servers"]),
                 vrrp_router_id=self._args.settings.vrrp_router_id,
                 vrrp_password=facts["vrrp_password"],
+                timers=self._args.settings.timers,
+                api_ca_certificate=self._args.settings.api_ca_certificate,
+                api_client_certificate=facts["api_client_certificate"],
             )
             return configure_script(host, load_balancer_files(host))
 

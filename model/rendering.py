@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model import topology
 from model.settings import Settings
+from model.timers import Timers
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -33,17 +34,24 @@ def _render(template: str, **context: object) -> str:
         api_port=topology.API_PORT,
         health_port=topology.HEALTH_PORT,
         metrics_port=topology.METRICS_PORT,
+        election_address=topology.ELECTION_ADDRESS,
         **context,
     )
 
 
-# What lands on a load balancer: template and place are the same path, the template with ".j2".
+# What lands on a load balancer: template and place are the same path, a template with ".j2", a program as it is.
 LOAD_BALANCER_FILES = {
     "etc/firewalld/zones/public.xml": 0o644,
+    "etc/haproxy/ha-api/ca.pem": 0o644,
+    "etc/haproxy/ha-api/client.pem": 0o600,
     "etc/haproxy/haproxy.cfg": 0o644,
     "etc/keepalived/check_haproxy.sh": 0o755,
     "etc/keepalived/keepalived.conf": 0o640,  # may hold the VRRP password
+    "etc/keepalived/notify.sh": 0o755,
+    "etc/keepalived/watchdog.py": 0o755,
     "etc/sysctl.d/60-ha-api.conf": 0o644,
+    "etc/systemd/system/ha-api-watchdog.service": 0o644,
+    "etc/systemd/system/haproxy.service.d/ha-api.conf": 0o644,
     "etc/systemd/system/keepalived.service.d/ha-api.conf": 0o644,
 }
 
@@ -71,17 +79,30 @@ class LoadBalancerHost:
     vrrp_router_id: int
     vrrp_password: str
     """Empty selects VRRPv3, which has no authentication."""
+    timers: Timers
+    api_ca_certificate: str
+    """PEM; empty checks API servers without verifying them."""
+    api_client_certificate: str
+    """PEM, certificates and key; empty asks them anonymously."""
 
 
 def load_balancer_files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
     """The files of one load balancer."""
 
     def text(path: str) -> str:
+        program = TEMPLATES / path
+        if program.exists():
+            return program.read_text()
         # haproxy.cfg carries its own digest, which is that of the text without it.
         configuration_id = _digest(_render(f"{path}.j2", host=host, configuration_id=""))
         return _render(f"{path}.j2", host=host, configuration_id=configuration_id)
 
-    return tuple(HostFile(path=path, mode=mode, text=text(path)) for path, mode in LOAD_BALANCER_FILES.items())
+    # A file without text is one that this configuration has no use for.
+    return tuple(
+        HostFile(path=path, mode=mode, text=rendered)
+        for path, mode in LOAD_BALANCER_FILES.items()
+        if (rendered := text(path))
+    )
 
 
 def _digest(text: str) -> str:

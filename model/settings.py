@@ -10,13 +10,17 @@ Secrets are checked here too, for a wrong one should fail as early as a wrong CI
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
     load_ssh_private_key,
@@ -32,10 +36,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
-SECRET_KEYS = frozenset({"sshPrivateKey", "vrrpPassword"})
+from model.timers import PROFILES, Profile, Timers
+
+SECRET_KEYS = frozenset({"apiClientCertificate", "sshPrivateKey", "vrrpPassword"})
 """Configuration keys whose values never appear in an error, a `Settings` or a rendered file."""
 
 
@@ -111,6 +118,22 @@ def _public_key(value: str) -> str:
     return value
 
 
+def _certificates(pem: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        raise ValueError("is not a certificate in PEM format (-----BEGIN CERTIFICATE-----)") from None
+
+
+def _ca_certificate(value: str) -> str:
+    # Written anew, so that nothing else that stood in the text reaches a file.
+    return _pem(_certificates(value)) if value else ""
+
+
+def _pem(certificates: list[x509.Certificate]) -> str:
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
+
+
 Text = Annotated[str, AfterValidator(_plain_text)]
 Required = Annotated[Text, Field(min_length=1)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
@@ -118,6 +141,9 @@ Cidrs = Annotated[tuple[Cidr, ...], BeforeValidator(_json_array), AfterValidator
 Zones = Annotated[tuple[Required, ...], BeforeValidator(_json_array)]
 Url = Annotated[Text, AfterValidator(_url)]
 PublicKey = Annotated[Text, AfterValidator(_public_key)]
+CaCertificate = Annotated[str, AfterValidator(_ca_certificate)]
+# 0 takes the profile's.
+Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 # https://systemd.io/USER_NAMES: what is accepted everywhere.
 LoginUser = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
 
@@ -192,8 +218,19 @@ class Settings(_Model):
     apt_mirror: Url
     haproxy_branch: Annotated[str, Field(pattern=r"^([23]\.\d{1,2})?$")]
 
+    failover_profile: Profile
+    advertisement_interval: Annotated[int, Field(ge=0, le=40_950)]
+    missed_advertisements: Annotated[int, Field(ge=0, le=100)]
+    watchdog_interval: Milliseconds
+    watchdog_failures: Annotated[int, Field(ge=0, le=100)]
+    api_check_interval: Milliseconds
+    api_check_timeout: Milliseconds
+    api_connect_timeout: Milliseconds
+    api_ca_certificate: CaCertificate
+
     vrrp_router_id: Annotated[int, Field(ge=1, le=255)]
     vrrp_authentication: bool
+    api_client_certificate_set: bool
     login_public_key: str
     """Public half of `sshPrivateKey` in OpenSSH format; empty where secrets cannot be read."""
 
@@ -252,6 +289,43 @@ class Settings(_Model):
             )
         return value
 
+    @field_validator("advertisement_interval")
+    @classmethod
+    def _hundredths(cls, value: int) -> int:
+        if value % 10:
+            raise ValueError(f"is no multiple of 10: VRRPv3 counts hundredths of a second; use {value // 10 * 10 + 10}")
+        return value
+
+    @field_validator("watchdog_interval", "api_check_interval", "api_check_timeout", "api_connect_timeout")
+    @classmethod
+    def _not_in_no_time(cls, value: int) -> int:
+        if 0 < value < 20:
+            raise ValueError("is shorter than 20 ms, in which a busy host does not answer; use 20 or more, or 0")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_seconds(self) -> Self:
+        if self.vrrp_authentication and self.advertisement_interval % 1000:
+            # The key goes first: this is a problem of two.
+            raise ValueError(
+                f"advertisementInterval = {self.advertisement_interval}: vrrpPassword selects VRRPv2, whose "
+                "advertisements come in whole seconds (RFC 3768, 5.3.7); use 1000, or no password"
+            )
+        return self
+
+    @property
+    def timers(self) -> Timers:
+        """The profile's timers, with those that are set in their place."""
+        timers = PROFILES[self.failover_profile]
+        if self.vrrp_authentication:
+            vrrp = PROFILES[Profile.STEADY]
+            timers = replace(
+                timers,
+                advertisement_interval=vrrp.advertisement_interval,
+                missed_advertisements=vrrp.missed_advertisements,
+            )
+        return replace(timers, **{field.name: own for field in fields(Timers) if (own := getattr(self, field.name))})
+
     @property
     def load_balancers(self) -> RoleSettings:
         """The load balancers' role."""
@@ -305,6 +379,7 @@ class Settings(_Model):
         plain = {key: value for key, value in values.items() if key not in SECRET_KEYS}
         secret = {key: value for key, value in values.items() if key in SECRET_KEYS}
         plain["vrrpAuthentication"] = bool(secret.get("vrrpPassword"))
+        plain["apiClientCertificateSet"] = bool(secret.get("apiClientCertificate"))
         plain["loginPublicKey"] = ""
         if secrets_are_readable:
             try:
@@ -332,8 +407,15 @@ class Settings(_Model):
 class _Secrets(_Model):
     """The secrets' rules. Instances live only as long as the check."""
 
+    api_client_certificate: SecretStr
     ssh_private_key: SecretStr
     vrrp_password: SecretStr
+
+    @field_validator("api_client_certificate")
+    @classmethod
+    def _certificate_and_its_key(cls, value: SecretStr) -> SecretStr:
+        client_certificate_file(value.get_secret_value())
+        return value
 
     @field_validator("ssh_private_key")
     @classmethod
@@ -353,6 +435,27 @@ class _Secrets(_Model):
         if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9@%+=:,./_-]*)?", password):
             raise ValueError("may hold letters, digits and @%+=:,./_- only, and starts with a letter or digit")
         return value
+
+
+def client_certificate_file(pem: str) -> str:
+    """What HAProxy's `crt` wants (certificates, then the key) of a PEM text; empty for an empty one.
+
+    Raises `ValueError` for one that cannot be used.
+    """
+    if not pem:
+        return ""
+    certificates = _certificates(pem)
+    try:
+        key = load_pem_private_key(
+            pem[pem.index("-----BEGIN", pem.index("PRIVATE KEY") - 30) :].encode(), password=None
+        )
+    except TypeError:
+        raise ValueError("has a private key that is protected by a passphrase; give it without one") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("holds no private key in PEM format; give certificate and key, one after the other") from None
+    if key.public_key() != certificates[0].public_key():
+        raise ValueError("has a private key that does not belong to its first certificate")
+    return _pem(certificates) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def _public_half(private_key: str) -> str:
@@ -380,6 +483,9 @@ _REASONS = {
 def _problems(error: ValidationError) -> list[str]:
     lines: list[str] = []
     for item in error.errors(include_url=False):
+        if not item["loc"]:  # of several keys together; the text names them
+            lines.append(item["msg"].removeprefix("Value error, "))
+            continue
         key = str(item["loc"][0])
         reason = _REASONS.get(item["type"], item["msg"].removeprefix("Value error, "))
         if item["type"] == "missing":

@@ -10,6 +10,8 @@ API_PORT = 6443
 SSH_PORT = 22
 HEALTH_PORT = 8404
 """Where each load balancer's HAProxy says that it is alive, and which host it is on."""
+ELECTION_ADDRESS = "169.254.112.51"
+"""What VRRP elects a holder of; on the elected host's loopback device. Link-local (RFC 3927), seen in advertisements."""
 METRICS_PORT = 8405
 """Where each load balancer's HAProxy answers Prometheus."""
 

@@ -1,7 +1,7 @@
 """Writes what would land on each load balancer, with no cloud and no engine: `make render STACK=dev OUT=build/dev`.
 
 People read it in reviews. What only the cloud knows is shown by a stand-in: addresses of 198.51.100.0/24 (RFC 5737) for
-the ports, and for the VIP where Neutron picks it, the interface `ens3`, and `(secret)` for the VRRP password.
+the ports, and for the VIP where Neutron picks it, the interface `ens3`, and `(secret)` for secrets.
 """
 
 import sys
@@ -18,6 +18,7 @@ from tools.stack_file import stack_values
 
 STAND_IN_NETWORK = IPv4Address("198.51.100.0")
 STAND_IN_INTERFACE = "ens3"
+STAND_IN_CERTIFICATE = "(secret)\n"
 STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - shown instead of one
 
 
@@ -38,6 +39,9 @@ def render(settings: Settings, out: Path) -> list[Path]:
             api_servers=api_servers,
             vrrp_router_id=settings.vrrp_router_id,
             vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
+            timers=settings.timers,
+            api_ca_certificate=settings.api_ca_certificate,
+            api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
         )
         for file in load_balancer_files(host):
             path = out / name / file.path

@@ -6,11 +6,13 @@ After a change that is meant: `make golden UPDATE=1`, then read the difference.
 import os
 import subprocess
 from ipaddress import IPv4Address
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from model.rendering import (
+    TEMPLATES,
     LoadBalancerHost,
     configure_script,
     install_script,
@@ -33,8 +35,11 @@ FILES = [
     "etc/keepalived/check_haproxy.sh",
     "etc/keepalived/keepalived.conf",
     "etc/sysctl.d/60-ha-api.conf",
+    "etc/systemd/system/ha-api-watchdog.service",
+    "etc/systemd/system/haproxy.service.d/ha-api.conf",
     "etc/systemd/system/keepalived.service.d/ha-api.conf",
 ]
+PROGRAMS = ["etc/keepalived/notify.sh", "etc/keepalived/watchdog.py"]
 HOSTS = ["k8s-lb-0", "k8s-lb-1"]
 
 
@@ -48,8 +53,10 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_every_file_is_as_it_was_read(rendered: tuple[str, Path]):
     stack, out = rendered
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert files == sorted(f"{host}/{file}" for host in HOSTS for file in FILES)
-    for file in files:
+    assert files == sorted(f"{host}/{file}" for host in HOSTS for file in FILES + PROGRAMS)
+    for host, program in product(HOSTS, PROGRAMS):
+        assert (out / host / program).read_text() == (TEMPLATES / program).read_text()
+    for file in (f"{host}/{file}" for host in HOSTS for file in FILES):
         text = (out / file).read_text()
         expected = EXPECTED / stack / file
         if os.environ.get("UPDATE"):
@@ -103,6 +110,9 @@ def scripts() -> dict[str, str]:
         api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")),),
         vrrp_router_id=51,
         vrrp_password="",
+        timers=plain.timers,
+        api_ca_certificate="",
+        api_client_certificate="",
     )
     return {
         "prepare": prepare_script(every, host.address),
@@ -123,6 +133,6 @@ def test_shellcheck_finds_nothing_in_the_scripts(step: str):
     assert result.stdout == ""
 
 
-def test_shellcheck_finds_nothing_in_the_check():
-    file = EXPECTED / "default/k8s-lb-0/etc/keepalived/check_haproxy.sh"
-    subprocess.run(["shellcheck", file], check=True)
+@pytest.mark.parametrize("script", [EXPECTED / "default/k8s-lb-0" / FILES[2], TEMPLATES / PROGRAMS[0]])
+def test_shellcheck_finds_nothing_in_what_keepalived_runs(script: Path):
+    subprocess.run(["shellcheck", script], check=True)

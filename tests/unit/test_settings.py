@@ -34,7 +34,7 @@ def test_the_committed_example_stack_is_accepted():
 
 
 def test_the_schema_and_the_settings_know_the_same_keys():
-    computed = {"vrrpAuthentication", "loginPublicKey"}
+    computed = {"vrrpAuthentication", "apiClientCertificateSet", "loginPublicKey"}
     known = {field.alias for field in Settings.model_fields.values()} - computed | SECRET_KEYS
     assert known == set(project_schema())
 

@@ -1,0 +1,189 @@
+#!/usr/bin/python3
+"""What keepalived cannot see by itself, several times a second: Python's standard library only, 3.10 or newer.
+
+keepalived runs checks no more often than once a second, and follows processes only where the kernel reports them, which
+it does not in containers. What it does follow at once are files (`track_file`):
+
+    haproxy      1 when HAProxy on this host is dead or hangs, else 0: keepalived goes into FAULT
+    api_servers  -50 when this HAProxy has no API server, else 0: added to the priority, so the VIP goes where there are
+                 some, and stays when there are none anywhere
+
+It asks over one connection that stays open. HAProxy's death closes it, which is seen at once; a HAProxy that hangs
+leaves so many questions without an answer. Unanswered questions are counted, not seconds: after a pause of the whole
+host nothing has been asked, and nothing is held against HAProxy.
+
+It also listens to the peer: a peer that goes on advertising while this keepalived believes to be MASTER means that ours
+hangs, or is not heard. It is killed, systemd starts it again, and it takes the VIP off as it starts.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+# Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start is not.
+RISE = 5
+# Answers in a row that say the same of the API servers, before it is told: one check's opinion may be stale.
+AGREE = 2
+NO_API_SERVER = "-50"
+# Let the other keepalived yield first, as VRRP has it do within one advertisement.
+RIVAL_SECONDS = 1.0
+
+
+def log(text: str) -> None:
+    """A line for the journal."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 a service's standard error is its log
+
+
+class TrackFile:
+    """A number in a file that keepalived follows; written when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._value: str | None = None
+
+    def write(self, value: str, reason: str) -> None:
+        """Write a value, unless it stands there already, and log why."""
+        if value != self._value:
+            self._path.write_text(value + "\n")
+            log(f"{self._path.name} is now {value}: {reason}")
+            self._value = value
+
+
+class Watchdog:
+    """Asks the local HAProxy."""
+
+    def __init__(self, port: int, interval: float, failures: int, folder: Path) -> None:
+        self._port, self._interval, self._failures = port, interval, failures
+        self._haproxy = TrackFile(folder / "haproxy")
+        self._api_servers = TrackFile(folder / "api_servers")
+        self._alive: bool | None = None
+        self._tick = asyncio.Event()
+        self._unanswered = 0
+        self._answers = 0
+        self._status, self._same = b"", 0
+
+    async def run(self) -> None:
+        """Ask until ended."""
+        await asyncio.gather(self._count(), self._converse())
+
+    async def _count(self) -> None:
+        while True:
+            self._unanswered += 1
+            if self._unanswered > self._failures:
+                self._dead(f"HAProxy did not answer {self._failures} questions in a row, it hangs")
+            self._tick.set()
+            await asyncio.sleep(self._interval)
+
+    async def _converse(self) -> None:
+        while True:
+            answers = self._answers
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                try:
+                    await self._ask(reader, writer)
+                finally:
+                    writer.transport.abort()
+            except ConnectionRefusedError:
+                self._dead("HAProxy refuses connections, it does not run")
+            except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                # A reload closes connections as a death does. A new connection tells, at once if this one had worked.
+                if self._answers != answers:
+                    continue
+            await self._next_tick()
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            self._answered(head.split(b" ", 2)[1])
+            await self._next_tick()
+
+    async def _next_tick(self) -> None:
+        self._tick.clear()
+        await self._tick.wait()
+
+    def _dead(self, reason: str) -> None:
+        self._alive, self._answers = False, 0
+        self._haproxy.write("1", reason)
+
+    def _answered(self, status: bytes) -> None:
+        self._unanswered = 0
+        self._answers += 1
+        # The first answer of all is believed: this program was started anew beside a HAProxy that serves.
+        if self._alive is None or self._answers >= RISE:
+            self._alive = True
+            self._haproxy.write("0", "HAProxy answers")
+        self._same = self._same + 1 if status == self._status else 1
+        self._status = status
+        if self._same >= AGREE:
+            if status == b"200":
+                self._api_servers.write("0", "HAProxy has an API server")
+            else:
+                self._api_servers.write(NO_API_SERVER, "HAProxy has no API server")
+
+
+class Rival:
+    """Hears the peer's advertisements (RFC 5798, 5.2) while our own keepalived believes to be MASTER."""
+
+    def __init__(self, peer: str, state: Path) -> None:
+        self._peer, self._state = peer, state
+        self._since = self._last = 0.0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
+        self._socket.setblocking(False)
+
+    def listen(self) -> None:
+        """Listen as long as the event loop runs."""
+        asyncio.get_running_loop().add_reader(self._socket, self._heard)
+
+    def _heard(self) -> None:
+        packet, (source, _) = self._socket.recvfrom(2048)
+        vrrp = packet[(packet[0] & 15) * 4 :]
+        # Priority 0 is a goodbye.
+        if source != self._peer or len(vrrp) < 8 or not vrrp[2]:
+            return
+        now = time.monotonic()
+        # A pause is longer than the longest advertisement interval that is sensible: a new conflict, or none.
+        if not self._is_master() or now - self._last > 3 * RIVAL_SECONDS:
+            self._since = now
+        self._last = now
+        if now - self._since > RIVAL_SECONDS:
+            self._since = now
+            log(f"{self._peer} advertises for {RIVAL_SECONDS:g} s, and keepalived here does not yield: killing it")
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    if (process / "comm").read_text() == "keepalived\n":
+                        os.kill(int(process.name), signal.SIGKILL)
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+
+    def _is_master(self) -> bool:
+        try:
+            return self._state.read_text().startswith("MASTER ")
+        except FileNotFoundError:
+            return False
+
+
+async def watch(arguments: argparse.Namespace) -> None:
+    """Watch until ended."""
+    Rival(arguments.peer, arguments.folder / "vrrp_state").listen()
+    await Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run()
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Tells keepalived of the local HAProxy's health through files.")
+    parser.add_argument("--port", type=int, required=True, help="where HAProxy answers /readyz")
+    parser.add_argument("--interval", type=int, required=True, help="milliseconds between questions")
+    parser.add_argument("--failures", type=int, required=True, help="unanswered questions in a row that mean it hangs")
+    parser.add_argument("--peer", required=True, help="address of the other load balancer")
+    parser.add_argument("--folder", type=Path, required=True, help="where keepalived looks for the files")
+    asyncio.run(watch(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
