@@ -445,14 +445,15 @@ def client_certificate_file(pem: str) -> str:
     if not pem:
         return ""
     certificates = _certificates(pem)
+    block = re.search(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----\n?", pem, re.DOTALL)
+    if not block:
+        raise ValueError("holds no private key in PEM format; give certificate and key, one after the other")
     try:
-        key = load_pem_private_key(
-            pem[pem.index("-----BEGIN", pem.index("PRIVATE KEY") - 30) :].encode(), password=None
-        )
+        key = load_pem_private_key(block.group().encode(), password=None)
     except TypeError:
         raise ValueError("has a private key that is protected by a passphrase; give it without one") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("holds no private key in PEM format; give certificate and key, one after the other") from None
+        raise ValueError("has a private key that cannot be read") from None
     if key.public_key() != certificates[0].public_key():
         raise ValueError("has a private key that does not belong to its first certificate")
     return _pem(certificates) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

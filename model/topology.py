@@ -11,7 +11,7 @@ SSH_PORT = 22
 HEALTH_PORT = 8404
 """Where each load balancer's HAProxy says that it is alive, and which host it is on."""
 ELECTION_ADDRESS = "169.254.112.51"
-"""What VRRP elects a holder of; on the elected host's loopback device. Link-local (RFC 3927), seen in advertisements."""
+"""What VRRP elects a holder of, on its loopback device: link-local (RFC 3927), and never on a wire as an address."""
 METRICS_PORT = 8405
 """Where each load balancer's HAProxy answers Prometheus."""
 

@@ -1,14 +1,18 @@
 """What the configuration accepts, what it refuses, and what it says then."""
 
 import re
+from dataclasses import fields, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from pydantic.alias_generators import to_camel
 
-from model.settings import SECRET_KEYS, ConfigurationError, ServerGroupPolicy, Settings
+from demo.certificate import self_signed
+from model.settings import SECRET_KEYS, ConfigurationError, ServerGroupPolicy, Settings, client_certificate_file
+from model.timers import PROFILES, Profile, Timers
 from tests.unit.example import example_values, key_pair
 from tools.stack_file import project_schema, stack_values
 
@@ -73,6 +77,13 @@ def test_the_schema_and_the_settings_know_the_same_keys():
         ("aptMirror", "http://user:password@mirror/debian", "without user"),
         ("haproxyBranch", "3.0; reboot", "pattern"),
         ("sshTimeout", "1", "greater than or equal to 10"),
+        ("failoverProfile", "furious", "'steady', 'default' or 'fast'"),
+        ("advertisementInterval", "55", "hundredths of a second; use 60"),
+        ("advertisementInterval", "41000", "less than or equal to 40950"),
+        ("missedAdvertisements", "101", "less than or equal to 100"),
+        ("watchdogInterval", "10", "shorter than 20 ms"),
+        ("apiCheckTimeout", "-1", "greater than or equal to 0"),
+        ("apiCaCertificate", "/etc/kubernetes/pki/ca.crt", "not a certificate in PEM"),
         ("vipp", "198.51.100.1", "no key of this project"),
     ],
 )
@@ -153,3 +164,63 @@ def test_a_missing_secret_says_where_to_look():
 def test_a_secret_in_clear_text_is_refused():
     with pytest.raises(ConfigurationError, match="vrrpPassword stands in the stack's file in clear text"):
         Settings.parse(example_values(vrrpPassword="P@ssw0rd"), unencrypted=frozenset({"vrrpPassword"}))
+
+
+def test_a_profile_chooses_all_timers_and_each_can_be_set():
+    assert Settings.parse(example_values()).timers == PROFILES[Profile.DEFAULT]
+    timers = Settings.parse(example_values(failoverProfile="fast", apiCheckTimeout="700")).timers
+    assert timers == replace(PROFILES[Profile.FAST], api_check_timeout=700)
+
+
+def test_the_schema_tells_the_profiles_timers():
+    schema = project_schema()
+    for field in fields(Timers):
+        told = re.search(r"\((\d+), (\d+), (\d+)\)", schema[to_camel(field.name)]["description"])
+        profiles = (Profile.STEADY, Profile.DEFAULT, Profile.FAST)
+        assert told
+        assert [int(number) for number in told.groups()] == [getattr(PROFILES[it], field.name) for it in profiles]
+
+
+def test_the_default_keeps_the_vip_through_half_a_second_s_pause_of_its_holder():
+    """The last advertisement before the pause may have left one interval before it."""
+    timers = PROFILES[Profile.DEFAULT]
+    assert timers.master_down_interval - timers.advertisement_interval > 500
+    assert timers.master_down_interval < 800
+
+
+def test_a_password_means_advertisements_in_whole_seconds():
+    timers = Settings.parse(example_values(vrrpPassword="P@ssw0rd")).timers
+    assert (timers.advertisement_interval, timers.missed_advertisements) == (1000, 3)
+    assert timers.watchdog_interval == PROFILES[Profile.DEFAULT].watchdog_interval
+    (problem,) = problems_of(vrrpPassword="P@ssw0rd", advertisementInterval="300")
+    assert problem.startswith("advertisementInterval = 300: vrrpPassword selects VRRPv2")
+
+
+def test_of_a_ca_file_only_the_certificates_are_kept():
+    pair = self_signed("a", [])
+    settings = Settings.parse(example_values(apiCaCertificate=f"bind *:1\n{pair.certificate.decode()}bind *:2\n"))
+    assert settings.api_ca_certificate == pair.certificate.decode()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_client_certificate_is_kept_in_the_order_that_haproxy_wants(order: int):
+    pair = self_signed("a", [])
+    text = b"".join((pair.certificate, pair.key)[::order]).decode()
+    assert client_certificate_file(text) == (pair.certificate + pair.key).decode()
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (["certificate"], "holds no private key"),
+        (["key"], "is not a certificate"),
+        (["certificate", "another key"], "does not belong"),
+    ],
+)
+def test_a_client_certificate_that_cannot_be_used_is_refused_and_not_shown(parts: list[str], reason: str):
+    pair = self_signed("a", [])
+    texts = {"certificate": pair.certificate, "key": pair.key, "another key": self_signed("a", []).key}
+    (problem,) = problems_of(apiClientCertificate=b"".join(texts[part] for part in parts).decode())
+    assert problem.startswith("apiClientCertificate (a secret)")
+    assert reason in problem
+    assert "BEGIN" not in problem.replace("-----BEGIN CERTIFICATE-----", "")

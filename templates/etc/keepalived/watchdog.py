@@ -18,11 +18,13 @@ hangs, or is not heard. It is killed, systemd starts it again, and it takes the 
 
 import argparse
 import asyncio
+import math
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start is not.
@@ -30,8 +32,10 @@ RISE = 5
 # Answers in a row that say the same of the API servers, before it is told: one check's opinion may be stale.
 AGREE = 2
 NO_API_SERVER = "-50"
-# Let the other keepalived yield first, as VRRP has it do within one advertisement.
+# VRRP itself has one of two yield as soon as it hears the other, so this is for one that does not.
 RIVAL_SECONDS = 1.0
+# A conflict that paused for longer than this (advertisements come every second or sooner) is a new one.
+SILENCE_SECONDS = 3.0
 
 
 def log(text: str) -> None:
@@ -130,36 +134,25 @@ class Watchdog:
 class Rival:
     """Hears the peer's advertisements (RFC 5798, 5.2) while our own keepalived believes to be MASTER."""
 
-    def __init__(self, peer: str, state: Path) -> None:
-        self._peer, self._state = peer, state
-        self._since = self._last = 0.0
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
-        self._socket.setblocking(False)
+    def __init__(self, vrrp: socket.socket, peer: str, state: Path, end_keepalived: Callable[[], None]) -> None:
+        self._vrrp, self._peer, self._state, self._end_keepalived = vrrp, peer, state, end_keepalived
+        self._since = self._last = -math.inf
 
-    def listen(self) -> None:
-        """Listen as long as the event loop runs."""
-        asyncio.get_running_loop().add_reader(self._socket, self._heard)
-
-    def _heard(self) -> None:
-        packet, (source, _) = self._socket.recvfrom(2048)
-        vrrp = packet[(packet[0] & 15) * 4 :]
+    def heard(self) -> None:
+        """A packet has arrived."""
+        packet, (source, _) = self._vrrp.recvfrom(2048)
+        advertisement = packet[(packet[0] & 15) * 4 :]
         # Priority 0 is a goodbye.
-        if source != self._peer or len(vrrp) < 8 or not vrrp[2]:
+        if source != self._peer or len(advertisement) < 8 or not advertisement[2]:
             return
         now = time.monotonic()
-        # A pause is longer than the longest advertisement interval that is sensible: a new conflict, or none.
-        if not self._is_master() or now - self._last > 3 * RIVAL_SECONDS:
+        if not self._is_master() or now - self._last > SILENCE_SECONDS:
             self._since = now
         self._last = now
         if now - self._since > RIVAL_SECONDS:
             self._since = now
             log(f"{self._peer} advertises for {RIVAL_SECONDS:g} s, and keepalived here does not yield: killing it")
-            for process in Path("/proc").glob("[0-9]*"):
-                try:
-                    if (process / "comm").read_text() == "keepalived\n":
-                        os.kill(int(process.name), signal.SIGKILL)
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
+            self._end_keepalived()
 
     def _is_master(self) -> bool:
         try:
@@ -168,10 +161,23 @@ class Rival:
             return False
 
 
+def kill_keepalived() -> None:
+    """End all of it, so that nothing of it is left that could hold the VIP."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text() == "keepalived\n":
+                os.kill(int(process.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
 async def watch(arguments: argparse.Namespace) -> None:
     """Watch until ended."""
-    Rival(arguments.peer, arguments.folder / "vrrp_state").listen()
-    await Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as vrrp:
+        vrrp.setblocking(False)
+        rival = Rival(vrrp, arguments.peer, arguments.folder / "vrrp_state", kill_keepalived)
+        asyncio.get_running_loop().add_reader(vrrp, rival.heard)
+        await Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run()
 
 
 def main() -> None:

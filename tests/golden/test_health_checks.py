@@ -1,0 +1,161 @@
+"""What HAProxy takes for a healthy API server: the rendered file, read by a real HAProxy, before real TLS servers.
+
+All of it runs in a network namespace of its own, so that the file's addresses and ports are used as they are.
+"""
+
+import http.server
+import json
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from functools import cache
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from demo.certificate import KeyPair, self_signed
+from model.rendering import TEMPLATES, LoadBalancerHost, load_balancer_files
+from model.timers import PROFILES, Profile
+from model.topology import API_PORT, HEALTH_PORT
+
+API_SERVER = "198.51.100.21"
+FOLDER = "/etc/haproxy/ha-api"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An API server, and what HAProxy is told of its CA."""
+
+    status: int = 200
+    name: str = "kubernetes"
+    """In its certificate."""
+    verify: str = "nothing"
+    """`nothing`, `its-ca` or `other-ca`."""
+    wants_certificate: bool = False
+    """Answers those only who present one."""
+    has_certificate: bool = False
+    """Whether HAProxy presents one."""
+
+
+CASES = {
+    "ready": (Case(), True),
+    "not ready": (Case(status=500), False),
+    "too many requests": (Case(status=429), False),
+    "wants to know who asks": (Case(status=401), True),
+    "forbids the anonymous": (Case(status=403), True),
+    "certificate of the cluster's CA": (Case(verify="its-ca"), True),
+    "certificate of another CA": (Case(verify="other-ca"), False),
+    "certificate for another name": (Case(verify="its-ca", name="elsewhere"), False),
+    "no client certificate where one is wanted": (Case(wants_certificate=True), False),
+    "client certificate": (Case(wants_certificate=True, has_certificate=True), True),
+    "everything": (Case(verify="its-ca", wants_certificate=True, has_certificate=True), True),
+}
+
+
+@cache
+def pairs() -> dict[str, KeyPair]:
+    return {name: self_signed(name, [API_SERVER]) for name in ("kubernetes", "elsewhere", "haproxy")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_check_takes_a_server_for_what_it_is(tmp_path: Path, name: str):
+    case, up = CASES[name]
+    files = {file.path: file.text for file in load_balancer_files(_host(case))}
+    for path in ("etc/haproxy/haproxy.cfg", "etc/haproxy/ha-api/ca.pem", "etc/haproxy/ha-api/client.pem"):
+        if path in files:
+            (tmp_path / Path(path).name).write_text(files[path].replace(FOLDER, str(tmp_path)))
+    for pair in pairs():
+        (tmp_path / f"{pair}.pem").write_bytes(pairs()[pair].certificate + pairs()[pair].key)
+    order = {"folder": str(tmp_path), "status": case.status, "name": case.name, "wants": case.wants_certificate}
+    result = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", sys.executable, __file__, json.dumps(order)],
+        env={**os.environ, "PYTHONPATH": str(TEMPLATES.parent)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (result.returncode, result.stdout) == (0, f"{up}\n"), result.stderr
+
+
+def _host(case: Case) -> LoadBalancerHost:
+    authority = {"nothing": "", "its-ca": case.name, "other-ca": "haproxy"}[case.verify]
+    timers = replace(PROFILES[Profile.DEFAULT], api_check_interval=100, api_check_timeout=1000)
+    return LoadBalancerHost(
+        name="k8s-lb-0",
+        address=IPv4Address("198.51.100.11"),
+        peer_address=IPv4Address("198.51.100.12"),
+        interface="ens3",
+        vip=IPv4Address("198.51.100.200"),
+        api_servers=(("k8s-cp-0", IPv4Address(API_SERVER)),),
+        vrrp_router_id=51,
+        vrrp_password="",
+        timers=timers,
+        api_ca_certificate=pairs()[authority].certificate.decode() if authority else "",
+        api_client_certificate=(pairs()["haproxy"].certificate + pairs()["haproxy"].key).decode()
+        if case.has_certificate
+        else "",
+    )
+
+
+def inside(order: dict[str, str]) -> bool:
+    """In the namespace: whether HAProxy counts the server as up, once it has had the time for several checks."""
+    folder = Path(order["folder"])
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["ip", "address", "add", f"{API_SERVER}/32", "dev", "lo"], check=True)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/readyz"
+            self.send_response(int(order["status"]))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / f"{order['name']}.pem")
+    if order["wants"]:
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_verify_locations(folder / "haproxy.pem")
+    server = http.server.ThreadingHTTPServer((API_SERVER, API_PORT), Handler)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    # In this namespace there is one user only, and the API server's port is taken on all addresses together.
+    text = (folder / "haproxy.cfg").read_text().replace(f"bind *:{API_PORT}", f"bind 127.0.0.1:{API_PORT}")
+    lines = (line for line in text.splitlines() if line.split()[:1] not in (["user"], ["group"]))
+    config = folder / "here.cfg"
+    config.write_text("\n".join(lines) + "\n")
+    haproxy = subprocess.Popen(["haproxy", "-db", "-f", config])
+    try:
+        deadline = time.monotonic() + 20
+        # A new server counts as up until two checks have failed, 100 ms apart.
+        settled = time.monotonic() + 2
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{HEALTH_PORT}/readyz", timeout=1):
+                    up = True
+            except urllib.error.HTTPError:
+                up = False
+            except OSError:
+                assert haproxy.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+                continue
+            if not up or time.monotonic() > settled:
+                return up
+            time.sleep(0.05)
+    finally:
+        haproxy.kill()
+        haproxy.wait()
+
+
+if __name__ == "__main__":
+    print(inside(json.loads(sys.argv[1])))  # noqa: T201 read by the test
+    os._exit(0)

@@ -1,0 +1,223 @@
+"""The watchdog on a load balancer, before a real HTTP server that dies, hangs and returns."""
+
+import asyncio
+import importlib.util
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.rendering import TEMPLATES
+
+INTERVAL = 0.02
+FAILURES = 5
+
+
+def _load() -> Any:
+    # It lies where it is rendered from, and is no part of a package.
+    spec = importlib.util.spec_from_file_location("watchdog", TEMPLATES / "etc/keepalived/watchdog.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+watchdog = _load()
+
+
+class StandInHAProxy:
+    """Answers as the health frontend does, on a port of its own."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.status = 200
+        self.works = asyncio.Event()
+        self.works.set()
+        self.answers = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def die(self) -> None:
+        assert self._server
+        self._server.close()
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await self.works.wait()
+                self.answers += 1
+                writer.write(b"HTTP/1.1 %d Whatever\r\ncontent-length: 0\r\n\r\n" % self.status)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._writers.discard(writer)
+
+
+class Folder:
+    """The files that keepalived follows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def becomes(self, file: str, value: str) -> None:
+        async with asyncio.timeout(5):
+            while not (self.path / file).exists() or (self.path / file).read_text() != value + "\n":  # noqa: ASYNC110
+                await asyncio.sleep(INTERVAL / 4)
+
+    async def stays(self, file: str, value: str, seconds: float) -> None:
+        async with asyncio.timeout(seconds + 5):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                assert (self.path / file).read_text() == value + "\n"
+                await asyncio.sleep(INTERVAL / 4)
+
+
+Scenario = Callable[[StandInHAProxy, Folder], Awaitable[None]]
+
+
+def play(tmp_path: Path, scenario: Scenario) -> None:
+    async def whole() -> None:
+        haproxy = StandInHAProxy()
+        await haproxy.start()
+        program = asyncio.create_task(watchdog.Watchdog(haproxy.port, INTERVAL, FAILURES, tmp_path).run())
+        folder = Folder(tmp_path)
+        await folder.becomes("haproxy", "0")
+        await folder.becomes("api_servers", "0")
+        await scenario(haproxy, folder)
+        assert not program.done()
+        program.cancel()
+
+    asyncio.run(whole())
+
+
+def test_a_haproxy_that_dies_is_out_without_waiting_for_questions_unanswered(tmp_path: Path):
+    async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
+        # Its next question is long after the connection's end: what is seen is the end.
+        await haproxy.die()
+        await folder.becomes("haproxy", "1")
+        before = haproxy.answers
+        await haproxy.start()
+        await folder.becomes("haproxy", "0")
+        assert haproxy.answers - before >= watchdog.RISE
+
+    play(tmp_path, scenario)
+
+
+def test_a_haproxy_that_hangs_is_out_and_comes_back(tmp_path: Path):
+    async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
+        haproxy.works.clear()
+        begin = time.monotonic()
+        await folder.becomes("haproxy", "1")
+        assert time.monotonic() - begin > INTERVAL * (FAILURES - 1)
+        haproxy.works.set()
+        await folder.becomes("haproxy", "0")
+
+    play(tmp_path, scenario)
+
+
+def test_a_reload_that_closes_connections_is_no_death(tmp_path: Path):
+    async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
+        for _ in range(5):
+            haproxy.close_connections()
+            await folder.stays("haproxy", "0", INTERVAL * 3)
+
+    play(tmp_path, scenario)
+
+
+def test_a_pause_of_the_whole_host_is_not_held_against_haproxy(tmp_path: Path):
+    async def scenario(_: StandInHAProxy, folder: Folder) -> None:
+        time.sleep(INTERVAL * FAILURES * 3)  # noqa: ASYNC251 nothing runs meanwhile, neither watchdog nor server
+        await folder.stays("haproxy", "0", INTERVAL * FAILURES * 2)
+
+    play(tmp_path, scenario)
+
+
+def test_no_api_server_is_told_as_a_weight_and_is_no_death(tmp_path: Path):
+    async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
+        haproxy.status = 503
+        await folder.becomes("api_servers", "-50")
+        assert (folder.path / "haproxy").read_text() == "0\n"
+        haproxy.status = 200
+        await folder.becomes("api_servers", "0")
+
+    play(tmp_path, scenario)
+
+
+class Clock:
+    """What the watchdog believes the time to be."""
+
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+# An IPv4 header of 20 bytes, then version and type, virtual router id, priority, one address, 100 ms.
+ADVERTISEMENT = bytes([0x45]) + bytes(19) + bytes([0x31, 51, 250, 1, 0, 10, 0, 0])
+GOODBYE = ADVERTISEMENT[:22] + b"\0" + ADVERTISEMENT[23:]
+
+
+class StandInSocket:
+    """Packets that have arrived."""
+
+    def __init__(self, packet: bytes, source: str) -> None:
+        self.packet, self.source = packet, source
+
+    def recvfrom(self, _: int) -> tuple[bytes, tuple[str, int]]:
+        return self.packet, (self.source, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "packet", "seconds", "killed"),
+    [
+        ("MASTER 1", (ADVERTISEMENT, "198.51.100.12"), 1.3, True),
+        ("MASTER 1", (ADVERTISEMENT, "198.51.100.12"), 0.8, False),
+        ("BACKUP 1", (ADVERTISEMENT, "198.51.100.12"), 1.3, False),
+        ("MASTER 1", (ADVERTISEMENT, "198.51.100.13"), 1.3, False),
+        ("MASTER 1", (GOODBYE, "198.51.100.12"), 1.3, False),
+        ("MASTER 1", (ADVERTISEMENT[:22], "198.51.100.12"), 1.3, False),
+    ],
+)
+def test_a_keepalived_that_does_not_yield_to_its_advertising_peer_is_ended(
+    clock: Clock, tmp_path: Path, *, state: str, packet: tuple[bytes, str], seconds: float, killed: bool
+):
+    (tmp_path / "vrrp_state").write_text(state + "\n")
+    ended = list[str]()
+    rival = watchdog.Rival(
+        StandInSocket(*packet), "198.51.100.12", tmp_path / "vrrp_state", lambda: ended.append("keepalived")
+    )
+    for _ in range(round(seconds * 10)):
+        rival.heard()
+        clock.now += 0.1
+    assert ended == (["keepalived"] if killed else [])
+
+
+def test_conflicts_far_apart_do_not_add_up(clock: Clock, tmp_path: Path):
+    (tmp_path / "vrrp_state").write_text("MASTER 1\n")
+    ended = list[str]()
+    vrrp = StandInSocket(ADVERTISEMENT, "198.51.100.12")
+    rival = watchdog.Rival(vrrp, "198.51.100.12", tmp_path / "vrrp_state", lambda: ended.append("keepalived"))
+    for _ in range(20):
+        rival.heard()
+        clock.now += 60
+    assert not ended
