@@ -39,6 +39,7 @@ class StandInHAProxy:
         self.status = 200
         self.works = asyncio.Event()
         self.works.set()
+        self.turns_away = False
         self.answers = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -57,6 +58,8 @@ class StandInHAProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        if self.turns_away:
+            writer.transport.abort()
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
@@ -136,6 +139,17 @@ def test_a_reload_that_closes_connections_is_no_death(tmp_path: Path):
         for _ in range(5):
             haproxy.close_connections()
             await folder.stays("haproxy", "0", INTERVAL * 3)
+
+    play(tmp_path, scenario)
+
+
+def test_a_haproxy_that_takes_connections_and_closes_them_is_out(tmp_path: Path):
+    async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
+        haproxy.turns_away = True
+        haproxy.close_connections()
+        await folder.becomes("haproxy", "1")
+        haproxy.turns_away = False
+        await folder.becomes("haproxy", "0")
 
     play(tmp_path, scenario)
 

@@ -26,12 +26,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 # Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start is not.
 RISE = 5
 # Answers in a row that say the same of the API servers, before it is told: one check's opinion may be stale.
 AGREE = 2
 NO_API_SERVER = "-50"
+RETRY_SECONDS = 0.005
 # VRRP itself has one of two yield as soon as it hears the other, so this is for one that does not.
 RIVAL_SECONDS = 1.0
 # A conflict that paused for longer than this (advertisements come every second or sooner) is a new one.
@@ -58,58 +60,66 @@ class TrackFile:
             self._value = value
 
 
-class Watchdog:
-    """Asks the local HAProxy."""
+class Watchdog(asyncio.Protocol):
+    """Asks the local HAProxy, over one connection at a time."""
 
     def __init__(self, port: int, interval: float, failures: int, folder: Path) -> None:
         self._port, self._interval, self._failures = port, interval, failures
         self._haproxy = TrackFile(folder / "haproxy")
         self._api_servers = TrackFile(folder / "api_servers")
+        self._lost = asyncio.Event()
+        self._transport: asyncio.WriteTransport | None = None
+        self._received, self._asked = b"", False
         self._alive: bool | None = None
-        self._tick = asyncio.Event()
         self._unanswered = 0
         self._answers = 0
         self._status, self._same = b"", 0
 
     async def run(self) -> None:
         """Ask until ended."""
-        await asyncio.gather(self._count(), self._converse())
+        await asyncio.gather(self._ask(), self._stay_connected())
 
-    async def _count(self) -> None:
+    async def _ask(self) -> None:
         while True:
+            # Not asked again before it has answered, or questions would pile up in front of a HAProxy that hangs.
+            if self._transport and not self._asked:
+                self._asked = True
+                self._transport.write(b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self._unanswered += 1
             if self._unanswered > self._failures:
                 self._dead(f"HAProxy did not answer {self._failures} questions in a row, it hangs")
-            self._tick.set()
             await asyncio.sleep(self._interval)
 
-    async def _converse(self) -> None:
+    async def _stay_connected(self) -> None:
         while True:
-            answers = self._answers
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-                try:
-                    await self._ask(reader, writer)
-                finally:
-                    writer.transport.abort()
+                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+                await self._lost.wait()
+                # A reload closes connections, and so does a death; the next connection tells which it was.
+                await asyncio.sleep(RETRY_SECONDS)
             except ConnectionRefusedError:
                 self._dead("HAProxy refuses connections, it does not run")
-            except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                # A reload closes connections as a death does. A new connection tells, at once if this one had worked.
-                if self._answers != answers:
-                    continue
-            await self._next_tick()
+                await asyncio.sleep(self._interval)
+            except OSError:
+                await asyncio.sleep(self._interval)
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            writer.write(b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            head = await reader.readuntil(b"\r\n\r\n")
-            self._answered(head.split(b" ", 2)[1])
-            await self._next_tick()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of asyncio.Protocol."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._received, self._asked = b"", False
+        self._lost.clear()
 
-    async def _next_tick(self) -> None:
-        self._tick.clear()
-        await self._tick.wait()
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 part of asyncio.Protocol
+        """Part of asyncio.Protocol."""
+        self._transport = None
+        self._lost.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Part of asyncio.Protocol."""
+        self._received += data
+        if self._received.endswith(b"\r\n\r\n"):
+            self._answered(self._received.split(b" ", 2)[1])
+            self._received, self._asked = b"", False
 
     def _dead(self, reason: str) -> None:
         self._alive, self._answers = False, 0
