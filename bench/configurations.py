@@ -1,0 +1,88 @@
+"""The configurations that the bench compares: ours, and those that others publish for the same job.
+
+A peer is a folder in `bench/peers/`: what would stand on each load balancer, at its own path, a template with ".j2". The
+files are written anew from the peer's published settings; each names its source and what was adapted to the bench's
+hosts. All of them side by side: docs/peers.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from model import topology
+from model.rendering import HostFile, LoadBalancerHost, load_balancer_files
+from model.timers import PROFILES, Profile
+
+PEERS = Path(__file__).parent / "peers"
+
+_environment = Environment(
+    loader=FileSystemLoader(PEERS),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - no HTML
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What lands on the two load balancers."""
+
+    name: str
+    title: str
+    """Short, for figures."""
+    source: str
+    """Where its settings are published, and in which version."""
+    files: Callable[[LoadBalancerHost], tuple[HostFile, ...]]
+
+
+def ours(profile: Profile) -> Configuration:
+    """This project, with the timers of a profile."""
+
+    def files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
+        return load_balancer_files(replace(host, timers=PROFILES[profile]))
+
+    return Configuration(
+        name=profile.value, title=f"ours, {profile}", source="this project: templates/, model/timers.py", files=files
+    )
+
+
+def peer(name: str, title: str, source: str) -> Configuration:
+    """What others publish, from the folder of this name."""
+
+    def file(host: LoadBalancerHost, path: Path) -> HostFile:
+        text = path.read_text()
+        if path.suffix == ".j2":
+            template = _environment.get_template(str(path.relative_to(PEERS)))
+            text = template.render(
+                host=host,
+                api_port=topology.API_PORT,
+                # Where a peer's two hosts differ, one of them is the first: in the order of the addresses.
+                first=host.address < host.peer_address,
+            )
+        return HostFile(
+            path=str(path.relative_to(PEERS / name)).removesuffix(".j2"),
+            mode=0o755 if text.startswith("#!") else 0o644,
+            text=text,
+        )
+
+    def files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
+        return tuple(file(host, path) for path in sorted((PEERS / name).rglob("*")) if path.is_file())
+
+    return Configuration(name=name, title=title, source=source, files=files)
+
+
+CONFIGURATIONS: Mapping[str, Configuration] = {
+    configuration.name: configuration
+    for configuration in (
+        *(ours(profile) for profile in Profile),
+        peer(
+            "seed",
+            "seed",
+            "PacketFabric Column & News: Setting up Kubernetes High Availability Cluster, Part I (May 2021)",
+        ),
+    )
+}
