@@ -1,8 +1,8 @@
 """The configurations that the bench compares: ours, and those that others publish for the same job.
 
-A peer is a folder in `bench/peers/`: what would stand on each load balancer, at its own path, a template with ".j2". The
-files are written anew from the peer's published settings; each names its source and what was adapted to the bench's
-hosts. All of them side by side: docs/peers.md.
+A peer is a folder in `bench/peers/`: what would stand on each load balancer, at its own path; a template ends in ".j2".
+The files are written anew from the published settings; each names its source and what was adapted to the bench. All of
+them side by side: docs/peers.md.
 """
 
 from collections.abc import Callable, Mapping
