@@ -139,12 +139,19 @@ class Probe:
     """Asks `url` for `/readyz` from entering to leaving its context, in a thread of its own.
 
     `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. Certificates are not verified:
-    what is measured is whether an answer comes. ValueError for a URL that is not https://HOST[:PORT], and for
+    what is measured is whether an answer comes. `authorization` is sent as the header of this name, for servers that
+    tell strangers nothing. ValueError for a URL that is not https://HOST[:PORT], and for
     values beyond the bounds of this module.
     """
 
     def __init__(
-        self, url: str, *, interval: float = MIN_INTERVAL, timeout: float = 0.25, limit: float = 120.0
+        self,
+        url: str,
+        *,
+        interval: float = MIN_INTERVAL,
+        timeout: float = 0.25,
+        limit: float = 120.0,
+        authorization: str | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname:
@@ -156,8 +163,10 @@ class Probe:
             )
         self._host, self._port = parts.hostname, parts.port or 443
         self._interval, self._timeout, self._limit = interval, timeout, limit
+        header = f"Authorization: {authorization}\r\n" if authorization else ""
         self._request = (
-            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: demo-probe\r\nConnection: close\r\n\r\n"
+            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: demo-probe\r\n{header}"
+            "Connection: close\r\n\r\n"
         ).encode()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._tls.check_hostname = False

@@ -5,8 +5,12 @@ balancers. This program does, on every control-plane instance: `/healthz`, `/rea
 is healthy, everything else is forbidden. It holds no state and keeps no promise of Kubernetes.
 
 It runs on the instances as a single file, so it uses the standard library only. Its health is switched while it
-runs by the word in the health file: `healthy` (as without the file), `failing` (health paths answer 500), or
-`hanging` (requests are read and never answered, on every path).
+runs by the word in the health file: `healthy` (as without the file), `failing` (health paths answer 500), `hanging`
+(requests are read and never answered, on every path), `slow 400` (every answer is 400 ms late), or a status such as
+`401`: health paths answer it to whoever sends no `Authorization`, as a server does that wants to know who asks.
+
+`/watch` sends its headers and then one byte for each that the client sends; `/upload` reads a chunked body and answers
+when it ends. Both last as long as the client likes.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import json
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +28,7 @@ from typing import cast
 
 PORT = 6443
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/livez"})
-HEALTHY, FAILING, HANGING = "healthy", "failing", "hanging"
+HEALTHY, FAILING, HANGING, SLOW = "healthy", "failing", "hanging", "slow"
 BACKEND_HEADER = "X-Stand-In-Backend"
 HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 300.0
@@ -49,10 +54,19 @@ class Handler(BaseHTTPRequestHandler):
         if health == HANGING:
             self._hang()
             return
+        word, _, number = health.partition(" ")
+        if word == SLOW:
+            time.sleep(int(number) / 1000)
         path = self.path.partition("?")[0]
-        if path not in HEALTH_PATHS:
+        if path == "/watch":
+            self._watch()
+        elif path == "/upload":
+            self._upload()
+        elif path not in HEALTH_PATHS:
             self._answer(HTTPStatus.FORBIDDEN, "application/json", json.dumps(self._forbidden(path)))
-        elif health == HEALTHY:
+        elif word.isdecimal() and "Authorization" not in self.headers:
+            self._answer(HTTPStatus(int(word)), "text/plain; charset=utf-8", "who are you?")
+        elif word in (HEALTHY, SLOW) or word.isdecimal():
             self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", "ok")
         else:
             # The wording of a kube-apiserver whose etcd is gone.
@@ -98,6 +112,23 @@ class Handler(BaseHTTPRequestHandler):
                     return
             except TimeoutError:
                 continue
+
+    def _watch(self) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header(BACKEND_HEADER, self._standin.backend)
+        self.end_headers()
+        self.close_connection = True
+        while self.rfile.read(1):
+            self.wfile.write(b".")
+
+    def _upload(self) -> None:
+        while size := int(self.rfile.readline(), 16):
+            self.rfile.read(size + len("\r\n"))
+        self.rfile.readline()
+        self.close_connection = True
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 named by the base class
         """Keep quiet: at 50 probes and several checks a second, the journal would hold nothing else."""

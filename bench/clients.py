@@ -1,0 +1,247 @@
+"""The clients: requests at a fixed pace and connections that are held, in a process and a namespace of their own.
+
+A busy bench must not delay them, so they are no threads of it. All times are those of time.monotonic(), which all
+processes share.
+"""
+
+import asyncio
+import ctypes
+import multiprocessing
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from pyroute2 import netns
+
+from demo.probe import NO_ANSWER, Probe, Report
+
+API_PORT = 6443
+AUTHORIZATION = "Bearer a-client-that-the-server-knows"
+MAX_SECONDS = 600.0
+# Time-out and pace of each kind of request: a client without patience, kubectl's and client-go's kinds of patience.
+QUICK, PATIENT = (0.25, 0.02), ((1.0, 0.1), (5.0, 0.5))
+HELD = ("chatty", "chatty", "watch", "watch", "upload", "upload")
+CHAT_SECONDS, UPLOAD_SECONDS = 0.2, 0.1
+# For the answer of a held connection: longer than any of the pauses that TCP bridges by sending again.
+ANSWER_SECONDS = 10.0
+# At the end a connection has to prove that it lives.
+PROOF_SECONDS = 2.0
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One kind of request, and when it began."""
+
+    timeout: float
+    begin: float
+    report: Report
+
+
+@dataclass(frozen=True)
+class HeldResult:
+    """One held connection: its kind, and when it was found to be gone."""
+
+    kind: str
+    lost_at: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class ClientsReport:
+    """All that the clients saw."""
+
+    quick: Probed
+    patient: Sequence[Probed]
+    held: Sequence[HeldResult]
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _request(verb: str, path: str, more: str = "") -> bytes:
+    return f"{verb} {path} HTTP/1.1\r\nHost: api\r\nAuthorization: {AUTHORIZATION}\r\n{more}\r\n".encode()
+
+
+class HeldConnections:
+    """Connections that stand before the fault; in a thread of their own."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._open = threading.Semaphore(0)
+        self._ending = threading.Event()
+        self._results: list[HeldResult] = []
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="held", daemon=True)
+
+    def open(self) -> None:
+        """Open all; TimeoutError if one does not stand after 10 s."""
+        self._thread.start()
+        for _ in HELD:
+            if not self._open.acquire(timeout=10):
+                raise TimeoutError(f"not all connections to {self._host} could be opened: {self._results}")
+
+    def close(self) -> Sequence[HeldResult]:
+        """Ask of each whether it lives, and end it."""
+        self._ending.set()
+        self._thread.join()
+        return self._results
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._hold(kind) for kind in HELD))
+
+    async def _hold(self, kind: str) -> None:
+        lost_at, why = None, ""
+        try:
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection(self._host, API_PORT, ssl=_tls())
+            try:
+                await {"chatty": self._chat, "watch": self._watch, "upload": self._upload}[kind](reader, writer)
+            finally:
+                writer.transport.abort()
+        except NO_ANSWER as error:
+            lost_at, why = time.monotonic(), repr(error)
+        self._results.append(HeldResult(kind, lost_at, why))
+
+    async def _chat(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = True
+        while first or not self._ending.is_set():
+            writer.write(_request("GET", "/readyz"))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+                await reader.readexactly(int(length.split(b":")[1]))
+            if first:
+                self._open.release()
+                first = False
+            await asyncio.sleep(CHAT_SECONDS)
+
+    async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_request("GET", "/watch"))
+        await reader.readuntil(b"\r\n\r\n")
+        self._open.release()
+        byte = asyncio.create_task(reader.readexactly(1))
+        while not self._ending.is_set():
+            await asyncio.wait((byte,), timeout=0.05)
+            if byte.done():
+                byte.result()  # nobody sends it unasked: the connection was closed
+        writer.write(b".")
+        async with asyncio.timeout(PROOF_SECONDS):
+            await byte
+
+    async def _upload(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_request("POST", "/upload", "Transfer-Encoding: chunked\r\n"))
+        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        self._open.release()
+        while not self._ending.is_set():
+            writer.write(b"10\r\n0123456789abcdef\r\n")
+            await writer.drain()
+            await asyncio.wait((answer,), timeout=UPLOAD_SECONDS)
+            if answer.done():
+                answer.result()  # an answer before the end: the connection was closed
+        writer.write(b"0\r\n\r\n")
+        async with asyncio.timeout(PROOF_SECONDS):
+            await answer
+
+
+def _ask(host: str) -> str | None:
+    """One request by a new connection: which API server answered, None if none did within a second."""
+    with suppress(OSError), socket.create_connection((host, API_PORT), 1) as plain, _tls().wrap_socket(plain) as tls:
+        tls.sendall(_request("GET", "/readyz", "Connection: close\r\n"))
+        answer = b""
+        while data := tls.recv(4096):
+            answer += data
+        head = answer.decode(errors="replace").splitlines()
+        if head and " 200 " in head[0]:
+            return next((line.split(": ")[1] for line in head if line.startswith("X-Stand-In-Backend: ")), None)
+    return None
+
+
+def _serve(pipe: Connection, namespace: str, vip: str) -> None:
+    """The process: commands in, answers out."""
+    # A bench that was killed leaves nothing behind.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the bench's to handle
+    netns.setns(namespace)  # pyright: ignore[reportUnknownMemberType] partly typed
+    probes: list[tuple[float, float, Probe]] = []
+    held = HeldConnections(vip)
+    while True:
+        match pipe.recv():
+            case ("ask", str(host)):
+                pipe.send(_ask(host))
+            case ("begin",):
+                held = HeldConnections(vip)
+                held.open()
+                probes = []
+                for timeout, interval in (QUICK, *PATIENT):
+                    probe = Probe(
+                        f"https://{vip}:{API_PORT}",
+                        interval=interval,
+                        timeout=timeout,
+                        limit=MAX_SECONDS,
+                        authorization=AUTHORIZATION,
+                    )
+                    probes.append((timeout, time.monotonic(), probe.__enter__()))
+                pipe.send(None)
+            case ("steady",):
+                pipe.send(probes[0][2].steady)
+            case ("end",):
+                # All are told to stop first, for a patient request may take its time.
+                stoppers = [threading.Thread(target=probe.__exit__, args=(None,) * 3) for _, _, probe in probes]
+                for stopper in stoppers:
+                    stopper.start()
+                results = held.close()
+                for stopper in stoppers:
+                    stopper.join()
+                quick, *patient = (Probed(timeout, begin, probe.report()) for timeout, begin, probe in probes)
+                pipe.send(ClientsReport(quick, patient, results))
+            case unknown:
+                raise ValueError(f"no such command: {unknown}")
+
+
+class Clients:
+    """The clients' process, from the bench's side. TimeoutError when it does not answer, EOFError when it died."""
+
+    def __init__(self, namespace: str, vip: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, namespace, vip), daemon=True, name="clients")
+        self._process.start()
+        theirs.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def ask(self, host: str) -> str | None:
+        """Which API server answers through `host` now; None if none does within a second."""
+        return self._command(5, "ask", host)
+
+    def begin(self) -> None:
+        """Open the held connections and begin to ask; it returns when all connections stand."""
+        self._command(15, "begin")
+
+    def steady(self) -> float:
+        """For how many seconds all of the quick requests have been answered."""
+        return self._command(5, "steady")
+
+    def end(self) -> ClientsReport:
+        """Stop asking, and see which of the connections live."""
+        return self._command(20, "end")
+
+    def _command(self, limit: float, *command: str):
+        self._pipe.send(command)
+        if not self._pipe.poll(limit):
+            raise TimeoutError(f"the clients did not answer {command[0]!r} within {limit:g} s")
+        return self._pipe.recv()

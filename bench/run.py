@@ -1,0 +1,98 @@
+"""One run: a whole world, clients, a fault, what comes of it, its end, and what comes of that."""
+
+import random
+import time
+from collections.abc import Sequence
+
+from bench.clients import ClientsReport, Probed
+from bench.faults import Fault, Scene
+from bench.results import Held, Mark, Requests, Run
+from bench.world import World, WorldError
+
+BEFORE_SECONDS = 2.0
+STEADY_SECONDS = 3.0
+"""So long without a failure and without a move of the VIP, and a fault is over."""
+HEALED_AT_LEAST, HEALED_AT_MOST = 4.0, 20.0
+STILL_SECONDS = 1.0
+"""An API server that got a request so shortly before the fault's end was never taken out."""
+
+
+def _observe(world: World, at_least: float, at_most: float) -> None:
+    since = time.monotonic()
+    while (elapsed := time.monotonic() - since) < at_most:
+        still = min(time.monotonic() - world.holders.last_change, world.clients.steady())
+        if elapsed >= at_least and still >= STEADY_SECONDS:
+            return
+        time.sleep(0.05)
+
+
+def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
+    """Make the world whole, and run a fault once; WorldError when the world does not get whole."""
+    world.make_whole()
+    marks: list[tuple[float, str]] = []
+    scene = Scene(world, lambda label: marks.append((time.monotonic(), label)))
+    with scene.clean_up:
+        fault.prepare(scene)
+        if not fault.whole_before:
+            world.wait_until_serving(40, [machine for machine in world.machines if machine.running])
+        begin = time.monotonic()
+        world.clients.begin()
+        # Not always at the same point of the intervals of whatever checks and advertises.
+        time.sleep(BEFORE_SECONDS + random.random())  # noqa: S311 no secret
+        if world.clients.steady() < BEFORE_SECONDS - 0.5:
+            world.clients.end()
+            raise WorldError("clients were not served before the fault")
+        scene.mark(fault.title)
+        fault.inject(scene)
+        _observe(world, fault.at_least, fault.at_most)
+        healed = time.monotonic()
+        if fault.heal is not None:
+            scene.mark("mended")
+            fault.heal(scene)
+            _observe(world, HEALED_AT_LEAST, HEALED_AT_MOST)
+        report = world.clients.end()
+        end = time.monotonic()
+    return Run(
+        configuration=configuration,
+        fault=fault.name,
+        repeat=repeat,
+        duration=end - begin,
+        injected_at=marks[0][0] - begin,
+        marks=tuple(Mark(at=at - begin, label=label) for at, label in marks),
+        quick=requests(report.quick, begin),
+        patient=tuple(requests(probed, begin) for probed in report.patient),
+        held=tuple(
+            Held(kind=held.kind, lost_at=None if held.lost_at is None else held.lost_at - begin) for held in report.held
+        ),
+        holders=world.holders.spans([machine.name for machine in world.machines], begin, end),
+        backends_out={name: out_after(report, name, marks[0][0], healed) for name in fault.hit},
+        longest_stall=report.quick.report.longest_stall,
+    )
+
+
+def requests(probed: Probed, begin: float) -> Requests:
+    """One kind of request, its times counted from `begin`."""
+    samples = sorted(probed.report.samples, key=lambda sample: sample.started)
+    return Requests(
+        timeout=probed.timeout,
+        count=len(samples),
+        failed=probed.report.failures,
+        longest_gap=probed.report.longest_gap,
+        failures=tuple(probed.begin + s.started - begin for s in samples if s.failure is not None),
+    )
+
+
+def out_after(report: ClientsReport, backend: str, injected: float, healed: float) -> float | None:
+    """For how long after the fault requests went to an API server, as clients see it: it answered, or nobody did.
+
+    None if that went on until the fault's end.
+    """
+    kinds: Sequence[Probed] = (report.quick, *report.patient)
+    began = [
+        probed.begin + sample.started
+        for probed in kinds
+        for sample in probed.report.samples
+        if sample.backend == backend or (sample.failure is not None and sample.backend is None)
+    ]
+    last = max((at for at in began if injected <= at < healed), default=injected)
+    return None if last > healed - STILL_SECONDS else last - injected

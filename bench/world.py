@@ -1,0 +1,537 @@
+"""The bench's world: one segment with two load balancers, three stand-in API servers and a client, all in namespaces.
+
+Nothing of it has a name outside of its own namespaces but a folder, `/run/habench-PID-...`. All processes end with the
+bench, also when it is killed: each asks the kernel to be killed with its parent. Folders that a killed bench left are
+removed by the next one.
+
+A load balancer boots from the files of this very host, with the configuration's over them (overlayfs), so it runs the
+host's keepalived and HAProxy from their real unit files.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from bench.clients import Clients
+from bench.holders import Holders
+from bench.standin_systemd import UNIT_VARIABLE
+from model.rendering import HostFile, LoadBalancerHost
+from model.timers import PROFILES, Profile
+
+NETWORK = IPv4Address("198.51.100.0")
+VIP = NETWORK + 200
+INTERFACE = "ens3"
+LOAD_BALANCERS = ("k8s-lb-0", "k8s-lb-1")
+API_SERVERS = ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2")
+CLIENT = "client"
+ADDRESSES = {
+    CLIENT: NETWORK + 5,
+    **{name: NETWORK + 11 + index for index, name in enumerate(LOAD_BALANCERS)},
+    **{name: NETWORK + 21 + index for index, name in enumerate(API_SERVERS)},
+}
+HAPROXY, KEEPALIVED = "haproxy.service", "keepalived.service"
+RUN = Path("/run")
+PREFIX = "habench-"
+PROJECT = Path(__file__).parent.parent
+
+DIE_WITH_BENCH = ("setpriv", "--pdeathsig", "KILL", "--")
+"""In front of a command: the kernel kills it when the thread of the bench that started it ends, however that comes."""
+
+# A machine's first process, before it becomes the stand-in for systemd. It says its id as the host counts, and waits
+# for its interface. $1 is the machine's folder, $2 its name, $3 the stand-in; units follow.
+BOOT = """
+set -eu
+folder=$1 name=$2 init=$3
+shift 3
+read -r pid rest </proc/self/stat
+echo "$pid"
+read -r go
+echo "$name" >/proc/sys/kernel/hostname
+mount -t tmpfs -o mode=0755 habench "$folder/overlay"
+cd "$folder/overlay"
+mkdir upper work root
+mount -t overlay -o "lowerdir=/,upperdir=upper,workdir=work" habench root
+cd root
+for place in run tmp dev etc/haproxy etc/keepalived etc/systemd/system etc/sysctl.d var/lib/haproxy var/log; do
+    mkdir -p "$place"
+    mount -t tmpfs -o mode=0755 habench "$place"
+done
+chmod 1777 tmp
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+for node in null zero full random urandom tty; do
+    : >dev/$node
+    mount --bind "/dev/$node" dev/$node
+done
+ln -s /proc/self/fd dev/fd
+[ ! -d /etc/haproxy/errors ] || cp -a /etc/haproxy/errors etc/haproxy/
+cp -a "$folder/tree/." .
+mount --bind "$folder/log" var/log
+cp "$init" run/standin_systemd.py
+exec chroot . /usr/bin/python3 -I /run/standin_systemd.py "$@"
+"""
+
+
+def hosts() -> list[LoadBalancerHost]:
+    """The two load balancers as `make render` shows them, with the defaults of Pulumi.yaml."""
+    addresses = [ADDRESSES[name] for name in LOAD_BALANCERS]
+    return [
+        LoadBalancerHost(
+            name=name,
+            address=address,
+            peer_address=peer_address,
+            interface=INTERFACE,
+            vip=VIP,
+            api_servers=tuple((server, ADDRESSES[server]) for server in API_SERVERS),
+            vrrp_router_id=51,
+            vrrp_password="",
+            timers=PROFILES[Profile.DEFAULT],
+            api_ca_certificate="",
+            api_client_certificate="",
+        )
+        for name, address, peer_address in zip(LOAD_BALANCERS, addresses, reversed(addresses), strict=True)
+    ]
+
+
+class WorldError(Exception):
+    """The bench's own world does not do what it must; the text says what was waited for, and where to look."""
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> None:
+    """Return once `condition` holds; WorldError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise WorldError(f"not within {seconds:g} s: {what}")
+        time.sleep(interval)
+
+
+def remove_left_overs() -> None:
+    """Remove the folders of benches that were killed; their processes went with them."""
+    for folder in RUN.glob(f"{PREFIX}*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def stand_in_certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stand-in")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    certificate = (
+        builder.not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=2))
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+class Namespace:
+    """A network namespace that lives as long as its first process does."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # `cat` waits without a clock of its own, and ends with the pipe at the latest.
+        self._process = subprocess.Popen(
+            [*DIE_WITH_BENCH, "unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        self.pid = self._process.pid
+        _wait_for_namespace(name, self.pid)
+        self.run("ip", "link", "set", "lo", "up")
+
+    def enter(self, *words: str) -> list[str]:
+        """A command line that runs `words` inside."""
+        return ["nsenter", "--target", str(self.pid), "--net", *words]
+
+    def run(self, *words: str, stdin: str = "") -> str:
+        """Run a command inside; WorldError with its words when it fails."""
+        done = subprocess.run(self.enter(*words), input=stdin, capture_output=True, text=True, check=False, timeout=20)
+        if done.returncode:
+            raise WorldError(f"in {self.name}: {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def close(self) -> None:
+        """End its first process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def _wait_for_namespace(name: str, pid: int) -> None:
+    own = Path("/proc/self/ns/net").readlink()
+
+    def entered() -> bool:
+        try:
+            return Path(f"/proc/{pid}/ns/net").readlink() != own
+        except OSError as error:
+            raise WorldError(f"{name}: no namespaces could be made; is this root, on Linux?") from error
+
+    wait_for(f"{name} has namespaces of its own", entered, 10, 0.005)
+
+
+class Segment(Namespace):
+    """The bridge that all are attached to, and the place where the network breaks.
+
+    What breaks here shows no host a lost carrier, as a hypervisor that dies shows its guests' peers none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("segment")
+        # No snooping: multicast VRRP has to reach everybody without anybody having asked for it.
+        self.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+        self.run("ip", "link", "set", "br0", "up")
+        self.heal()
+
+    def attach(self, name: str, pid: int) -> None:
+        """Give the namespace of process `pid` the interface that host `name` has; the same MAC address each time."""
+        address = ADDRESSES[name]
+        mac = f"02:00:00:00:00:{int(address) & 0xFF:02x}"
+        with suppress(WorldError):  # of the machine that was here before, should its namespace still be going away
+            self.run("ip", "link", "delete", name)
+        self.run("ip", "-batch", "-", stdin=(
+            f"link add {name} type veth peer name {INTERFACE} address {mac} netns {pid}\n"
+            f"link set {name} master br0 up\n"
+        ))  # fmt: skip
+        inside = ["nsenter", "--target", str(pid), "--net", "ip", "-batch", "-"]
+        commands = f"link set lo up\naddress add {address}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n"
+        subprocess.run(inside, input=commands, text=True, check=True, timeout=20)
+
+    def heal(self) -> None:
+        """Everything passes."""
+        self.run("nft", "-f", "-", stdin=(
+            "table bridge habench {}\ndelete table bridge habench\n"
+            "table bridge habench { chain forward { type filter hook forward priority 0; }; }\n"
+        ))  # fmt: skip
+
+    def _add(self, rules: Iterable[str]) -> None:
+        self.run("nft", "-f", "-", stdin="".join(f"add rule bridge habench forward {rule}\n" for rule in rules))
+
+    def isolate(self, host: str) -> None:
+        """Nothing passes to or from a host."""
+        self._add((f"iifname {host} drop", f"oifname {host} drop"))
+
+    def separate(self, host: str, others: Sequence[str], percent: int = 100) -> None:
+        """Of the IP packets between a host and others so many are lost, both ways. ARP passes."""
+        chance = "" if percent == 100 else f"numgen random mod 100 < {percent} "
+        self._add(
+            f"iifname {a} oifname {b} ether type ip {chance}drop"
+            for other in others
+            for a, b in ((host, other), (other, host))
+        )
+
+
+class ApiServer:
+    """A stand-in API server on a host of its own: the host's kernel lives on when the server is killed."""
+
+    def __init__(self, name: str, segment: Segment, folder: Path, certificate: tuple[Path, Path]) -> None:
+        self.name = name
+        self._namespace = Namespace(name)
+        segment.attach(name, self._namespace.pid)
+        self._certificate = certificate
+        self._health = folder / f"{name}.health"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        command = (
+            sys.executable, str(PROJECT / "demo/standin_apiserver.py"), "--listen", str(ADDRESSES[self.name]),
+            "--certificate", str(self._certificate[0]), "--key", str(self._certificate[1]),
+            "--health-file", str(self._health), "--backend", self.name,
+        )  # fmt: skip
+        self._process = subprocess.Popen(
+            [*DIE_WITH_BENCH, *self._namespace.enter(*command)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def say(self, word: str) -> None:
+        """How it answers from now on: the words of demo/standin_apiserver.py."""
+        new = self._health.with_suffix(".new")
+        new.write_text(word)
+        new.rename(self._health)
+
+    def signal(self, number: signal.Signals) -> None:
+        """A signal to its process."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            if number == signal.SIGKILL:
+                self._process.wait()
+
+    def close(self) -> None:
+        """End it and its host."""
+        self.signal(signal.SIGKILL)
+        self._namespace.close()
+
+
+class Machine:
+    """A load balancer: namespaces, a tree of files, and services under a stand-in for systemd."""
+
+    def __init__(self, name: str, files: Sequence[HostFile], folder: Path, log: Path) -> None:
+        self.name = name
+        self.address = str(ADDRESSES[name])
+        self.files = files
+        self._folder, self._log = folder / name, log / name
+        self._process: subprocess.Popen[str] | None = None
+        self.pid = 0
+        """Of PID 1, as the host counts."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been booted and not been killed."""
+        return self._process is not None
+
+    @property
+    def units(self) -> list[str]:
+        """Debian's two, and all that the configuration has, in the order in which they are enabled."""
+        own = [Path(f.path).name for f in self.files if Path(f.path).match("etc/systemd/system/*.service")]
+        return list(dict.fromkeys((HAPROXY, *own, KEEPALIVED)))
+
+    def boot(self, segment: Segment, holders: Holders) -> None:
+        """Start it with its files as they were at first, all units enabled; it returns before they are up."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._log.mkdir(parents=True, exist_ok=True)
+        for place in ("tree", "overlay", "log"):
+            (self._folder / place).mkdir(parents=True)
+        (self._folder / "log").rmdir()
+        (self._folder / "log").symlink_to(self._log.resolve())
+        for file in self.files:
+            path = self._folder / "tree" / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text)
+            path.chmod(file.mode)
+        unshare = ("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL", "--")
+        arguments = (str(self._folder), self.name, str(PROJECT / "bench/standin_systemd.py"), *self.units)
+        with (self._log / "console.log").open("a") as console:
+            self._process = subprocess.Popen(
+                [*DIE_WITH_BENCH, *unshare, "sh", "-c", BOOT, "boot", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=console,
+                text=True,
+            )
+        assert self._process.stdin and self._process.stdout  # noqa: S101 what PIPE means
+        self.pid = int(self._process.stdout.readline() or 0)
+        if not self.pid:
+            raise WorldError(f"{self.name} does not boot: {(self._log / 'console.log').read_text()[-500:]}")
+        segment.attach(self.name, self.pid)
+        holders.follow(self.name, self.pid)
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    @property
+    def booted(self) -> bool:
+        """Whether all units have been started; WorldError if the machine ended instead."""
+        if self._process is None or self._process.poll() is not None:
+            raise WorldError(f"{self.name} ended while it booted; see {self._log}")
+        return self._control_socket.exists()
+
+    def power_off(self, holders: Holders) -> None:
+        """All of it is gone at once, without a word to anybody."""
+        if self._process is None:
+            return
+        _send([self.pid], signal.SIGKILL)
+        self._process.kill()
+        self._process.communicate()
+        self._process = None
+        holders.lost(self.name)
+
+    # ---- processes, by the host's ids
+
+    def processes(self, unit: str | None = None, command: str | None = None) -> list[int]:
+        """The machine's processes, PID 1 first; only a unit's, only those with this name."""
+        namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
+        wanted = f"{UNIT_VARIABLE}={unit}".encode()
+        found: list[int] = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if (
+                    (process / "ns/pid").readlink() == namespace
+                    and (unit is None or wanted in (process / "environ").read_bytes().split(b"\0"))
+                    and (command is None or (process / "comm").read_text().strip() == command)
+                ):
+                    found.append(int(process.name))
+            except OSError:  # it has just ended
+                continue
+        return sorted(found)
+
+    def main_process(self, unit: str) -> int:
+        """The first of a unit's processes, which is the parent of all others; WorldError if it does not run."""
+        for pid in self.processes(unit):
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if parent == self.pid:
+                return pid
+        raise WorldError(f"{unit} does not run on {self.name}")
+
+    def signal(self, number: signal.Signals, unit: str | None = None) -> None:
+        """A signal to all processes of a unit, or of the whole machine."""
+        _send(self.processes(unit), number)
+
+    # ---- services and files
+
+    @property
+    def root(self) -> Path:
+        """The machine's own root folder, from the outside."""
+        return Path(f"/proc/{self.pid}/root")
+
+    @property
+    def _control_socket(self) -> Path:
+        return self.root / "run/standin-systemd.sock"
+
+    def systemctl(self, verb: str, unit: str, limit: float = 100) -> str | None:
+        """start, stop, restart or reload a unit, and wait for it; why that failed, or None."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(limit)
+            control.connect(str(self._control_socket))
+            control.sendall(json.dumps([verb, unit]).encode() + b"\n")
+            with control.makefile() as answers:
+                return json.loads(answers.readline() or '"the machine ended"')
+
+    def vrrp_problems(self, *, holds: bool) -> Iterator[str]:
+        """What keepalived itself says is wrong: a standby that is in FAULT shows no other host anything.
+
+        On SIGUSR1 it writes its state to a file (keepalived(8)).
+        """
+        dump = self.root / "tmp/keepalived.data"
+        dump.unlink(missing_ok=True)
+        os.kill(self.main_process(KEEPALIVED), signal.SIGUSR1)
+        lines: list[str] = []
+
+        def written() -> bool:
+            # The part on interfaces is its last.
+            with suppress(FileNotFoundError):
+                lines[:] = [line.strip() for line in dump.read_text().splitlines()]
+            return "------< Interfaces >------" in lines
+
+        wait_for(f"keepalived on {self.name} writes its state", written, 5, 0.01)
+        expected = f"State = {'MASTER' if holds else 'BACKUP'}"
+        if expected not in lines:
+            found = next((line for line in lines if line.startswith("State = ")), "no state")
+            yield f"keepalived on {self.name} has {found}, not {expected}"
+        if "Status = BAD" in lines:
+            yield f"a check of keepalived on {self.name} fails"
+
+    def shut_down(self, holders: Holders) -> None:
+        """As `systemctl poweroff` does it: all units in the reverse of their order, then it is gone."""
+        for unit in reversed(self.units):
+            self.systemctl("stop", unit)
+        self.power_off(holders)
+
+
+class World:
+    """All hosts of one configuration. `log` is a folder that keeps the machines' journals."""
+
+    def __init__(self, files: Callable[[LoadBalancerHost], Sequence[HostFile]], log: Path) -> None:
+        with ExitStack() as stack:
+            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=RUN))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self.holders = stack.enter_context(closing(Holders(str(VIP))))
+            self.segment = stack.enter_context(closing(Segment()))
+            certificate = stand_in_certificate(folder)
+            self.api_servers = [
+                stack.enter_context(closing(ApiServer(name, self.segment, folder, certificate))) for name in API_SERVERS
+            ]
+            client = stack.enter_context(closing(Namespace(CLIENT)))
+            self.segment.attach(CLIENT, client.pid)
+            self.clients = stack.enter_context(closing(Clients(f"/proc/{client.pid}/ns/net", str(VIP))))
+            self.machines = [Machine(host.name, files(host), folder, log) for host in hosts()]
+            for machine in self.machines:
+                stack.callback(machine.power_off, self.holders)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def holder(self) -> Machine:
+        """Who holds the VIP; WorldError unless it is exactly one."""
+        names = self.holders.current()
+        if len(names) != 1:
+            raise WorldError(f"the VIP is held by {' and '.join(names) or 'nobody'}")
+        return next(machine for machine in self.machines if machine.name == names[0])
+
+    @property
+    def peer(self) -> Machine:
+        """The other one."""
+        holder = self.holder
+        return next(machine for machine in self.machines if machine is not holder)
+
+    def boot(self, machine: Machine, seconds: float = 20) -> None:
+        """Boot a machine and wait until its units are up."""
+        machine.boot(self.segment, self.holders)
+        wait_for(f"all units of {machine.name} are up", lambda: machine.booted, seconds)
+
+    def make_whole(self, seconds: float = 40) -> None:
+        """Mend all that is broken, and wait until nothing has happened for 3 s; WorldError says what is still wrong."""
+        self.segment.heal()
+        for server in self.api_servers:
+            server.signal(signal.SIGCONT)
+            server.say("healthy")
+            server.start()
+        for machine in self.machines:
+            if not machine.running:
+                machine.boot(self.segment, self.holders)
+        for machine in self.machines:
+            wait_for(f"all units of {machine.name} are up", lambda m=machine: m.booted, seconds)
+            machine.signal(signal.SIGCONT)
+            for unit in machine.units:
+                if error := machine.systemctl("start", unit):
+                    raise WorldError(f"{machine.name}: {error}")
+        self.wait_until_serving(seconds, self.machines)
+
+    def wait_until_serving(self, seconds: float, machines: Sequence[Machine], steady: float = 3.0) -> None:
+        """Wait until one machine holds the VIP, each of `machines` is in order, and nothing has changed for a while."""
+        deadline, since, problem = time.monotonic() + seconds, time.monotonic(), ""
+        while True:
+            problem = next(self._problems(machines), "")
+            now = time.monotonic()
+            if problem:
+                since = now
+            if now - max(since, self.holders.last_change) >= steady:
+                return
+            if now > deadline:
+                raise WorldError(f"not whole after {seconds:g} s: {problem or 'the VIP moves again and again'}")
+            time.sleep(0.2)
+
+    def _problems(self, machines: Sequence[Machine]) -> Iterator[str]:
+        names = self.holders.current()
+        if len(names) != 1:
+            yield f"the VIP is held by {' and '.join(names) or 'nobody'}"
+        for machine in machines:
+            # Any way of balancing reaches all of three servers within so many requests, or it favours one of them.
+            seen = {self.clients.ask(machine.address) for _ in range(2 * len(API_SERVERS))}
+            if missing := set(API_SERVERS) - seen:
+                yield f"{machine.name} does not reach {', '.join(sorted(missing))}"
+            yield from machine.vrrp_problems(holds=machine.name in names)
