@@ -51,4 +51,4 @@ hosts = {
     Role.CONTROL_PLANE: control_plane.hosts,
     Role.WORKER: workers.hosts,
 }
-export_outputs(settings, vip, hosts, groups)
+export_outputs(settings, vip, hosts, groups, load_balancers.digests)

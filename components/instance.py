@@ -17,6 +17,10 @@ from model.settings import RoleSettings, ServerGroupPolicy, Settings
 from model.topology import Role
 
 
+# Nova gives a guest 60 s to shut down. A hypervisor that is gone never answers, and would be waited for for 30 minutes.
+DELETE_TIMEOUT = "5m"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoleArgs:
     """What a role's instances are made of."""
@@ -51,6 +55,17 @@ class Server:
     """The interface that carries the address, as the host calls it."""
     prepared: pulumi.Resource
     """What has to be done before anything else runs on the host."""
+
+
+# The provider would change both in place. A rebuild onto another image keeps the instance's id, so no step would run
+# again on a host that is empty. A resize keeps the disk, which is what control plane and workers want; on a load
+# balancer nothing is worth keeping, and a resize that hangs halfway is worse than a new instance: Nova waits for a
+# confirmation between two hypervisors, and steps could not tell when the host is back.
+_REPLACING = {
+    Role.LOAD_BALANCER: ["imageId", "flavorId"],
+    Role.CONTROL_PLANE: ["imageId"],
+    Role.WORKER: ["imageId"],
+}
 
 
 def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.compute.ServerGroup | None:
@@ -104,6 +119,9 @@ def boot(
         networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
         scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
         user_data=pulumi.Output.all(key.private, key.public).apply(lambda pair: user_data(*pair)),
+        # A guest that is shut down in order says goodbye: keepalived to its peer, etcd to its members, HAProxy to its
+        # clients. Nova's delete alone is a power cut. What is gone or in ERROR is deleted all the same.
+        stop_before_destroy=True,
         opts=pulumi.ResourceOptions(
             parent=parent,
             depends_on=[*args.key_pair_made, *(after or [])],
@@ -111,6 +129,8 @@ def boot(
             delete_before_replace=True,
             # A new image of the same name must not replace what runs; an image given by its id is meant.
             ignore_changes=["imageId"] if found.image_by_name else None,
+            replace_on_changes=_REPLACING[args.role],
+            custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
     )
     host = Host(

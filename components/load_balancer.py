@@ -40,10 +40,14 @@ class LoadBalancers(pulumi.ComponentResource):
     """The configured pair."""
 
     hosts: list[Host]
+    digests: dict[str, pulumi.Output[dict[str, str]]]
+    """By host and path: SHA-256 of each file. As secret as what is in the files: a password of 8 characters can be
+    found by trying, given the digest of a file that is known but for it."""
 
     def __init__(self, name: str, args: LoadBalancersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:loadbalancer:LoadBalancers", name, None, opts)
         self._args = args
+        self.digests = {}
         group = make_server_group(args, self)
         names = host_names(args.settings, args.role)
         ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
@@ -53,7 +57,9 @@ class LoadBalancers(pulumi.ComponentResource):
         configured: list[pulumi.Resource] = []
         for index, host_name in enumerate(names):
             server = boot(index, ports[index], host_name, args, group, parent=self, after=configured)
-            script = self._configure_script(server, peer_address=addresses[1 - index])
+            rendered = self._rendered_from(server, peer_address=addresses[1 - index])
+            script = rendered.apply(lambda host: configure_script(host, load_balancer_files(host)))
+            self.digests[host_name] = rendered.apply(_digests)
             installed = server.host.run(
                 "install", install_script(args.settings), parent=self, after=[server.prepared, *configured]
             )
@@ -67,7 +73,7 @@ class LoadBalancers(pulumi.ComponentResource):
         self.hosts = [server.host for server in servers]
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
 
-    def _configure_script(self, server: Server, peer_address: pulumi.Output[str]) -> pulumi.Output[str]:
+    def _rendered_from(self, server: Server, peer_address: pulumi.Output[str]) -> pulumi.Output[LoadBalancerHost]:
         facts: dict[str, pulumi.Input[Any]] = {
             "address": server.host.address,
             "peer_address": peer_address,
@@ -78,8 +84,8 @@ class LoadBalancers(pulumi.ComponentResource):
             "api_client_certificate": self._args.api_client_certificate,
         }
 
-        def render(facts: dict[str, Any]) -> str:
-            host = LoadBalancerHost(
+        def host(facts: dict[str, Any]) -> LoadBalancerHost:
+            return LoadBalancerHost(
                 name=server.host.name,
                 address=IPv4Address(facts["address"]),
                 peer_address=IPv4Address(facts["peer_address"]),
@@ -92,9 +98,8 @@ class LoadBalancers(pulumi.ComponentResource):
                 api_ca_certificate=self._args.settings.api_ca_certificate,
                 api_client_certificate=facts["api_client_certificate"],
             )
-            return configure_script(host, load_balancer_files(host))
 
-        return pulumi.Output.all(**facts).apply(render)
+        return pulumi.Output.all(**facts).apply(host)
 
     def _prove(self, servers: list[Server], scripts: list[pulumi.Output[str]], *, after: list[pulumi.Resource]) -> None:
         # Every change of either host's files has the pair proven again.
@@ -104,3 +109,7 @@ class LoadBalancers(pulumi.ComponentResource):
                 lambda facts: prove_script(IPv4Address(facts[0]), facts[1], IPv4Address(facts[2]))
             )
             server.host.run("prove", script, parent=self, after=after, triggers=[digest])
+
+
+def _digests(host: LoadBalancerHost) -> dict[str, str]:
+    return {file.path: hashlib.sha256(file.text.encode()).hexdigest() for file in load_balancer_files(host)}

@@ -12,7 +12,13 @@ from model.topology import API_PORT, Role
 _OUTPUT_NAMES = {Role.LOAD_BALANCER: "loadBalancers", Role.CONTROL_PLANE: "controlPlane", Role.WORKER: "workers"}
 
 
-def export_outputs(settings: Settings, vip: VirtualIp, hosts: dict[Role, list[Host]], groups: SecurityGroups) -> None:
+def export_outputs(
+    settings: Settings,
+    vip: VirtualIp,
+    hosts: dict[Role, list[Host]],
+    groups: SecurityGroups,
+    digests: dict[str, pulumi.Output[dict[str, str]]],
+) -> None:
     """Export the stack's outputs; the README describes each."""
     every = [host for role in Role for host in hosts[role]]
     endpoint_address = pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: both[1] or both[0])
@@ -32,6 +38,8 @@ def export_outputs(settings: Settings, vip: VirtualIp, hosts: dict[Role, list[Ho
             "".join
         ),
     )
+    # What `make status` compares the load balancers' files with; a secret when they have one in them.
+    pulumi.export("configurationDigests", digests)
     pulumi.export(
         "kubeadmConfig",
         pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: kubeadm_config(both[0], both[1])),

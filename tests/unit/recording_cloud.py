@@ -66,6 +66,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    secret_outputs: set[str] = field(default_factory=set[str])
 
     def new_resource(self, args: Any) -> tuple[str | None, dict[Any, Any]]:
         """What the engine would answer to a registration."""
@@ -121,6 +122,9 @@ class RecordingCloud(pulumi.runtime.Mocks):
             runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
             root: Any = get_root_resource()
             pulumi.Output.all(**root.outputs).apply(self.outputs.update)
+            for name, value in root.outputs.items():
+                is_secret = pulumi.Output.from_input(pulumi.Output.from_input(value).is_secret())
+                is_secret.apply(lambda secret, name=name: self.secret_outputs.add(name) if secret else None)
 
         mocks.test(program)()  # pyright: ignore[reportUnknownMemberType]
         return self

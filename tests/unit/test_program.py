@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 import pulumi
@@ -141,6 +142,28 @@ def test_an_image_that_was_named_is_pinned_and_one_given_by_id_is_taken_at_its_w
     assert list(instances["k8s-cp-0"].registration.ignoreChanges) == ["imageId"]
 
 
+def test_an_instance_is_shut_down_before_it_is_deleted_and_not_waited_for_for_long():
+    for instance in run().of_type("compute/instance:Instance").values():
+        assert instance.inputs["stopBeforeDestroy"] is True
+        assert instance.registration.customTimeouts.delete == "5m"
+
+
+def test_nothing_is_rebuilt_in_place_and_no_load_balancer_is_resized():
+    """A rebuild keeps the instance's id, so the steps would not run again on an empty host."""
+    instances = run().of_type("compute/instance:Instance")
+    replacing = {name: set(instance.registration.replaceOnChanges) for name, instance in instances.items()}
+    assert replacing["k8s-lb-0"] == replacing["k8s-lb-1"] == {"imageId", "flavorId"}
+    assert replacing["k8s-cp-0"] == replacing["k8s-worker-0"] == {"imageId"}
+    assert all(instance.registration.deleteBeforeReplace for instance in instances.values())
+
+
+def test_a_peer_s_steps_do_not_depend_on_the_other_s_instance_but_by_order():
+    """Or the replacement of one load balancer, deleted first, would take the other's steps with it."""
+    first, second = (run().of_type("remote:Command")[f"k8s-lb-{i}-configure"] for i in (0, 1))
+    assert first.inputs["triggers"] == ["id-of-k8s-lb-0"]
+    assert second.inputs["triggers"] == ["id-of-k8s-lb-1"]
+
+
 def test_secrets_are_secret_in_the_state(preview: bool):
     cloud = run(preview, vrrpPassword="P@ssw0rd")
     commands = cloud.of_type("remote:Command")
@@ -200,6 +223,23 @@ def test_the_outputs_say_how_to_go_on():
     assert list(outputs["addresses"]) == ["loadBalancers", "controlPlane", "workers"]
     assert outputs["sshCommands"]["k8s-worker-0"].endswith(f"debian@{outputs['addresses']['workers']['k8s-worker-0']}")
     assert yaml.safe_load(outputs["kubeadmConfig"])["controlPlaneEndpoint"] == f"{VIP}:6443"
+
+
+def test_the_digests_are_those_of_the_files_that_the_script_carries():
+    cloud = run()
+    script = cloud.of_type("remote:Command")["k8s-lb-1-configure"].inputs["stdin"]
+    digests = cloud.outputs["configurationDigests"]
+    assert list(digests) == ["k8s-lb-0", "k8s-lb-1"]
+    bodies = re.findall(r"<<'(END-\w+)' .*\n((?:.*\n)*?)\1\n", script)
+    assert sorted(digests["k8s-lb-1"].values()) == sorted(sha256(body.encode()).hexdigest() for _, body in bodies)
+    for path in digests["k8s-lb-1"]:
+        assert f"put {path} " in script
+
+
+def test_the_digests_are_as_secret_as_the_files():
+    """Eight characters can be tried, given the digest of a file that is known but for them."""
+    assert "configurationDigests" not in run().secret_outputs
+    assert "configurationDigests" in run(vrrpPassword="P@ssw0rd").secret_outputs
 
 
 def test_a_floating_ip_becomes_the_endpoint():
