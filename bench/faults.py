@@ -286,6 +286,13 @@ _ALL = (
         inject=_signal_all(signal.SIGKILL, HAPROXY),
     ),
     Fault(
+        name="haproxy-stopped",
+        title="HAProxy is stopped",
+        why="An upgrade that failed half-way, or a crash too many for the service manager, leaves it like that.",
+        inject=_job("stop", HAPROXY),
+        heal=_job("start", HAPROXY),
+    ),
+    Fault(
         name="haproxy-worker-killed",
         title="HAProxy's worker is killed",
         why="A crash: the worker is what parses, and what memory errors hit.",
@@ -438,5 +445,5 @@ _ALL = (
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
 
-QUICK = ("node-death", "node-returns", "keepalived-killed", "haproxy-killed", "haproxy-hung", "api-401")
+QUICK = ("node-death", "node-returns", "keepalived-killed", "haproxy-stopped", "haproxy-hung", "api-401")
 """What `--quick` runs: the ones that tell configurations apart."""

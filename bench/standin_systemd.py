@@ -3,8 +3,8 @@
 It reads the real unit files and drop-ins, merges them as systemd.unit(5) says, and does what systemd.service(5),
 systemd.exec(5) and systemd.kill(5) say for the directives that the units here use: it starts, stops, reloads, and
 restarts what failed. What it does not know it names in the journal once and leaves out. It takes no part in
-sandboxing but for the capabilities, has no dependencies but the order (`After=`), no limit on starts, and no cgroups:
-a unit's processes are those that inherited its name in their environment.
+sandboxing but for the capabilities, has no dependencies but the order (`After=`), and no cgroups: a unit's processes
+are those that inherited its name in their environment.
 
 It runs with Debian's own Python inside the machine, so it uses the standard library only. Requests come as one line of
 JSON on a Unix socket, `["restart", "haproxy.service"]`, and are answered by one: the error, or null.
@@ -253,6 +253,7 @@ class Unit:
         self._main: int | None = None
         self._stop = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
+        self._starts: list[float] = []
 
     def _one(self, key: str, default: str = "") -> str:
         values = self._service.get(key, ())
@@ -297,6 +298,10 @@ class Unit:
         await self.stop()
         await self.start()
 
+    async def reset_failed(self) -> None:
+        """Forget how often it has been started."""
+        self._starts.clear()
+
     async def reload(self) -> None:
         """Run ExecReload= up to the first command that fails."""
         if self.state != "active":
@@ -308,6 +313,12 @@ class Unit:
 
     async def _live(self, up: "asyncio.Future[None]") -> None:
         while True:
+            if self._start_limit_hit():
+                self.state = "failed"
+                self._machine.log("systemd", f"{self.name} was started too often in a row and stays down")
+                if not up.done():
+                    up.set_exception(UnitError(f"{self.name} was started too often in a row"))
+                return
             self.state = "activating"
             result, exit_ = await self._live_once(up)
             self.state = "inactive" if result == "success" else "failed"
@@ -338,6 +349,14 @@ class Unit:
             except TimeoutError:
                 continue
             return
+
+    def _start_limit_hit(self) -> bool:
+        """StartLimitIntervalSec= and StartLimitBurst= of systemd.unit(5); 5 starts in 10 s is systemd's default."""
+        limits = self.sections.get("Unit", {})
+        interval = seconds((limits.get("StartLimitIntervalSec") or ["10"])[-1])
+        now = time.monotonic()
+        self._starts = [*(at for at in self._starts if now - at < interval), now]
+        return len(self._starts) > int((limits.get("StartLimitBurst") or ["5"])[-1])
 
     async def _live_once(self, up: "asyncio.Future[None]") -> tuple[str, Exit]:
         """From ExecStartPre= to ExecStopPost=; the result in systemd's words, and how the main process ended."""
@@ -552,9 +571,14 @@ async def serve(names: Sequence[str]) -> None:
                 answer: str | None = None
                 try:
                     unit = units[name]
-                    await {"start": unit.start, "stop": unit.stop, "restart": unit.restart, "reload": unit.reload}[
-                        verb
-                    ]()
+                    jobs = {
+                        "start": unit.start,
+                        "stop": unit.stop,
+                        "restart": unit.restart,
+                        "reload": unit.reload,
+                        "reset-failed": unit.reset_failed,
+                    }
+                    await jobs[verb]()
                 except (UnitError, KeyError) as error:
                     answer = str(error)
                 writer.write(json.dumps(answer).encode() + b"\n")

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -387,9 +387,10 @@ class Machine:
     def main_process(self, unit: str) -> int:
         """The first of a unit's processes, which is the parent of all others; WorldError if it does not run."""
         for pid in self.processes(unit):
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            if parent == self.pid:
-                return pid
+            with suppress(OSError):  # it has just ended
+                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.pid:
+                    return pid
         raise WorldError(f"{unit} does not run on {self.name}")
 
     def signal(self, number: signal.Signals, unit: str | None = None) -> None:
@@ -408,7 +409,7 @@ class Machine:
         return self.root / "run/standin-systemd.sock"
 
     def systemctl(self, verb: str, unit: str, limit: float = 100) -> str | None:
-        """start, stop, restart or reload a unit, and wait for it; why that failed, or None."""
+        """start, stop, restart, reload or reset-failed a unit, and wait for it; why that failed, or None."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(limit)
             control.connect(str(self._control_socket))
@@ -416,29 +417,30 @@ class Machine:
             with control.makefile() as answers:
                 return json.loads(answers.readline() or '"the machine ended"')
 
-    def vrrp_problems(self, *, holds: bool) -> Iterator[str]:
-        """What keepalived itself says is wrong: a standby that is in FAULT shows no other host anything.
+    def vrrp(self) -> Mapping[str, str]:
+        """What keepalived itself says of its first instance and its checks: `State`, `Effective priority` and others.
 
-        On SIGUSR1 it writes its state to a file (keepalived(8)).
+        On SIGUSR1 it writes that to a file (keepalived(8)); the first of a name counts, and `BAD` if any check has it.
         """
         dump = self.root / "tmp/keepalived.data"
         dump.unlink(missing_ok=True)
         os.kill(self.main_process(KEEPALIVED), signal.SIGUSR1)
-        lines: list[str] = []
+        text = ""
 
         def written() -> bool:
-            # The part on interfaces is its last.
+            nonlocal text
             with suppress(FileNotFoundError):
-                lines[:] = [line.strip() for line in dump.read_text().splitlines()]
-            return "------< Interfaces >------" in lines
+                text = dump.read_text()
+            return "------< Interfaces >------" in text  # its last part
 
         wait_for(f"keepalived on {self.name} writes its state", written, 5, 0.01)
-        expected = f"State = {'MASTER' if holds else 'BACKUP'}"
-        if expected not in lines:
-            found = next((line for line in lines if line.startswith("State = ")), "no state")
-            yield f"keepalived on {self.name} has {found}, not {expected}"
-        if "Status = BAD" in lines:
-            yield f"a check of keepalived on {self.name} fails"
+        values: dict[str, str] = {}
+        for line in text.partition("------< VRRP Topology >------")[2].splitlines():
+            name, _, value = (part.strip() for part in line.partition(" = "))
+            if name == "Status" and value == "BAD":
+                values[name] = value
+            values.setdefault(name, value)
+        return values
 
     def shut_down(self, holders: Holders) -> None:
         """As `systemctl poweroff` does it: all units in the reverse of their order, then it is gone."""
@@ -507,6 +509,7 @@ class World:
             wait_for(f"all units of {machine.name} are up", lambda m=machine: m.booted, seconds)
             machine.signal(signal.SIGCONT)
             for unit in machine.units:
+                machine.systemctl("reset-failed", unit)
                 if error := machine.systemctl("start", unit):
                     raise WorldError(f"{machine.name}: {error}")
         self.wait_until_serving(seconds, self.machines)
@@ -523,7 +526,7 @@ class World:
                 return
             if now > deadline:
                 raise WorldError(f"not whole after {seconds:g} s: {problem or 'the VIP moves again and again'}")
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def _problems(self, machines: Sequence[Machine]) -> Iterator[str]:
         names = self.holders.current()
@@ -534,4 +537,16 @@ class World:
             seen = {self.clients.ask(machine.address) for _ in range(2 * len(API_SERVERS))}
             if missing := set(API_SERVERS) - seen:
                 yield f"{machine.name} does not reach {', '.join(sorted(missing))}"
-            yield from machine.vrrp_problems(holds=machine.name in names)
+        states = {machine.name: machine.vrrp() for machine in machines}
+        for name, state in states.items():
+            # A standby that is in FAULT shows no other host anything.
+            if state["State"] != ("MASTER" if name in names else "BACKUP"):
+                yield f"keepalived on {name} is in state {state['State']}"
+            if state.get("Status") == "BAD":
+                yield f"a check of keepalived on {name} fails"
+        preempting = [
+            state for state in states.values() if state["Preempt"] == "enabled" and state["State"] == "BACKUP"
+        ]
+        highest = max(int(state["Effective priority"]) for state in states.values() if state["State"] == "MASTER")
+        if any(int(state["Effective priority"]) > highest for state in preempting):
+            yield "the VIP is about to move to a higher priority"
