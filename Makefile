@@ -39,6 +39,9 @@ unit: setup ## model and components, against mocks; seconds, as any user
 golden: setup packages ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/golden
 
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 4 minutes)
+	.venv/bin/pytest tests/dataplane
+
 toolchain-test: setup toolchain ## the plugins that are built here
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
@@ -46,12 +49,18 @@ toolchain-test: setup toolchain ## the plugins that are built here
 e2e: setup toolchain lab-up ## a real `pulumi up` on the lab, faults and all (root, about 15 minutes)
 	.venv/bin/pytest -s tests/e2e
 
-test: lint unit golden toolchain-test e2e ## everything
+test: lint unit golden dataplane toolchain-test e2e ## everything
 
 packages: ## Debian's packages that the golden tests run
 	@command -v haproxy >/dev/null && command -v keepalived >/dev/null || { \
 	    [ "$$(id -u)" = 0 ] || { echo "haproxy and keepalived are missing: apt-get install haproxy keepalived"; exit 1; }; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends haproxy keepalived iproute2 >/dev/null; }
+
+bench-packages: packages
+	@for command in curl ip logger nc nft nsenter setpriv; do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+	    [ "$$(id -u)" = 0 ] || { echo "missing: apt-get install bsdutils curl iproute2 netcat-openbsd nftables util-linux"; exit 1; }; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    bsdutils curl iproute2 netcat-openbsd nftables util-linux >/dev/null; }
 
 # ---- the program -----------------------------------------------------------------------------------------------------------
 render: setup ## write the files that would land on each host: STACK=dev OUT=folder
@@ -62,6 +71,10 @@ readme-table: setup ## make the README's table of the configuration from Pulumi.
 
 toolchain: ## Pulumi's CLI and plugins, from PATH, the vendor, or built here
 	@toolchain/install
+
+bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="fault ...", CONFIGURATION="name ...", REPEATS=3
+	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
+	    $(REPEATS:%=--repeats %)
 
 demo: setup toolchain ## a real OpenStack on this machine, the system on it, a failover shown (root)
 	@.venv/bin/python -m demo
@@ -83,5 +96,5 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 	@.venv/bin/python -m lab clean-cache
 	@toolchain/clean
 
-.PHONY: help setup lock lint unit golden toolchain-test e2e test packages render readme-table toolchain demo \
-	lab-up lab-down lab-status lab-purge clean-cache
+.PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages render readme-table toolchain \
+	bench demo lab-up lab-down lab-status lab-purge clean-cache

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from bench.clients import ClientsReport, HeldResult, Probed
+from bench.results import Held, Machine, Requests, Results, Run, Span
+from bench.run import out_after, requests
+from demo.probe import Report, Sample
+
+
+def run(holders: dict[str, tuple[Span, ...]], lost: tuple[float | None, ...] = ()) -> Run:
+    quick = Requests(timeout=0.25, count=1, failed=0, longest_gap=0.02, failures=())
+    return Run(
+        configuration="default",
+        fault="node-death",
+        repeat=0,
+        duration=10,
+        injected_at=2,
+        marks=(),
+        quick=quick,
+        patient=(),
+        held=tuple(Held(kind="watch", lost_at=at) for at in lost),
+        holders=holders,
+        longest_stall=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "split_brain", "changes"),
+    [
+        (((0.0, 10.0),), (), 0.0, 0),
+        (((0.0, 3.0),), ((3.0, 10.0),), 0.0, 1),
+        (((0.0, 4.0),), ((3.0, 10.0),), 1.0, 1),
+        (((0.0, 3.0), (6.0, 10.0)), ((2.5, 6.5),), 1.0, 2),
+        (((0.0, 10.0),), ((3.0, 10.0),), 7.0, 1),
+    ],
+)
+def test_two_holders_and_changes(a: tuple[Span, ...], b: tuple[Span, ...], split_brain: float, changes: int):
+    found = run({"lb-0": a, "lb-1": b})
+    assert found.split_brain == pytest.approx(split_brain)
+    assert found.changes == changes
+
+
+def test_lost_connections_are_those_with_a_time():
+    assert run({}, (None, 3.0, 0.0)).held_lost == 2
+
+
+def test_results_survive_their_file(tmp_path: Path):
+    machine = Machine(
+        date="2024-01-01", cores=2, memory_gib=8, kernel="6", keepalived="2", haproxy="2",
+        load_before=0, load_after=0, seconds=1,
+    )  # fmt: skip
+    results = Results(machine=machine, runs=(run({"lb-0": ((0.0, 10.0),)}, (None, 3.0)),))
+    results.write(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json") == results
+
+
+def probed(*samples: Sample, begin: float = 100.0) -> Probed:
+    return Probed(timeout=0.25, begin=begin, report=Report(duration=10, samples=samples))
+
+
+def answered(started: float, backend: str) -> Sample:
+    return Sample(started=started, ended=started + 0.01, backend=backend)
+
+
+def failed(started: float, backend: str | None = None) -> Sample:
+    return Sample(started=started, ended=started + 0.25, failure="TimeoutError", backend=backend)
+
+
+def test_times_count_from_the_runs_start_and_the_gap_is_between_answers():
+    found = requests(probed(answered(1, "a"), failed(4), failed(2), answered(5, "b")), begin=99.0)
+    assert (found.count, found.failed, found.failures) == (4, 2, (3.0, 5.0))
+    assert found.longest_gap == pytest.approx(10 - 5.01)
+
+
+def report(*samples: Sample) -> ClientsReport:
+    return ClientsReport(quick=probed(*samples), patient=(), held=(HeldResult("watch", None),))
+
+
+def test_a_backend_is_out_after_the_last_request_that_it_got_or_nobody_answered():
+    samples = (answered(1, "a"), answered(3, "b"), failed(3.5), answered(9, "b"))
+    assert out_after(report(*samples), "a", injected=102.0, healed=109.5) == pytest.approx(1.5)
+    assert out_after(report(answered(1, "a"), answered(9, "b")), "a", injected=102.0, healed=109.5) == 0
+
+
+def test_a_backend_that_answers_until_the_end_was_never_out():
+    assert out_after(report(answered(9.2, "a"), answered(9.9, "a")), "a", injected=102.0, healed=109.5) is None
+    assert out_after(report(failed(9.2, "b")), "a", injected=102.0, healed=109.5) == 0
