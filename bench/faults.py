@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from bench.world import API_SERVERS, DIE_WITH_BENCH, HAPROXY, KEEPALIVED, ApiServer, Machine, World, WorldError
+from bench.world import (
+    API_SERVERS,
+    DIE_WITH_BENCH,
+    HAPROXY,
+    KEEPALIVED,
+    PLAIN_PRIORITY,
+    ApiServer,
+    Machine,
+    World,
+    WorldError,
+)
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
 BURNERS_A_CORE = 8
@@ -88,12 +98,9 @@ def _stall(milliseconds: int) -> Callable[[Scene], None]:
     def inject(scene: Scene) -> None:
         # Its kernel goes on answering TCP's handshakes, which a paused guest's does only afterwards; no client gets
         # further than that in either case.
-        processes = scene.holder.processes()
-        for number in (signal.SIGSTOP, signal.SIGCONT):
-            for pid in processes:
-                os.kill(pid, number)
-            if number == signal.SIGSTOP:
-                time.sleep(milliseconds / 1000)
+        scene.holder.signal(signal.SIGSTOP)
+        time.sleep(milliseconds / 1000)
+        scene.holder.signal(signal.SIGCONT)
         scene.mark("it goes on")
 
     return inject
@@ -115,7 +122,7 @@ def _rolling_replacement(scene: Scene) -> None:
 
 def _burn(scene: Scene) -> None:
     for _ in range(BURNERS_A_CORE * (os.cpu_count() or 1)):
-        burner = subprocess.Popen([*DIE_WITH_BENCH, "sh", "-c", "while :; do :; done"])
+        burner = subprocess.Popen([*DIE_WITH_BENCH, *PLAIN_PRIORITY, "sh", "-c", "while :; do :; done"])
         scene.clean_up.callback(burner.wait)
         scene.clean_up.callback(burner.kill)
 
