@@ -1,12 +1,13 @@
 """The configurations that the bench compares: ours, and those that others publish for the same job.
 
-A peer is a folder in `bench/peers/`: what would stand on each load balancer, at its own path; a template ends in ".j2".
+A peer is a folder in `bench/peers/`: what would stand on each load balancer, at its own path; templates end in ".j2".
 The files are written anew from the published settings; each names its source and what was adapted to the bench. All of
 them side by side: docs/peers.md.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -60,6 +61,7 @@ def peer(name: str, title: str, source: str) -> Configuration:
             text = template.render(
                 host=host,
                 api_port=topology.API_PORT,
+                network=IPv4Interface(f"{host.address}/24").network,  # of the bench's one segment
                 # Where a peer's two hosts differ, one of them is the first: in the order of the addresses.
                 first=host.address < host.peer_address,
             )
@@ -83,6 +85,29 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
             "seed",
             "seed",
             "PacketFabric Column & News: Setting up Kubernetes High Availability Cluster, Part I (May 2021)",
+        ),
+        peer(
+            "kubeadm",
+            "kubeadm's guide",
+            "kubernetes/kubeadm, docs/ha-considerations.md: its text of 2024, option 1 (services of the distribution)",
+        ),
+        peer(
+            "octavia",
+            "Octavia",
+            "openstack/octavia: amphora driver, ACTIVE_STANDBY, at 000896d (keepalived) and 01a3ed5 (HAProxy); "
+            "doc/source/user/guides/basic-cookbook.rst",
+        ),
+        peer(
+            "kolla",
+            "kolla-ansible",
+            "openstack/kolla-ansible: roles loadbalancer at 38b652d and haproxy-config at 145e64d, "
+            "kolla_systemd_worker.py at 752592f",
+        ),
+        peer(
+            "openshift",
+            "OpenShift on-prem",
+            "openshift/machine-config-operator: keepalived at 132bd73, HAProxy at 249c7bf, static pods at 06dc741, "
+            "026c28b; openshift/baremetal-runtimecfg at bb65863",
         ),
     )
 }
