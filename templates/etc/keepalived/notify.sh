@@ -2,4 +2,13 @@
 # Called by keepalived at every change of state: INSTANCE VI_1 STATE PRIORITY. The reason stands in keepalived's own log,
 # just before; this adds one line to look for (`journalctl -t vrrp`), and a file for programs.
 logger --tag vrrp --priority daemon.notice "$2 is now $3 with priority $4"
-printf '%s %s\n' "$3" "$(date +%s)" >/run/ha-api/vrrp_state.new && mv /run/ha-api/vrrp_state.new /run/ha-api/vrrp_state
+cd /run/ha-api || exit
+# keepalived does not wait for a call to end before it makes the next: FAULT and BACKUP at its start are a millisecond
+# apart, and the first may come through last. Of two in the same seconds the later one has the higher process id.
+exec 9>vrrp_state.lock
+flock 9
+now=$(date +%s)
+{ read -r pid at <vrrp_state.last; } 2>/dev/null || { pid=0 at=0; }
+[ $((now - at)) -ge 5 ] || [ "$pid" -lt $$ ] || [ $((pid - $$)) -ge 1000 ] || exit 0
+echo "$$ $now" >vrrp_state.last
+echo "$3 $now" >vrrp_state.new && mv vrrp_state.new vrrp_state
