@@ -21,7 +21,7 @@ COMPLAINTS = {
     ("seed", "k8s-lb-1"): (6, INSECURE),
     ("kubeadm", "k8s-lb-0"): (6, INSECURE),
     ("kubeadm", "k8s-lb-1"): (6, INSECURE),
-    ("octavia", "k8s-lb-0"): (6, PREEMPTS + INSECURE),
+    ("octavia", "k8s-lb-0"): (6, INSECURE + PREEMPTS),
     ("octavia", "k8s-lb-1"): (6, INSECURE),
     ("kolla", "k8s-lb-0"): (6, INSECURE),
     ("kolla", "k8s-lb-1"): (6, INSECURE),
