@@ -66,6 +66,12 @@ bench-packages: packages
 render: setup ## write the files that would land on each host: STACK=dev OUT=folder
 	@.venv/bin/python -m tools.render $(STACK) $(OUT)
 
+status: setup ## are the load balancers as they were applied, and whole? STACK=dev
+	@.venv/bin/python -m tools.status $(STACK)
+
+reapply: setup ## have `pulumi up` write the files again that status finds changed: STACK=dev
+	@.venv/bin/python -m tools.status --reapply $(STACK)
+
 readme-table: setup ## make the README's table of the configuration from Pulumi.yaml
 	.venv/bin/python -m tools.config_table --write
 
@@ -96,5 +102,5 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 	@.venv/bin/python -m lab clean-cache
 	@toolchain/clean
 
-.PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages render readme-table toolchain \
+.PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages render status reapply readme-table toolchain \
 	bench demo lab-up lab-down lab-status lab-purge clean-cache

@@ -16,7 +16,6 @@ from model.rendering import prepare_script, user_data
 from model.settings import RoleSettings, ServerGroupPolicy, Settings
 from model.topology import Role
 
-
 # Nova gives a guest 60 s to shut down. A hypervisor that is gone never answers, and would be waited for for 30 minutes.
 DELETE_TIMEOUT = "5m"
 

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from demo.failover import Failover, FailoverError, Pair, wait_for
 from demo.probe import Probe
-from demo.ssh import HostError
 from demo.stack import PROJECT_FOLDER, USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
 from demo.standin import StandIns
 from lab.errors import LabError
 from lab.progress import console, phase
+from operate.ssh import HostError
 
 PYTHON = ".venv/bin/python"
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)

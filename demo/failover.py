@@ -11,9 +11,9 @@ from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from demo.probe import Probe, Report
-from demo.ssh import Access, on_all
 from demo.stack import CLOUD, Outputs
 from lab.settings import LabSettings
+from operate.ssh import Access, on_all
 
 HEALTH_PORT = 8404
 # A fault is over when for so long every request has been answered.

@@ -27,54 +27,15 @@ from cryptography.hazmat.primitives.serialization import (
 from pulumi import automation
 from pulumi.automation.events import DiagnosticEvent, EngineEvent, ResourcePreEvent
 
-from demo.ssh import Access
 from lab.progress import console
 from lab.settings import LabSettings
+from operate.ssh import Access
+from operate.stack import PROJECT_FOLDER, Outputs, StackError
 
-PROJECT_FOLDER = Path(__file__).parents[1]
 PROJECT = "openstack-ha-api"
 CLOUD = "lab"
 USER = "debian"
 Result = TypeVar("Result")
-
-
-class StackError(Exception):
-    """What Pulumi could not do, why, and what to do; its text is shown as it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """What the program puts out; hosts by name with their address."""
-
-    vip: str
-    endpoint: str
-    floating_ip: str | None
-    load_balancers: Mapping[str, str]
-    control_plane: Mapping[str, str]
-    workers: Mapping[str, str]
-    security_group_ids: Mapping[str, str]
-    ssh_commands: Mapping[str, str]
-    known_hosts: str
-    kubeadm_config: str
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "Outputs":
-        """From the plain values of the stack's outputs; StackError when the stack was never brought up."""
-        try:
-            return cls(
-                vip=values["vip"],
-                endpoint=values["endpoint"],
-                floating_ip=values.get("floatingIp"),  # the engine leaves out what is null
-                load_balancers=values["addresses"]["loadBalancers"],
-                control_plane=values["addresses"]["controlPlane"],
-                workers=values["addresses"]["workers"],
-                security_group_ids=values["securityGroupIds"],
-                ssh_commands=values["sshCommands"],
-                known_hosts=values["knownHosts"],
-                kubeadm_config=values["kubeadmConfig"],
-            )
-        except KeyError as error:
-            raise StackError(f"the stack has no output {error}: bring it up first (make demo)") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +189,7 @@ class Stack:
 
     def access(self) -> Access:
         """How the stack's hosts are logged in to."""
-        return Access(user=USER, private_key=ssh_key().private_file, known_hosts=self.outputs().known_hosts)
+        return Access(user=USER, private_key=ssh_key().private, known_hosts=self.outputs().known_hosts)
 
     def _configure(self, config: Mapping[str, object]) -> None:
         try:

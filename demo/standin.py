@@ -13,7 +13,7 @@ from textwrap import dedent
 
 from demo import standin_apiserver
 from demo.certificate import self_signed
-from demo.ssh import Access, on_all, output
+from operate.ssh import Access, on_all, output
 
 UNIT = "standin-apiserver.service"
 FOLDER = "/opt/standin-apiserver"

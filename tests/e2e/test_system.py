@@ -19,7 +19,7 @@ import pytest
 
 from demo.failover import Failover, Pair, answering_load_balancer, wait_for
 from demo.probe import Probe
-from demo.ssh import Access
+from operate.ssh import Access
 from demo.stack import CLOUD, PROJECT_FOLDER, Change, Outputs, Stack, StackError, environment
 from demo.standin import Health, StandIns
 from lab.progress import console

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
 import asyncssh
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from model.settings import BastionSettings
 
 # A host that boots refuses, ends or does not answer connections; a wrong host key or a refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost)
@@ -19,11 +20,13 @@ class HostError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How the hosts of a stack are logged in to: user, private key file, OpenSSH known_hosts text."""
+    """How the hosts of a stack are logged in to: user, private key (its text), OpenSSH known_hosts text."""
 
     user: str
-    private_key: Path
+    private_key: str = field(repr=False)
     known_hosts: str
+    bastion: BastionSettings | None = None
+    """The jump host, which takes the same key."""
     port: int = 22
     patience: float = 60.0
     """Seconds for which a connection is tried again."""
@@ -38,21 +41,32 @@ class Access:
             wait=wait_fixed(1),
             reraise=True,
         )
-        async def dial() -> asyncssh.SSHClientConnection:
+        async def dial(
+            host: str, port: int, user: str, known_hosts: str, tunnel: asyncssh.SSHClientConnection | None = None
+        ) -> asyncssh.SSHClientConnection:
             return await asyncssh.connect(
-                address,
-                self.port,
-                username=self.user,
-                client_keys=[str(self.private_key)],
-                known_hosts=asyncssh.import_known_hosts(self.known_hosts),
+                host,
+                port,
+                tunnel=tunnel,
+                username=user,
+                client_keys=[asyncssh.import_private_key(self.private_key)],
+                known_hosts=asyncssh.import_known_hosts(known_hosts),
                 config=None,  # neither the user's settings nor the user's agent have a say here
                 agent_path=None,
                 connect_timeout=10,
                 login_timeout=30,
             )
 
-        async with await dial() as connection:
-            yield connection
+        async with AsyncExitStack() as open_ones:
+            jump = None
+            if self.bastion:
+                known = f"[{self.bastion.host}]:{self.bastion.port} {self.bastion.host_key}"
+                jump = await open_ones.enter_async_context(
+                    await dial(self.bastion.host, self.bastion.port, self.bastion.user, known)
+                )
+            yield await open_ones.enter_async_context(
+                await dial(address, self.port, self.user, self.known_hosts, tunnel=jump)
+            )
 
     async def run(self, address: str, command: str) -> str:
         """What a command prints on a host; asyncssh.ProcessError, with its output, when it fails."""
@@ -68,16 +82,21 @@ async def output(connection: asyncssh.SSHClientConnection, command: str, stdin: 
     return _text(result.stdout)
 
 
+def failure_of(error: OSError | asyncssh.Error) -> str:
+    """What a connection or a command failed with, in one line."""
+    if isinstance(error, asyncssh.ProcessError):
+        return f"{error.command!r} ended with status {error.exit_status}: {_text(error.stderr)}"
+    return f"{type(error).__name__}: {error}"
+
+
 def on_all(addresses: Iterable[str], action: Callable[[str], Awaitable[object]]) -> None:
     """Do `action` on all addresses in parallel, from code that is not asynchronous; HostError when some fail."""
 
     async def attempt(address: str) -> str | None:
         try:
             await action(address)
-        except asyncssh.ProcessError as error:
-            return f"{address}: {error.command!r} ended with status {error.exit_status}: {_text(error.stderr)}"
         except (OSError, asyncssh.Error) as error:
-            return f"{address}: {type(error).__name__}: {error}"
+            return f"{address}: {failure_of(error)}"
         return None
 
     async def attempt_all() -> list[str | None]:

@@ -7,14 +7,13 @@ import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import asyncssh
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from demo.ssh import Access, HostError, on_all, output
+from operate.ssh import Access, HostError, on_all, output
 
 ADDRESS = "127.0.0.1"
 
@@ -31,18 +30,15 @@ def known_hosts(key: bytes, port: int) -> str:
 
 
 @pytest.fixture
-def access(tmp_path: Path) -> Access:
-    file = tmp_path / "id_ed25519"
-    file.write_bytes(new_key())
-    file.chmod(0o600)
-    return Access(user="debian", private_key=file, known_hosts="", patience=0)
+def access() -> Access:
+    return Access(user="debian", private_key=new_key().decode(), known_hosts="", patience=0)
 
 
 class Server:
     """An SSH server in a thread, on a port of loopback: it takes the access's key, and runs commands here."""
 
     def __init__(self, access: Access) -> None:
-        self._key = asyncssh.read_private_key(access.private_key)
+        self._key = asyncssh.import_private_key(access.private_key)
         with socket.create_server((ADDRESS, 0)) as free:
             port = int(free.getsockname()[1])
         self.access = replace(access, port=port, known_hosts=known_hosts(HOST_KEY, port))

@@ -1,0 +1,1 @@
+"""What operators' tools are made of: a stack as it was applied, its hosts over SSH, and how the two differ."""
