@@ -66,7 +66,9 @@ class Run(_Model):
     @property
     def split_brain(self) -> float:
         """For how many seconds more than one load balancer had the VIP."""
-        edges = sorted((at, step) for spans in self.holders.values() for a, b in spans for at, step in ((a, 1), (b, -1)))
+        edges = sorted(
+            (at, step) for spans in self.holders.values() for a, b in spans for at, step in ((a, 1), (b, -1))
+        )
         total, holding, since = 0.0, 0, 0.0
         for at, step in edges:
             if holding > 1:
