@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 Span = tuple[float, float]
 """From, to."""
 
+MENDED = "mended"
+"""The label of the mark at a fault's end."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +78,11 @@ class Run(_Model):
                 total += at - since
             holding, since = holding + step, at
         return total
+
+    @property
+    def mended_at(self) -> float | None:
+        """When the fault's end came; None for a fault that is not mended."""
+        return next((mark.at for mark in self.marks if mark.label == MENDED), None)
 
     @property
     def changes(self) -> int:
