@@ -4,6 +4,7 @@ import pulumi_openstack as openstack
 
 from components.cloud import look_up
 from components.configuration import read_configuration
+from components.holder import ask_holder
 from components.host import Login
 from components.instance import RoleArgs
 from components.load_balancer import LoadBalancers, LoadBalancersArgs
@@ -44,6 +45,7 @@ load_balancers = LoadBalancers(
         vip=vip.address,
         vrrp_password=configuration.vrrp_password,
         api_client_certificate=configuration.api_client_certificate,
+        holder=ask_holder(cloud.reserved_vip) if cloud.reserved_vip else None,
     ),
 )
 hosts = {

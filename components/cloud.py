@@ -38,6 +38,8 @@ class Cloud:
     floating_pool: str
     """Name of the external network, as floating IPs want it; empty for none."""
     roles: dict[Role, RoleCloud]
+    reserved_vip: str | None
+    """The VIP as an earlier run has reserved it; None before the first."""
 
 
 T = TypeVar("T")
@@ -110,6 +112,7 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         subnet_id=subnet.id,
         floating_pool=(pool.name or "") if pool else "",
         roles=roles,
+        reserved_vip=_reserved_vip(network.id, vip_port_name),
     )
 
 
@@ -151,6 +154,11 @@ def _flavor_id(wanted: str) -> str:
 
 def _image_id(wanted: str) -> str:
     return wanted if _is_id(wanted) else openstack.images.get_image(name=wanted, most_recent=True).id
+
+
+def _reserved_vip(network_id: str, port_name: str) -> str | None:
+    ports = openstack.networking.get_port_ids(network_id=network_id, name=port_name).ids
+    return openstack.networking.get_port(port_id=ports[0]).all_fixed_ips[0] if ports else None
 
 
 def _vip_problems(vip: IPv4Address, subnet: openstack.networking.GetSubnetResult, vip_port_name: str) -> list[str]:

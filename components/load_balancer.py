@@ -2,8 +2,9 @@
 
 The invariant: at any time at most one load balancer is being changed, be it a line of a file, a package or the whole
 instance. The second is touched only after the first was proven to serve, so what fails on the first never reaches the
-second. The same order serves soft anti-affinity, which is decided on what runs already: instances that Nova schedules
-at the same moment do not see each other.
+second. The first is the standby, where it is known: what fails there costs no client anything, and the VIP moves once.
+The same order serves soft anti-affinity, which is decided on what runs already: instances that Nova schedules at the
+same moment do not see each other.
 """
 
 import hashlib
@@ -34,6 +35,8 @@ class LoadBalancersArgs(RoleArgs):
     vip: pulumi.Output[str]
     vrrp_password: pulumi.Output[str]
     api_client_certificate: pulumi.Output[str]
+    holder: str | None
+    """The load balancer that holds the VIP now, as far as it is known."""
 
 
 class LoadBalancers(pulumi.ComponentResource):
@@ -52,10 +55,11 @@ class LoadBalancers(pulumi.ComponentResource):
         names = host_names(args.settings, args.role)
         ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
         addresses = [port.all_fixed_ips.apply(lambda addresses: addresses[0]) for port in ports]
-        servers: list[Server] = []
-        scripts: list[pulumi.Output[str]] = []
+        servers: dict[str, Server] = {}
+        scripts: dict[str, pulumi.Output[str]] = {}
         configured: list[pulumi.Resource] = []
-        for index, host_name in enumerate(names):
+        for host_name in sorted(names, key=lambda name: name == args.holder):
+            index = names.index(host_name)
             server = boot(index, ports[index], host_name, args, group, parent=self, after=configured)
             rendered = self._rendered_from(server, peer_address=addresses[1 - index])
             script = rendered.apply(lambda host: configure_script(host, load_balancer_files(host)))
@@ -67,10 +71,10 @@ class LoadBalancers(pulumi.ComponentResource):
             # would swallow connections until then; one that has booted refuses them, and another server is tried.
             ready = [installed, *args.control_plane.prepared, *configured]
             configured = [server.host.run("configure", script, parent=self, after=ready)]
-            servers.append(server)
-            scripts.append(script)
-        self._prove(servers, scripts, after=configured)
-        self.hosts = [server.host for server in servers]
+            servers[host_name], scripts[host_name] = server, script
+        # From here on in the order of their names: which was first is no change.
+        self._prove([servers[name] for name in names], [scripts[name] for name in names], after=configured)
+        self.hosts = [servers[name].host for name in names]
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
 
     def _rendered_from(self, server: Server, peer_address: pulumi.Output[str]) -> pulumi.Output[LoadBalancerHost]:

@@ -93,10 +93,11 @@ class RecordingCloud(pulumi.runtime.Mocks):
         wanted: dict[str, Any] = args.args
         name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
         if args.token.endswith(":getPortIds"):
-            taken = self.ports_in_use.get(wanted["fixedIp"])
-            return {"id": "x", "ids": [taken] if taken else []}, []
+            ports = [name for address, name in self.ports_in_use.items() if wanted.get("fixedIp") in (None, address)]
+            return {"id": "x", "ids": [name for name in ports if wanted.get("name") in (None, name)]}, []
         if args.token.endswith(":getPort"):
-            return {"id": wanted["portId"], "name": wanted["portId"]}, []
+            addresses = [address for address, name in self.ports_in_use.items() if name == wanted["portId"]]
+            return {"id": wanted["portId"], "name": wanted["portId"], "allFixedIps": addresses}, []
         if name in self.missing:
             raise ValueError(f"Your query for {name} returned no results")  # the bridge fails the call itself
         return wanted | {

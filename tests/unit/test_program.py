@@ -81,6 +81,40 @@ def test_the_second_load_balancer_is_created_replaced_and_upgraded_after_the_fir
     assert not instances["k8s-cp-1"].depends_on & {"k8s-cp-0"}
 
 
+@pytest.mark.parametrize(
+    ("holder", "first", "second"),
+    [
+        ("k8s-lb-0", 1, 0),
+        ("k8s-lb-1", 0, 1),
+        (None, 0, 1),
+        ("a stranger", 0, 1),
+    ],
+)
+def test_the_standby_is_changed_first_where_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, holder: str | None, first: int, second: int
+):
+    asked: list[str] = []
+    monkeypatch.setattr("components.holder.ask_holder", lambda vip: asked.append(vip) or holder)  # pyright: ignore
+    cloud = RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
+    assert asked == [VIP]
+    commands, instances = cloud.of_type("remote:Command"), cloud.of_type("compute/instance:Instance")
+    for later in (instances[f"k8s-lb-{second}"], commands[f"k8s-lb-{second}-configure"]):
+        assert f"k8s-lb-{first}-configure" in later.depends_on
+    assert not {name for name in instances[f"k8s-lb-{first}"].depends_on if f"lb-{second}" in name}
+    # Another holder alone is no change: names, scripts and what triggers the proof stay.
+    known = run()
+    for resource in known.resources:
+        if resource.type.endswith(("remote:Command", "compute/instance:Instance")):
+            (same,) = (it for it in cloud.resources if (it.type, it.name) == (resource.type, resource.name))
+            assert same.inputs == resource.inputs, resource.name
+    assert cloud.outputs == known.outputs
+
+
+def test_nobody_is_asked_for_a_vip_that_nobody_has_yet(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("components.holder.ask_holder", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
+    RecordingCloud().run(example_values(vip=VIP))
+
+
 def test_an_api_server_is_put_behind_the_load_balancers_when_its_host_has_booted(preview: bool):
     assert "k8s-cp-2-prepare" in run(preview).of_type("remote:Command")["k8s-lb-0-configure"].depends_on
 
