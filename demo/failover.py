@@ -91,15 +91,31 @@ class Pair:
         """Undo the faults that a run leaves behind that was killed."""
         for name in self._outputs.load_balancers:
             self._set_port(name, up=True)
-            self._start(name)
+            self.start(name)
+
+    def stop(self, name: str) -> None:
+        """Shut a load balancer's instance down through Nova."""
+        server = self._server(name)
+        self._compute.stop_server(server)
+        self._compute.wait_for_server(server, status="SHUTOFF", wait=STOP_SECONDS, interval=0.5)
+
+    def start(self, name: str) -> None:
+        """Start a load balancer's instance, if it does not run."""
+        server = self._server(name)
+        # A stop that was interrupted is under way still, and Nova refuses to start the instance until it has ended.
+        if server.task_state:
+            wait_for(f"Nova has done with {name}", lambda: not self._server(name).task_state, STOP_SECONDS)
+        if self._server(name).status == "SHUTOFF":
+            self._compute.start_server(server)
+            self._compute.wait_for_server(server, status="ACTIVE", wait=BOOT_SECONDS, interval=0.5)
 
     def stop_instance_of_holder(self) -> Failover:
         """Shut the holder's instance down through Nova, measure, and start it again whatever happens in between."""
         holder = self.holder()
         try:
-            return self._measure("the holder's instance is shut down", holder, lambda: self._stop(holder))
+            return self._measure("the holder's instance is shut down", holder, lambda: self.stop(holder))
         finally:
-            self._start(holder)
+            self.start(holder)
             self.wait_until_whole()
 
     def cut_off_holder(self) -> Failover:
@@ -116,15 +132,32 @@ class Pair:
 
     def kill_haproxy_of_holder(self) -> Failover:
         """Kill the holder's HAProxy (SIGKILL, main process); systemd starts it again."""
+        return self._signal_on_holder("the holder's HAProxy is killed", "--kill-whom=main --signal=SIGKILL haproxy")
+
+    def hang_haproxy_of_holder(self) -> Failover:
+        """Stop all of the holder's HAProxy (SIGSTOP) where it is: the kernel goes on accepting connections for it."""
         holder = self.holder()
-        command = "sudo systemctl kill --kill-whom=main --signal=SIGKILL haproxy"
+        try:
+            return self._measure(
+                "the holder's HAProxy hangs", holder, lambda: self._signal(holder, "--signal=SIGSTOP haproxy")
+            )
+        finally:
+            self._signal(holder, "--signal=SIGCONT haproxy")
+            self.wait_until_whole()
 
-        def kill() -> None:
-            on_all([self._outputs.load_balancers[holder]], lambda address: self._access.run(address, command))
+    def kill_keepalived_of_holder(self) -> Failover:
+        """Kill all of the holder's keepalived (SIGKILL): it leaves the VIP behind; systemd starts it again."""
+        return self._signal_on_holder("the holder's keepalived is killed", "--signal=SIGKILL keepalived")
 
-        result = self._measure("the holder's HAProxy is killed", holder, kill)
+    def _signal_on_holder(self, fault: str, what: str) -> Failover:
+        holder = self.holder()
+        result = self._measure(fault, holder, lambda: self._signal(holder, what))
         self.wait_until_whole()
         return result
+
+    def _signal(self, name: str, what: str) -> None:
+        command = f"sudo systemctl kill {what}"
+        on_all([self._outputs.load_balancers[name]], lambda address: self._access.run(address, command))
 
     def _measure(self, fault: str, holder: str, inflict: Callable[[], None]) -> Failover:
         with Probe(self._outputs.endpoint, limit=STOP_SECONDS + 60) as probe:
@@ -153,17 +186,3 @@ class Pair:
         for port in self._network.ports(fixed_ips=f"ip_address={address}"):
             if port.is_admin_state_up != up:
                 self._network.update_port(port, is_admin_state_up=up)
-
-    def _stop(self, name: str) -> None:
-        server = self._server(name)
-        self._compute.stop_server(server)
-        self._compute.wait_for_server(server, status="SHUTOFF", wait=STOP_SECONDS, interval=0.5)
-
-    def _start(self, name: str) -> None:
-        server = self._server(name)
-        # A stop that was interrupted is under way still, and Nova refuses to start the instance until it has ended.
-        if server.task_state:
-            wait_for(f"Nova has done with {name}", lambda: not self._server(name).task_state, STOP_SECONDS)
-        if self._server(name).status == "SHUTOFF":
-            self._compute.start_server(server)
-            self._compute.wait_for_server(server, status="ACTIVE", wait=BOOT_SECONDS, interval=0.5)
