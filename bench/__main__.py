@@ -4,10 +4,12 @@
     python -m bench --quick                                         a few faults, in three minutes
     python -m bench --only node-death --configuration default       one of each; both options may be repeated
     python -m bench --repeats 5 --out build/bench                   all of it, five times
+    python -m bench --timers --out build/bench-timers               choices of the advertisements' timers
 
 Prints a line for each run, and writes OUT/results.json (bench/results.py) after each, so that a bench that is ended
 early loses nothing. The journals of the load balancers are kept in OUT/logs/CONFIGURATION/; their times are those of
-the monotonic clock. After a run that cannot be measured the bench goes on with the others, and ends with status 1.
+the monotonic clock. A run that cannot be measured, also at a second try, lets the bench end with status 1, after
+all others.
 """
 
 import os
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +26,12 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench import faults, results
-from bench.configurations import CONFIGURATIONS, Configuration
-from bench.faults import FAULTS, Fault
+from bench.configurations import CONFIGURATIONS, TIMERS, Configuration
+from bench.faults import FAULTS, OF_TIMERS, Fault
 from bench.run import measure
 from bench.world import TOP_PRIORITY, World, WorldError, remove_left_overs
 
@@ -52,28 +55,45 @@ class Bench:
         self._begin, self._load_before = time.monotonic(), os.getloadavg()[0]
         self.failed: list[str] = []
 
-    def work(self, configuration: Configuration, chosen: list[Fault], repeats: int, task: int) -> None:
+    def run(self, configurations: list[Configuration], chosen: list[Fault], repeats: int, worlds: int) -> None:
+        """Work through some faults with all configurations, of which so many at the same time."""
+        todo = [(fault, repeat, False) for fault in chosen for repeat in range(1 if fault.once else repeats)]
+        with ThreadPoolExecutor(worlds) as pool:
+            tasks = [(entry, self._progress.add_task(entry.name, total=len(todo))) for entry in configurations]
+            futures = [pool.submit(self._work, entry, list(todo), task) for entry, task in tasks]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                # Not by way of the threads, which are in the middle of a run: what they started ends with this process.
+                self._progress.stop()
+                remove_left_overs()
+                os._exit(130)
+
+    def _work(self, configuration: Configuration, todo: list[tuple[Fault, int, bool]], task: TaskID) -> None:
         """All runs of one configuration, in one world for as long as it can be made whole again."""
-        todo = [(fault, repeat) for fault in chosen for repeat in range(repeats)]
+        total = len(todo)
         while todo:
             log = self._out / "logs" / configuration.name
             with World(configuration.files, log) as world:
                 while todo:
-                    fault, repeat = todo.pop(0)
+                    fault, repeat, again = todo.pop(0)
                     try:
-                        run = measure(world, configuration.name, fault, repeat)
+                        self._add(measure(world, configuration.name, fault, repeat))
                     except (WorldError, OSError, EOFError, subprocess.SubprocessError) as error:
-                        self._failure(f"{configuration.name}, {fault.name}: {error} (journals: {log})")
+                        # Once more in a world that is new, for a machine that stalls for a second spoils a run.
+                        if not again:
+                            todo.insert(0, (fault, repeat, True))
+                        self._failure(f"{configuration.name}, {fault.name}: {error} (journals: {log})", final=again)
                         break
-                    else:
-                        self._add(run)
                     finally:
-                        self._progress.advance(task)  # pyright: ignore[reportArgumentType]
+                        self._progress.update(task, completed=total - len(todo))
 
-    def _failure(self, text: str) -> None:
+    def _failure(self, text: str, *, final: bool) -> None:
         with self._lock:
-            self.failed.append(text)
-            self._console.print(f"[red]{text}", highlight=False, soft_wrap=True)
+            if final:
+                self.failed.append(text)
+            self._console.print(f"[red]{text}" if final else f"{text}; once more", highlight=False, soft_wrap=True)
 
     def _add(self, run: results.Run) -> None:
         with self._lock:
@@ -102,10 +122,10 @@ class Bench:
         results.Results(machine=machine, runs=tuple(self._runs)).write(self._out / "results.json")
 
 
-def _list(console: Console) -> None:
+def _list(console: Console, configurations: Mapping[str, Configuration], known_faults: Mapping[str, Fault]) -> None:
     for title, entries in (
-        ("configurations", [(c.name, c.title) for c in CONFIGURATIONS.values()]),
-        ("faults", [(f.name, f"{f.title}. {f.why}") for f in FAULTS.values()]),
+        ("configurations", [(c.name, c.title) for c in configurations.values()]),
+        ("faults", [(f.name, f"{f.title}. {f.why}") for f in known_faults.values()]),
     ):
         table = Table("name", "what it is", title=title, box=None, title_justify="left")
         for entry in entries:
@@ -113,7 +133,7 @@ def _list(console: Console) -> None:
         console.print(table)
 
 
-def _chosen(names: list[str], known: dict[str, T], what: str) -> list[T]:
+def _chosen(names: list[str], known: Mapping[str, T], what: str) -> list[T]:
     if unknown := [name for name in names if name not in known]:
         raise typer.BadParameter(f"there is no {what} {', '.join(unknown)}; known: {', '.join(known)}")
     return [known[name] for name in names]
@@ -127,21 +147,26 @@ def main(  # noqa: PLR0917 typer passes them by name
     quick: Annotated[
         bool, typer.Option("--quick", help="a few faults once; two configurations at the same time")
     ] = False,
+    timers: Annotated[bool, typer.Option("--timers", help="compare choices of the advertisements' timers")] = False,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="configurations at the same time; each takes a fifth of a processor")
+    ] = 4,
     show: Annotated[bool, typer.Option("--list", help="show what there is, and run nothing")] = False,
 ) -> None:
     """Measure what faults cost clients."""
     console = Console()
+    known_configurations, known_faults = (TIMERS, OF_TIMERS) if timers else (CONFIGURATIONS, FAULTS)
     if show:
-        _list(console)
+        _list(console, known_configurations, known_faults)
         return
     if os.geteuid() != 0:
         sys.exit("the bench makes namespaces and needs root")
     configurations = _chosen(
-        configuration or [name for name in CONFIGURATIONS if not quick or name in QUICK_CONFIGURATIONS],
-        dict(CONFIGURATIONS),
+        configuration or list(QUICK_CONFIGURATIONS if quick else known_configurations),
+        known_configurations,
         "configuration",
     )
-    chosen = _chosen(only or list(faults.QUICK if quick else FAULTS), dict(FAULTS), "fault")
+    chosen = _chosen(only or list(faults.QUICK if quick else known_faults), known_faults, "fault")
     repeats = 1 if quick else repeats
     out.mkdir(parents=True, exist_ok=True)
     remove_left_overs()
@@ -150,22 +175,11 @@ def main(  # noqa: PLR0917 typer passes them by name
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bench = Bench(console, out, progress)
-        # At the same time only where it is the ratios that count.
-        with ThreadPoolExecutor(len(configurations) if quick else 1) as pool:
-            futures = [
-                pool.submit(
-                    bench.work, entry, chosen, repeats, progress.add_task(entry.name, total=len(chosen) * repeats)
-                )
-                for entry in configurations
-            ]
-            try:
-                for future in futures:
-                    future.result()
-            except KeyboardInterrupt:
-                # Not by way of the threads, which are in the middle of a run: what they started ends with this process.
-                progress.stop()
-                remove_left_overs()
-                os._exit(130)
+        # Faults of minutes are probed so seldom that all configurations can be watched together: the same minutes.
+        short, long = [fault for fault in chosen if not fault.long], [fault for fault in chosen if fault.long]
+        for some, worlds in ((short, parallel), (long, len(configurations))):
+            if some:
+                bench.run(configurations, some, repeats, worlds)
     if bench.failed:
         sys.exit(f"{len(bench.failed)} runs failed")
 

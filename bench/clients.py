@@ -7,13 +7,14 @@ processes share.
 import asyncio
 import ctypes
 import multiprocessing
+import resource
 import signal
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -23,15 +24,17 @@ from demo.probe import NO_ANSWER, Probe, Report
 
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
-MAX_SECONDS = 600.0
+MAX_SECONDS = 900.0
 # Time-out and pace of each kind of request: a client without patience, kubectl's and client-go's kinds of patience.
-QUICK, PATIENT = (0.25, 0.02), ((1.0, 0.1), (5.0, 0.5))
+QUICK_TIMEOUT, PATIENT = 0.25, ((1.0, 0.1), (5.0, 0.5))
 HELD = ("chatty", "chatty", "watch", "watch", "upload", "upload")
 CHAT_SECONDS, UPLOAD_SECONDS = 0.2, 0.1
 # For the answer of a held connection: longer than any of the pauses that TCP bridges by sending again.
 ANSWER_SECONDS = 10.0
 # At the end a connection has to prove that it lives.
 PROOF_SECONDS = 2.0
+# In a storm nobody gives up sooner: 1, 3, 7, 15 and 31 s is when TCP sends a lost SYN again.
+STORM_SECONDS = 40.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -153,6 +156,32 @@ class HeldConnections:
             await answer
 
 
+async def _storm(pipe: Connection, host: str, count: int) -> None:
+    """So many connections at once, each with a watch; again, with the old ones dropped, as long as `True` comes."""
+    again = True
+    while again:
+        writers: list[asyncio.StreamWriter] = []
+        pipe.send(await asyncio.gather(*(_arrive(host, writers) for _ in range(count))))
+        again = await asyncio.to_thread(pipe.recv)
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def _arrive(host: str, writers: list[asyncio.StreamWriter]) -> float | None:
+    """Seconds until the answer to a watch; None if there is none. The connection stays open."""
+    begin = time.monotonic()
+    with suppress(*NO_ANSWER):
+        async with asyncio.timeout(STORM_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                host, API_PORT, ssl=_tls(), ssl_handshake_timeout=STORM_SECONDS
+            )
+            writers.append(writer)
+            writer.write(_request("GET", "/watch"))
+            await reader.readuntil(b"\r\n\r\n")
+            return time.monotonic() - begin
+    return None
+
+
 def _ask(host: str) -> str | None:
     """One request by a new connection: which API server answered, None if none did within a second."""
     with suppress(OSError), socket.create_connection((host, API_PORT), 1) as plain, _tls().wrap_socket(plain) as tls:
@@ -172,17 +201,23 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the bench's to handle
     netns.setns(namespace)  # pyright: ignore[reportUnknownMemberType] partly typed
+    # A storm of thousands of connections.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     probes: list[tuple[float, float, Probe]] = []
     held = HeldConnections(vip)
     while True:
         match pipe.recv():
             case ("ask", str(host)):
                 pipe.send(_ask(host))
-            case ("begin",):
+            case ("storm", str(host), int(count)):
+                asyncio.run(_storm(pipe, host, count))
+                pipe.send(None)
+            case ("begin", float(pace)):
                 held = HeldConnections(vip)
                 held.open()
                 probes = []
-                for timeout, interval in (QUICK, *PATIENT):
+                for timeout, interval in ((QUICK_TIMEOUT, pace), *PATIENT):
                     probe = Probe(
                         f"https://{vip}:{API_PORT}",
                         interval=interval,
@@ -228,9 +263,9 @@ class Clients:
         """Which API server answers through `host` now; None if none does within a second."""
         return self._command(5, "ask", host)
 
-    def begin(self) -> None:
-        """Open the held connections and begin to ask; it returns when all connections stand."""
-        self._command(15, "begin")
+    def begin(self, pace: float) -> None:
+        """Open the held connections and ask each `pace` seconds; it returns when all connections stand."""
+        self._command(15, "begin", pace)
 
     def steady(self) -> float:
         """For how many seconds all of the quick requests have been answered."""
@@ -240,8 +275,30 @@ class Clients:
         """Stop asking, and see which of the connections live."""
         return self._command(20, "end")
 
-    def _command(self, limit: float, *command: str):
-        self._pipe.send(command)
+    @contextmanager
+    def storm(self, host: str, count: int) -> Generator[Callable[[], list[float | None]]]:
+        """So many connections at once, and again at each call: for each the seconds to its answer, None without one.
+
+        Those of one call are open until the next, or the context's end.
+        """
+        first = True
+
+        def arrive() -> list[float | None]:
+            nonlocal first
+            limit = STORM_SECONDS + 20
+            answered = self._command(limit, "storm", host, count) if first else self._send(limit, True)
+            first = False
+            return answered
+
+        yield arrive
+        if not first:
+            self._send(10, False)
+
+    def _command(self, limit: float, *command: str | float):
+        return self._send(limit, command)
+
+    def _send(self, limit: float, message: tuple[str | float, ...] | bool):
+        self._pipe.send(message)
         if not self._pipe.poll(limit):
-            raise TimeoutError(f"the clients did not answer {command[0]!r} within {limit:g} s")
+            raise TimeoutError(f"the clients did not answer {message!r} within {limit:g} s")
         return self._pipe.recv()

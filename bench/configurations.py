@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model import topology
 from model.rendering import HostFile, LoadBalancerHost, load_balancer_files
-from model.timers import PROFILES, Profile
+from model.timers import PROFILES, Profile, Timers
 
 PEERS = Path(__file__).parent / "peers"
 
@@ -40,15 +40,17 @@ class Configuration:
     files: Callable[[LoadBalancerHost], tuple[HostFile, ...]]
 
 
-def ours(profile: Profile) -> Configuration:
-    """This project, with the timers of a profile."""
-
+def _ours(name: str, title: str, timers: Timers) -> Configuration:
     def files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
-        return load_balancer_files(replace(host, timers=PROFILES[profile]))
+        return load_balancer_files(replace(host, timers=timers))
 
-    return Configuration(
-        name=profile.value, title=f"ours, {profile}", source="this project: templates/, model/timers.py", files=files
-    )
+    return Configuration(name=name, title=title, source="this project: templates/, model/timers.py", files=files)
+
+
+def _with_advertisements(interval: int, missed: int) -> Configuration:
+    """The default profile with other advertisements: so many milliseconds apart, so many missed."""
+    timers = replace(PROFILES[Profile.DEFAULT], advertisement_interval=interval, missed_advertisements=missed)
+    return _ours(f"{missed}x{interval}ms", f"{missed} x {interval} ms", timers)
 
 
 def peer(name: str, title: str, source: str) -> Configuration:
@@ -77,10 +79,12 @@ def peer(name: str, title: str, source: str) -> Configuration:
     return Configuration(name=name, title=title, source=source, files=files)
 
 
+_PROFILES = (Profile.DEFAULT, Profile.FAST, Profile.STEADY)
+
 CONFIGURATIONS: Mapping[str, Configuration] = {
     configuration.name: configuration
     for configuration in (
-        *(ours(profile) for profile in Profile),
+        *(_ours(profile.value, f"ours, {profile}", PROFILES[profile]) for profile in _PROFILES),
         peer(
             "seed",
             "seed",
@@ -111,3 +115,16 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
         ),
     )
 }
+
+TIMERS: Mapping[str, Configuration] = {
+    configuration.name: configuration
+    for configuration in (
+        # The RFC's three, ever faster; then as long together, in more and shorter ones.
+        *(_with_advertisements(interval, 3) for interval in (1000, 500, 300, 200, 100, 50)),
+        *(
+            _with_advertisements(interval, missed)
+            for interval, missed in ((200, 5), (100, 7), (100, 5), (50, 10), (50, 5))
+        ),
+    )
+}
+"""Choices of the two timers of advertisements, to be compared with each other."""

@@ -4,19 +4,23 @@ All of them hit the load balancer that holds the VIP, unless their title says ot
 """
 
 import os
+import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from bench.world import (
+    ADDRESSES,
     API_SERVERS,
     DIE_WITH_BENCH,
     HAPROXY,
     KEEPALIVED,
     PLAIN_PRIORITY,
+    VIP,
     ApiServer,
     Machine,
     World,
@@ -25,7 +29,7 @@ from bench.world import (
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
 BURNERS_A_CORE = 8
-STALLS_MS = (200, 300, 500, 700, 1000, 1500, 2000, 3000)
+STALLS_MS = (100, 200, 300, 500, 700, 1000, 1500, 2000, 2500, 3000)
 """How long the holder is paused: a live migration's last phase, or a hypervisor that sold its processors twice."""
 
 
@@ -69,6 +73,13 @@ class Fault:
     """The API servers that should get no request any more."""
     whole_before: bool = True
     """Whether both load balancers are in order after `prepare`."""
+    once: bool = False
+    """It comes out the same each time, so one run says all."""
+
+    @property
+    def long(self) -> bool:
+        """It is watched for minutes: probed less often, so that all configurations can be watched at the same time."""
+        return self.at_least > 60
 
 
 # ---- load balancers as wholes ----------------------------------------------------------------------------------------
@@ -120,15 +131,32 @@ def _rolling_replacement(scene: Scene) -> None:
         _replace(scene, machine)
 
 
-def _burn(scene: Scene) -> None:
-    for _ in range(BURNERS_A_CORE * (os.cpu_count() or 1)):
-        burner = subprocess.Popen([*DIE_WITH_BENCH, *PLAIN_PRIORITY, "sh", "-c", "while :; do :; done"])
-        scene.clean_up.callback(burner.wait)
-        scene.clean_up.callback(burner.kill)
+class _Burners:
+    """Processes that burn all processors of the machine, however many worlds ask for it at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._worlds = 0
+
+    def start(self, scene: Scene) -> None:
+        """Burn until the last scene that asked for it is over."""
+        with self._lock:
+            self._worlds += 1
+            scene.clean_up.callback(self._end)
+            while len(self._processes) < BURNERS_A_CORE * (os.cpu_count() or 1):
+                command = [*DIE_WITH_BENCH, *PLAIN_PRIORITY, "sh", "-c", "while :; do :; done"]
+                self._processes.append(subprocess.Popen(command))
+
+    def _end(self) -> None:
+        with self._lock:
+            self._worlds -= 1
+            while self._processes and not self._worlds:
+                self._processes[-1].kill()
+                self._processes.pop().wait()
 
 
-def _stop_burning(scene: Scene) -> None:
-    scene.clean_up.close()
+_burners = _Burners()
 
 
 # ---- their services --------------------------------------------------------------------------------------------------
@@ -164,27 +192,69 @@ def _crash_loop(scene: Scene) -> None:
     scene.mark("the last crash")
 
 
-def _change(path: str, addition: str, unit: str, *, refused: bool = False) -> Callable[[Scene], None]:
-    """A line or two more in a file on both hosts, one after the other, as `pulumi up` does it; and a reload."""
+def _reload(scene: Scene, machine: Machine, path: str, text: str, unit: str) -> str | None:
+    """Another text for a file of a machine, and a reload; why that failed, or None."""
+    file = machine.root / path
+    # Not in place: a program that reads it now must see one or the other.
+    new = file.with_name(file.name + ".new")
+    new.write_text(text)
+    new.chmod(file.stat().st_mode & 0o7777)
+    new.rename(file)
+    scene.mark(f"{machine.name} reloads")
+    return machine.systemctl("reload", unit)
+
+
+def _edit(path: str, edit: Callable[[str], str], unit: str, seconds: float = 2) -> Callable[[Scene], None]:
+    """Change a file on both hosts, one `seconds` after the other, as `pulumi up` does it, each with a reload."""
 
     def inject(scene: Scene) -> None:
         for machine in scene.world.machines:
-            file = machine.root / path
-            before = file.read_text()
-            # Not in place: a program that reads it now must see one or the other.
-            new = file.with_name(file.name + ".new")
-            new.write_text(before + addition)
-            new.chmod(file.stat().st_mode & 0o7777)
-            new.rename(file)
-            scene.mark(f"{machine.name} reloads")
-            error = machine.systemctl("reload", unit)
-            if refused:
-                file.write_text(before)
-            if (error is not None) != refused:
-                raise WorldError(f"{machine.name}: the reload {'was not refused' if refused else f'failed: {error}'}")
+            before = (machine.root / path).read_text()
+            after = edit(before)
+            if after == before:
+                raise WorldError(f"there is nothing to change in {path}")
+            if error := _reload(scene, machine, path, after, unit):
+                raise WorldError(f"{machine.name}: {error}")
+            time.sleep(seconds)
+
+    return inject
+
+
+def _refused(path: str, addition: str, unit: str) -> Callable[[Scene], None]:
+    """Lines that make no sense, on one host after the other."""
+
+    def inject(scene: Scene) -> None:
+        for machine in scene.world.machines:
+            before = (machine.root / path).read_text()
+            error = _reload(scene, machine, path, before + addition, unit)
+            (machine.root / path).write_text(before)
+            if error is None:
+                raise WorldError(f"{machine.name}: the reload was not refused")
             time.sleep(2)
 
     return inject
+
+
+_HAPROXY_CFG, _KEEPALIVED_CONF = "etc/haproxy/haproxy.cfg", "etc/keepalived/keepalived.conf"
+_LISTEN, _COMMENT = "\nlisten habench\n    mode http\n    bind 127.0.0.1:18404\n", "\n# changed\n"
+_LEFT_OUT = "#left-out "
+_LEAVING = str(ADDRESSES[API_SERVERS[-1]])
+_SECOND_VIP = str(VIP + 1)
+
+
+def without_last_api_server(text: str) -> str:
+    """Its line becomes a comment."""
+    return re.sub(rf"^(?= *server .* {re.escape(_LEAVING)}:)", _LEFT_OUT, text, flags=re.MULTILINE)
+
+
+def with_second_vip(text: str) -> str:
+    """A line like the VIP's, below it, for the next address."""
+    line = rf"^( *){re.escape(str(VIP))}\b(.*\n)"
+    return re.sub(line, rf"\g<0>\g<1>{_SECOND_VIP}\g<2>", text, flags=re.MULTILINE)
+
+
+def _without_second_vip(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if _SECOND_VIP not in line)
 
 
 # ---- API servers -----------------------------------------------------------------------------------------------------
@@ -212,6 +282,29 @@ def _all_down_and_back(scene: Scene) -> None:
 
 
 _HIT = (API_SERVERS[0],)
+
+
+def _stall_fault(milliseconds: int) -> Fault:
+    return Fault(
+        name=f"stall-{milliseconds}ms",
+        title=f"the load balancer pauses for {milliseconds} ms",
+        why="Live migration and steal time pause a guest; a VIP that moves for it is an outage that need not be.",
+        inject=_stall(milliseconds),
+    )
+
+
+def _loss_fault(percent: int, seconds: float) -> Fault:
+    return Fault(
+        name=f"pair-loss-{percent}",
+        title=f"{percent} % of the packets between the load balancers are lost",
+        why="Advertisements get lost in a row by chance; how many must, decides how often the VIP moves.",
+        inject=lambda scene: scene.world.segment.separate(scene.holder.name, [scene.peer.name], percent),
+        heal=_heal_network,
+        at_least=seconds,
+        at_most=seconds,
+        once=True,
+    )
+
 
 _ALL = (
     Fault(
@@ -243,15 +336,7 @@ _ALL = (
         inject=lambda scene: scene.world.segment.separate(scene.holder.name, [scene.peer.name]),
         heal=_heal_network,
     ),
-    *(
-        Fault(
-            name=f"stall-{milliseconds}ms",
-            title=f"the load balancer pauses for {milliseconds} ms",
-            why="Live migration and steal time pause a guest; a VIP that moves for it is an outage that need not be.",
-            inject=_stall(milliseconds),
-        )
-        for milliseconds in STALLS_MS
-    ),
+    *(_stall_fault(milliseconds) for milliseconds in (500, 2000)),
     Fault(
         name="keepalived-main-killed",
         title="keepalived's main process is killed",
@@ -371,6 +456,7 @@ _ALL = (
         hit=API_SERVERS,
         at_least=8,
         at_most=20,
+        once=True,
     ),
     Fault(
         name="api-403",
@@ -381,6 +467,7 @@ _ALL = (
         hit=API_SERVERS,
         at_least=8,
         at_most=20,
+        once=True,
     ),
     Fault(
         name="api-slow",
@@ -391,6 +478,7 @@ _ALL = (
         hit=_HIT,
         at_least=8,
         at_most=12,
+        once=True,
     ),
     Fault(
         name="api-all-down",
@@ -399,48 +487,62 @@ _ALL = (
         inject=_all_down_and_back,
         at_most=30,
     ),
-    *(
-        Fault(
-            name=f"pair-loss-{percent}",
-            title=f"{percent} % of the packets between the load balancers are lost",
-            why="Advertisements get lost in a row by chance; how many must, decides how often the VIP moves.",
-            inject=lambda scene, percent=percent: scene.world.segment.separate(
-                scene.holder.name, [scene.peer.name], percent
-            ),
-            heal=_heal_network,
-            at_least=60,
-            at_most=60,
-        )
-        for percent in (10, 30)
-    ),
+    _loss_fault(10, seconds=600),
+    _loss_fault(30, seconds=180),
     Fault(
         name="cpu-burn",
         title=f"{BURNERS_A_CORE} processes a core burn all time",
         why="A host that is too busy must still say in time that it lives.",
-        inject=_burn,
-        heal=_stop_burning,
-        at_least=120,
-        at_most=120,
+        inject=_burners.start,
+        at_least=600,
+        at_most=600,
+        once=True,
+    ),
+    Fault(
+        name="nothing",
+        title="nothing is broken",
+        why="Watches and `kubectl logs -f` are quiet for minutes; a time-out that cuts them is an outage of its own.",
+        inject=_nothing,
+        at_least=180,
+        at_most=180,
+        once=True,
     ),
     Fault(
         name="haproxy-reload",
         title="HAProxy's configuration changes",
         why="Each `pulumi up` with a change does it, on a working day.",
-        inject=_change(
-            "etc/haproxy/haproxy.cfg", "\nlisten habench\n    mode http\n    bind 127.0.0.1:18404\n", HAPROXY
-        ),
-    ),
-    Fault(
-        name="keepalived-reload",
-        title="keepalived's configuration changes",
-        why="A reload starts all checks anew, and one that counts as failed until it has run loses the VIP.",
-        inject=_change("etc/keepalived/keepalived.conf", "\n# changed\n", KEEPALIVED),
+        inject=_edit(_HAPROXY_CFG, lambda text: text + _LISTEN, HAPROXY),
+        heal=_edit(_HAPROXY_CFG, lambda text: text.removesuffix(_LISTEN), HAPROXY),
     ),
     Fault(
         name="haproxy-refused",
         title="HAProxy refuses a changed configuration",
         why="A mistake must not cost what a change does not.",
-        inject=_change("etc/haproxy/haproxy.cfg", "\nno such directive\n", HAPROXY, refused=True),
+        inject=_refused(_HAPROXY_CFG, "\nno such directive\n", HAPROXY),
+        once=True,
+    ),
+    Fault(
+        name="api-servers-changed",
+        title="an API server leaves the configuration and comes back",
+        why="A control plane that grows or shrinks must not be felt by who is connected.",
+        inject=_edit(_HAPROXY_CFG, without_last_api_server, HAPROXY),
+        heal=_edit(_HAPROXY_CFG, lambda text: text.replace(_LEFT_OUT, ""), HAPROXY),
+        once=True,
+    ),
+    Fault(
+        name="keepalived-reload",
+        title="keepalived's configuration changes",
+        why="A reload starts all checks anew, and one that counts as failed until it has run loses the VIP.",
+        inject=_edit(_KEEPALIVED_CONF, lambda text: text + _COMMENT, KEEPALIVED),
+        heal=_edit(_KEEPALIVED_CONF, lambda text: text.removesuffix(_COMMENT), KEEPALIVED),
+    ),
+    Fault(
+        name="vip-added",
+        title="a second VIP is added, and taken away again",
+        why="One host has the new list first, and advertisements with another list than one's own are ignored.",
+        # Long enough for a peer that misses three advertisements of a second.
+        inject=_edit(_KEEPALIVED_CONF, with_second_vip, KEEPALIVED, seconds=5),
+        heal=_edit(_KEEPALIVED_CONF, _without_second_vip, KEEPALIVED, seconds=5),
     ),
     Fault(
         name="rolling-replacement",
@@ -451,6 +553,12 @@ _ALL = (
 )
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
+
+OF_TIMERS: Mapping[str, Fault] = {
+    fault.name: fault
+    for fault in (FAULTS["node-death"], *map(_stall_fault, STALLS_MS), FAULTS["pair-loss-10"], FAULTS["pair-loss-30"])
+}
+"""What tells one choice of timers from another."""
 
 QUICK = ("node-death", "node-returns", "keepalived-killed", "haproxy-stopped", "haproxy-hung", "api-401")
 """What `--quick` runs: the ones that tell configurations apart."""

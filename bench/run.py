@@ -9,6 +9,8 @@ from bench.faults import Fault, Scene
 from bench.results import Held, Mark, Requests, Run
 from bench.world import World, WorldError
 
+PACE_SECONDS, LONG_PACE_SECONDS = 0.02, 0.1
+"""Between two requests; the longer one where a fault is watched for minutes."""
 BEFORE_SECONDS = 2.0
 STEADY_SECONDS = 3.0
 """So long without a failure and without a move of the VIP, and a fault is over."""
@@ -36,7 +38,7 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
         if not fault.whole_before:
             world.wait_until_serving(40, [machine for machine in world.machines if machine.running])
         begin = time.monotonic()
-        world.clients.begin()
+        world.clients.begin(LONG_PACE_SECONDS if fault.long else PACE_SECONDS)
         # Not always at the same point of the intervals of whatever checks and advertises.
         time.sleep(BEFORE_SECONDS + random.random())  # noqa: S311 no secret
         if world.clients.steady() < BEFORE_SECONDS - 0.5:

@@ -53,6 +53,8 @@ PROJECT = Path(__file__).parent.parent
 TOP_PRIORITY = -20
 DIE_WITH_BENCH = ("setpriv", "--pdeathsig", "KILL", "--")
 """In front of a command: the kernel kills it when the thread of the bench that started it ends, however that comes."""
+MANY_FILES = ("prlimit", "--nofile=16384", "--")
+"""In front of a command: it can hold a storm's connections."""
 PLAIN_PRIORITY = ("nice", "-n", str(-TOP_PRIORITY))
 """In front of what is measured: the bench itself, its clients and API servers have the highest, to be on time."""
 
@@ -273,7 +275,7 @@ class ApiServer:
             "--health-file", str(self._health), "--backend", self.name,
         )  # fmt: skip
         self._process = subprocess.Popen(
-            [*DIE_WITH_BENCH, *self._namespace.enter(*command)],
+            [*DIE_WITH_BENCH, *MANY_FILES, *self._namespace.enter(*command)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -33,7 +33,7 @@ from demo.standin_apiserver import BACKEND_HEADER
 
 MIN_INTERVAL = 0.02
 MAX_TIMEOUT = 10.0
-MAX_SECONDS = 600.0
+MAX_SECONDS = 900.0
 PATH = "/readyz"
 # Nothing came in time, the connection broke, or what came is no HTTP.
 NO_ANSWER = (OSError, EOFError, asyncio.LimitOverrunError, HTTPException, ValueError, IndexError)

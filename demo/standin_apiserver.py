@@ -140,7 +140,7 @@ class StandInServer(ThreadingHTTPServer):
     `health_file` may be absent (healthy); `backend` is the name sent in each answer's `X-Stand-In-Backend`.
     """
 
-    request_queue_size = 512  # the default of 5 drops connections that come in parallel
+    request_queue_size = 4096  # as a Go server's: the kernel's limit; the default of 5 drops what comes in parallel
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], tls: ssl.SSLContext, health_file: Path, backend: str) -> None:

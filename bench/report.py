@@ -1,0 +1,180 @@
+"""Puts what a bench found into docs/failover.md, with a picture for each fault: `make bench-report`.
+
+    python -m bench.report build/bench/results.json
+    python -m bench.report build/bench/results.json --out FOLDER
+
+Writes FOLDER/failover/FAULT.svg, and what stands between the two marks in FOLDER/failover.md. A file of that name that
+is not there yet is made, with a title and the marks.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from bench.faults import FAULTS
+from bench.figures import Lane, save, style, timeline
+from bench.results import Results, Run
+from bench.summary import (
+    LEGEND,
+    STALL_NOTE,
+    Headline,
+    Summary,
+    columns,
+    grouped,
+    headline,
+    median_run,
+    summaries,
+    title_of_configuration,
+    title_of_fault,
+)
+
+BEGIN = "<!-- bench: begin; made by `make bench-report` -->"
+END = "<!-- bench: end -->"
+PICTURES = "failover"
+
+
+def with_report(document: str, report: str) -> str:
+    """A document's text with a report between its two marks.
+
+    Raises `ValueError` if it does not have each mark once.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in after:
+        raise ValueError(f"it needs these two lines, each once and in this order:\n{BEGIN}\n{END}")
+    return f"{before}{BEGIN}\n{report}{END}{after}"
+
+
+def markdown(results: Results) -> str:
+    """The whole report, ending with a newline."""
+    by_fault = summaries(results)
+    parts = [machine(results), overview(by_fault), legend(by_fault.values())]
+    parts += [section(fault, of_fault) for fault, of_fault in by_fault.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine(results: Results) -> str:
+    """Where, when and with what it was measured."""
+    found = results.machine
+    repeats = sorted({len(runs) for of_fault in grouped(results).values() for runs in of_fault.values()})
+    each = f"{repeats[0]}" if len(repeats) == 1 else f"{repeats[0]} to {repeats[-1]}"
+    return (
+        f"Measured on {datetime.fromisoformat(found.date):%Y-%m-%d}, with {each} runs of each fault with each "
+        f"configuration: {len(results.runs)} runs in {found.seconds / 60:.0f} minutes. keepalived {found.keepalived}, "
+        f"HAProxy {found.haproxy}, Linux {found.kernel}, {found.cores} cores, {found.memory_gib:g} GiB; load average "
+        f"{found.load_before:.1f} before and {found.load_after:.1f} after."
+    )
+
+
+def overview(by_fault: dict[str, tuple[Summary, ...]]) -> str:
+    """One row a fault, one column a configuration, in each cell the number that tells most about the fault."""
+    names = list(dict.fromkeys(summary.configuration for of_fault in by_fault.values() for summary in of_fault))
+    rows: list[Sequence[str]] = []
+    for fault, of_fault in by_fault.items():
+        number = headline(fault)
+        best = number.best(of_fault)
+        cells = {summary.configuration: _cell(number, summary, best) for summary in of_fault}
+        rows.append(
+            (f"[{title_of_fault(fault)}](#{fault})", number.name, *(cells.get(name, "") for name in names)),
+        )
+    return (
+        "The number that tells most about each fault, as the median of its runs; bold where it is best, and nothing is "
+        "bold where all are alike.\n\n" + _table(("fault", "number", *map(title_of_configuration, names)), rows)
+    )
+
+
+def _cell(number: Headline, summary: Summary, best: frozenset[str]) -> str:
+    text = number.text(summary)
+    return f"**{text}**" if summary.configuration in best else text
+
+
+def legend(by_fault: Iterable[Sequence[Summary]]) -> str:
+    """What the columns of the faults' tables say, and the rows of their pictures."""
+    used = {heading for of_fault in by_fault for heading in columns(of_fault)}
+    lines = [f"- *{heading}*: {text}" for heading, text in LEGEND.items() if heading in used]
+    return "\n".join(
+        (
+            "A picture shows the median run of each configuration: above who had the VIP, below which requests failed. "
+            "In the tables:",
+            "",
+            *lines,
+            f"- {STALL_NOTE}",
+        )
+    )
+
+
+def section(fault: str, of_fault: Sequence[Summary]) -> str:
+    """Title, reason, picture and table of a fault."""
+    title = title_of_fault(fault)
+    why = f" {FAULTS[fault].why}" if fault in FAULTS else ""
+    texts = columns(of_fault)
+    rows = [
+        (title_of_configuration(summary.configuration), *(text(summary) for text in texts.values()))
+        for summary in of_fault
+    ]
+    return "\n\n".join(
+        (
+            f"### {fault}",
+            f"**{title[0].upper()}{title[1:]}.**{why}" if title[0].islower() else f"**{title}.**{why}",
+            f"![{title}: who had the VIP, and which requests failed]({PICTURES}/{fault}.svg)",
+            _table(("configuration", *texts), rows),
+        )
+    )
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (heading, ["---"] + ["---:"] * (len(heading) - 1), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(results: Results, folder: Path) -> None:
+    """A picture for each fault."""
+    folder.mkdir(parents=True, exist_ok=True)
+    by_fault = summaries(results)
+    with style():
+        for fault, configurations in grouped(results).items():
+            of_fault, number = by_fault[fault], headline(fault)
+            best = number.best(of_fault)
+            lanes = [
+                _lane(number, summary, runs, best)
+                for summary, runs in zip(of_fault, configurations.values(), strict=True)
+            ]
+            title = title_of_fault(fault)
+            save(timeline(title[0].upper() + title[1:], FAULTS[fault].why, number.name, lanes), folder / f"{fault}.svg")
+
+
+def _lane(number: Headline, summary: Summary, runs: Sequence[Run], best: frozenset[str]) -> Lane:
+    return Lane(
+        title=title_of_configuration(summary.configuration),
+        run=median_run(runs),
+        note=number.text(summary),
+        small_note=f"{summary.held_lost} of {summary.held} cut" if summary.held else "",
+        best=summary.configuration in best,
+    )
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="results.json of a bench", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="folder of failover.md and its pictures")] = Path("docs"),
+) -> None:
+    """Put what a bench found into failover.md."""
+    try:
+        results = Results.read(file)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{file} is no results.json of this bench: {error}") from error
+    document = out / "failover.md"
+    old = document.read_text() if document.exists() else f"# What faults cost clients\n\n{BEGIN}\n{END}\n"
+    try:
+        new = with_report(old, markdown(results))
+    except ValueError as error:
+        raise typer.BadParameter(f"{document}: {error}") from error
+    draw(results, out / PICTURES)
+    document.write_text(new)
+
+
+if __name__ == "__main__":
+    typer.run(main)
