@@ -29,7 +29,8 @@ BOTH_GROUND, BOTH_HATCH = "#ffffff", "//////"
 STYLE: Mapping[str, object] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -81,8 +82,8 @@ def style() -> Generator[None]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write it, as SVG without a date."""
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    """Write it; an SVG says nothing of when and with which version."""
+    figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,21 +207,9 @@ def _draw(axes: Axes, panel: Panel, lanes: Sequence[Lane], inches_a_second: floa
     for place, lane in enumerate(lanes):
         if place:
             axes.axhline(place, color=GRID, linewidth=0.6)
-        for span, color, hatch in _holding(lane.run):
-            for a, b in panel.cut(lane.run, [span]):
-                top, bottom = HOLDER_ROW
-                axes.add_patch(
-                    Rectangle(
-                        (a, place + top),
-                        b - a,
-                        bottom - top,
-                        facecolor=color,
-                        hatch=hatch,
-                        edgecolor=ALARM,
-                        linewidth=0,
-                    )
-                )
-        _draw_failures(axes, panel, lane.run, place + FAILED_ROW[1], 0.02 / inches_a_second)
+        _draw_holders(axes, panel, lane.run, place)
+        _draw_failures(axes, panel, lane.run, place + FAILED_ROW[1], THINNEST / inches_a_second)
+        _draw_end(axes, panel, lane.run, place, inches_a_second)
     axes.axvline(0, color=INK, linewidth=1.1)
     _draw_marks(axes, panel, lanes, inches_a_second)
 
@@ -274,10 +263,11 @@ def _draw_end(axes: Axes, panel: Panel, run: Run, place: int, inches_a_second: f
         axes.add_patch(Rectangle((end, place), panel.end - end, 1, facecolor=UNSEEN, linewidth=0))
         over = "over" if panel.after_mending or run.mended_at is None else "mended"
         if (panel.end - end) * inches_a_second > 0.6:
-            axes.annotate(over, (end, place + 0.5), (4, 0), textcoords="offset points", size=7.5, color=FAINT, va="center")
+            axes.annotate(
+                over, (end, place + 0.5), (4, 0), textcoords="offset points", size=7.5, color=FAINT, va="center"
+            )
     elif any(panel.end < at - panel.zero(run) < end for at in run.quick.failures):
-        middle = place + sum(FAILED_ROW) / 2
-        axes.plot(panel.end, middle, marker=">", markersize=7, color=ALARM, clip_on=False, markeredgecolor="white")
+        axes.plot(panel.end, place + FAILED_ROW[1] - 0.08, marker=">", markersize=6, color=ALARM, clip_on=False)
 
 
 def _draw_marks(axes: Axes, panel: Panel, lanes: Sequence[Lane], inches_a_second: float) -> None:

@@ -21,6 +21,8 @@ QUIET_SECONDS = 1.0
 """A failure after so long without any begins an interruption of its own."""
 NONE_SECONDS = 0.1
 """A gap up to this, without a failed request, is no outage: an answer that was slow."""
+HANDOVER_SECONDS = 0.01
+"""So long two load balancers may have the VIP when one takes it over in order: nobody sees that."""
 STALL_SECONDS = 0.1
 """A probe that was late by more than this makes its numbers doubtful."""
 STALL_SIGN = "†"
@@ -211,6 +213,10 @@ def _outages(summary: Summary) -> str:
     return _two(summary.outage, lambda value: _outage(summary, value)) + sign
 
 
+def _two_holders(value: float) -> str:
+    return "none" if value < HANDOVER_SECONDS else seconds(value)
+
+
 def _count(value: float) -> str:
     return f"{value:.0f}"
 
@@ -223,7 +229,9 @@ COLUMNS: Mapping[str, Callable[[Summary], str]] = {
     "failed, 5 s": lambda summary: _of(summary.patient[1]) if len(summary.patient) > 1 else "",
     "cut": lambda summary: f"{summary.held_lost} of {summary.held}",
     "VIP taken": lambda summary: _two(summary.changes, _count),
-    "two holders": lambda summary: _two_holders(summary.split_brain),
+    "two holders": lambda summary: (
+        _two(summary.split_brain, _two_holders) if summary.split_brain.worst >= HANDOVER_SECONDS else ""
+    ),
     "again": lambda summary: _two(summary.again, _count) if summary.again.worst > 0 else "",
     "in use": lambda summary: "" if summary.got_requests is None else _two(summary.got_requests, _in_use),
 }
@@ -295,7 +303,7 @@ FAILED = Headline(
 TWO_HOLDERS = Headline(
     name="outage; two holders",
     # For how long there are two says little by itself: the sooner a configuration notices, the longer they are two.
-    text=lambda summary: f"{OUTAGE.text(summary)}; {_two_holders(summary.split_brain.median) or 'none'}",
+    text=lambda summary: f"{OUTAGE.text(summary)}; {_two_holders(summary.split_brain.median)}",
     rank=lambda summary: summary.outage.median,
     near=0.05,
 )
