@@ -37,7 +37,7 @@ unit: setup ## model and components, against mocks; seconds, as any user
 	.venv/bin/pytest -n auto tests/unit
 
 golden: setup packages ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
-	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/golden
+	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
 dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 4 minutes)
 	.venv/bin/pytest tests/dataplane

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -33,7 +33,10 @@ FOLDER = "/etc/haproxy/ha-api"
 class Case:
     """An API server, and what HAProxy is told of its CA."""
 
+    listens: bool = True
     status: int = 200
+    seconds: float = 0
+    """Until it answers."""
     name: str = "kubernetes"
     """In its certificate."""
     verify: str = "nothing"
@@ -44,18 +47,22 @@ class Case:
     """Whether HAProxy presents one."""
 
 
+# Is it ready, and is it a last resort when no other is?
 CASES = {
-    "ready": (Case(), True),
-    "not ready": (Case(status=500), False),
-    "too many requests": (Case(status=429), False),
-    "wants to know who asks": (Case(status=401), True),
-    "forbids the anonymous": (Case(status=403), True),
-    "certificate of the cluster's CA": (Case(verify="its-ca"), True),
-    "certificate of another CA": (Case(verify="other-ca"), False),
-    "certificate for another name": (Case(verify="its-ca", name="elsewhere"), False),
-    "no client certificate where one is wanted": (Case(wants_certificate=True), False),
-    "client certificate": (Case(wants_certificate=True, has_certificate=True), True),
-    "everything": (Case(verify="its-ca", wants_certificate=True, has_certificate=True), True),
+    "ready": (Case(), True, True),
+    "not ready": (Case(status=500), False, True),
+    "too many requests": (Case(status=429), False, True),
+    "slower than a check waits": (Case(seconds=1.5), False, True),
+    "wants to know who asks": (Case(status=401), True, True),
+    "forbids the anonymous": (Case(status=403), True, True),
+    "certificate of the cluster's CA": (Case(verify="its-ca"), True, True),
+    "certificate of another CA": (Case(verify="other-ca"), False, False),
+    "certificate for another name": (Case(verify="its-ca", name="elsewhere"), False, False),
+    # In TLS 1.3 the server's refusal comes after the handshake, so to HAProxy it did take the connection.
+    "no client certificate where one is wanted": (Case(wants_certificate=True), False, True),
+    "client certificate": (Case(wants_certificate=True, has_certificate=True), True, True),
+    "everything": (Case(verify="its-ca", wants_certificate=True, has_certificate=True), True, True),
+    "gone": (Case(listens=False), False, False),
 }
 
 
@@ -66,14 +73,14 @@ def pairs() -> dict[str, KeyPair]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_check_takes_a_server_for_what_it_is(tmp_path: Path, name: str):
-    case, up = CASES[name]
+    case, ready, reachable = CASES[name]
     files = {file.path: file.text for file in load_balancer_files(_host(case))}
     for path in ("etc/haproxy/haproxy.cfg", "etc/haproxy/ha-api/ca.pem", "etc/haproxy/ha-api/client.pem"):
         if path in files:
             (tmp_path / Path(path).name).write_text(files[path].replace(FOLDER, str(tmp_path)))
     for pair in pairs():
         (tmp_path / f"{pair}.pem").write_bytes(pairs()[pair].certificate + pairs()[pair].key)
-    order = {"folder": str(tmp_path), "status": case.status, "name": case.name, "wants": case.wants_certificate}
+    order = {"folder": str(tmp_path), **asdict(case)}
     result = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--net", sys.executable, __file__, json.dumps(order)],
         env={**os.environ, "PYTHONPATH": str(TEMPLATES.parent)},
@@ -82,12 +89,13 @@ def test_a_check_takes_a_server_for_what_it_is(tmp_path: Path, name: str):
         text=True,
         timeout=30,
     )
-    assert (result.returncode, result.stdout) == (0, f"{up}\n"), result.stderr
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [ready, reachable]
 
 
 def _host(case: Case) -> LoadBalancerHost:
     authority = {"nothing": "", "its-ca": case.name, "other-ca": "haproxy"}[case.verify]
-    timers = replace(PROFILES[Profile.DEFAULT], api_check_interval=100, api_check_timeout=1000)
+    timers = replace(PROFILES[Profile.DEFAULT], api_check_interval=100, api_check_timeout=500)
     return LoadBalancerHost(
         name="k8s-lb-0",
         address=IPv4Address("198.51.100.11"),
@@ -105,28 +113,12 @@ def _host(case: Case) -> LoadBalancerHost:
     )
 
 
-def inside(order: dict[str, str]) -> bool:
-    """In the namespace: whether HAProxy counts the server as up, once it has had the time for several checks."""
-    folder = Path(order["folder"])
+def inside(folder: Path, case: Case) -> tuple[bool, bool]:
+    """In the namespace: whether HAProxy has the server ready, and reachable, once checks have had their time."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "address", "add", f"{API_SERVER}/32", "dev", "lo"], check=True)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            assert self.path == "/readyz"
-            self.send_response(int(order["status"]))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(folder / f"{order['name']}.pem")
-    if order["wants"]:
-        tls.verify_mode = ssl.CERT_REQUIRED
-        tls.load_verify_locations(folder / "haproxy.pem")
-    server = http.server.ThreadingHTTPServer((API_SERVER, API_PORT), Handler)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
+    if case.listens:
+        serve(folder, case)
     # In this namespace there is one user only, and the API server's port is taken on all addresses together.
     text = (folder / "haproxy.cfg").read_text().replace(f"bind *:{API_PORT}", f"bind 127.0.0.1:{API_PORT}")
     lines = (line for line in text.splitlines() if line.split()[:1] not in (["user"], ["group"]))
@@ -134,28 +126,45 @@ def inside(order: dict[str, str]) -> bool:
     config.write_text("\n".join(lines) + "\n")
     haproxy = subprocess.Popen(["haproxy", "-db", "-f", config])
     try:
-        deadline = time.monotonic() + 20
-        # A new server counts as up until two checks have failed, 100 ms apart.
-        settled = time.monotonic() + 2
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{HEALTH_PORT}/readyz", timeout=1):
-                    up = True
-            except urllib.error.HTTPError:
-                up = False
-            except OSError:
-                assert haproxy.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-                continue
-            if not up or time.monotonic() > settled:
-                return up
-            time.sleep(0.05)
+        # A new server counts as up until two checks have failed, of 500 ms at most and 100 ms apart.
+        time.sleep(2.5)
+        assert haproxy.poll() is None
+        return answers("/readyz"), answers("/reachable")
     finally:
         haproxy.kill()
         haproxy.wait()
 
 
+def serve(folder: Path, case: Case) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/readyz"
+            time.sleep(case.seconds)
+            self.send_response(case.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / f"{case.name}.pem")
+    if case.wants_certificate:
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_verify_locations(folder / "haproxy.pem")
+    server = http.server.ThreadingHTTPServer((API_SERVER, API_PORT), Handler)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def answers(path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{HEALTH_PORT}{path}", timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        assert error.code == 503
+        return False
+
+
 if __name__ == "__main__":
-    print(inside(json.loads(sys.argv[1])))  # noqa: T201 read by the test
+    asked = json.loads(sys.argv[1])
+    print(json.dumps(inside(Path(asked.pop("folder")), Case(**asked))))  # noqa: T201 read by the test
+    sys.stdout.flush()
     os._exit(0)

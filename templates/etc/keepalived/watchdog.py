@@ -5,8 +5,8 @@ keepalived runs checks no more often than once a second, and follows processes o
 it does not in containers. What it does follow at once are files (`track_file`):
 
     haproxy      1 when HAProxy on this host is dead or hangs, else 0: keepalived goes into FAULT
-    api_servers  -50 when this HAProxy has no API server, else 0: added to the priority, so the VIP goes where there are
-                 some, and stays when there are none anywhere
+    api_servers  -50 when this HAProxy reaches no API server, else 0: added to the priority, so the VIP goes where there
+                 are some, and stays when there are none anywhere
 
 It asks over one connection that stays open. HAProxy's death closes it, which is seen at once; a HAProxy that hangs
 leaves so many questions without an answer. Unanswered questions are counted, not seconds: after a pause of the whole
@@ -84,7 +84,7 @@ class Watchdog(asyncio.Protocol):
             # Not asked again before it has answered, or questions would pile up in front of a HAProxy that hangs.
             if self._transport and not self._asked:
                 self._asked = True
-                self._transport.write(b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self._transport.write(b"HEAD /reachable HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self._unanswered += 1
             if self._unanswered > self._failures:
                 self._dead(f"HAProxy did not answer {self._failures} questions in a row, it hangs")
@@ -136,9 +136,9 @@ class Watchdog(asyncio.Protocol):
         self._status = status
         if self._same >= AGREE:
             if status == b"200":
-                self._api_servers.write("0", "HAProxy has an API server")
+                self._api_servers.write("0", "HAProxy reaches an API server")
             else:
-                self._api_servers.write(NO_API_SERVER, "HAProxy has no API server")
+                self._api_servers.write(NO_API_SERVER, "HAProxy reaches no API server")
 
 
 class Rival:
@@ -193,7 +193,7 @@ async def watch(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Tells keepalived of the local HAProxy's health through files.")
-    parser.add_argument("--port", type=int, required=True, help="where HAProxy answers /readyz")
+    parser.add_argument("--port", type=int, required=True, help="where HAProxy answers /reachable")
     parser.add_argument("--interval", type=int, required=True, help="milliseconds between questions")
     parser.add_argument("--failures", type=int, required=True, help="unanswered questions in a row that mean it hangs")
     parser.add_argument("--peer", required=True, help="address of the other load balancer")
