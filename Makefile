@@ -82,6 +82,9 @@ bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="f
 	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
 	    $(REPEATS:%=--repeats %)
 
+bench-report: setup ## put what it found into docs/failover.md, with pictures: RESULTS=build/bench/results.json
+	@.venv/bin/python -m bench.report $(or $(RESULTS),build/bench/results.json)
+
 demo: setup toolchain ## a real OpenStack on this machine, the system on it, a failover shown (root)
 	@.venv/bin/python -m demo
 
@@ -103,4 +106,4 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 	@toolchain/clean
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages render status reapply readme-table toolchain \
-	bench demo lab-up lab-down lab-status lab-purge clean-cache
+	bench bench-report demo lab-up lab-down lab-status lab-purge clean-cache

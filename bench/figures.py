@@ -19,7 +19,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from bench.results import MENDED, Run, Span
-from bench.summary import fault_end
+from bench.summary import fault_end, pace
 
 INK, FAINT, GRID, UNSEEN = "#1b1f24", "#656d76", "#d9dee3", "#eef0f2"
 FIRST, PEER, ALARM = "#9ecae9", "#22577f", "#d1361b"
@@ -56,7 +56,7 @@ STYLE: Mapping[str, object] = {
 
 WIDTH = 9.4
 """Inches: about 900 pixels in a browser."""
-LEFT, RIGHT, TOP, BOTTOM = 1.4, 1.45, 1.02, 0.82
+LEFT, RIGHT, TOP, BOTTOM = 1.55, 1.65, 1.02, 0.82
 """Inches around the lanes."""
 LANE, BETWEEN = 0.48, 0.2
 """Inches: a lane's height, and the space between two panels."""
@@ -237,21 +237,21 @@ def _holding(run: Run) -> Iterator[tuple[Span, str, str]]:
 
 
 def _draw_failures(axes: Axes, panel: Panel, run: Run, bottom: float, thinnest: float) -> None:
-    pace = run.duration / max(1, run.quick.count)
+    step = pace(run)
     failures = run.quick.failures
     height = FAILED_ROW[1] - FAILED_ROW[0]
     breaks = [
-        place for place, (a, b) in enumerate(pairwise(failures), start=1) if b - a > max(JOINED_SECONDS, 3 * pace)
+        place for place, (a, b) in enumerate(pairwise(failures), start=1) if b - a > max(JOINED_SECONDS, 3 * step)
     ]
     for first, last in pairwise([0, *breaks, len(failures)] if failures else []):
         joined = failures[first:last]
-        for begin, end in panel.cut(run, [(joined[0], joined[-1] + pace)]):
-            pieces = max(1, round((end - begin) / max(PIECE_SECONDS, 6 * pace)))
+        for begin, end in panel.cut(run, [(joined[0], joined[-1] + step)]):
+            pieces = max(1, round((end - begin) / max(PIECE_SECONDS, 6 * step)))
             edges = [begin + (end - begin) * piece / pieces for piece in range(pieces + 1)]
             zero = panel.zero(run)
-            shares = [sum(a <= at - zero < b for at in joined) * pace / (b - a) for a, b in pairwise(edges)]
-            # Requests are never quite on time: a few more or less in a piece say nothing.
-            levels = [1.0 if share > 0.8 else share for share in shares]
+            shares = [sum(a <= at - zero < b for at in joined) * step / (b - a) for a, b in pairwise(edges)]
+            # Requests are never quite on time, so some pieces lack a few.
+            levels = [1.0 if share > 0.7 else share for share in shares]
             edges[-1] = max(edges[-1], begin + thinnest)
             axes.stairs([bottom - level * height for level in levels], edges, baseline=bottom, fill=True, color=ALARM)
 
@@ -261,7 +261,7 @@ def _draw_end(axes: Axes, panel: Panel, run: Run, place: int, inches_a_second: f
     end = panel.last(run)
     if end < panel.end:
         axes.add_patch(Rectangle((end, place), panel.end - end, 1, facecolor=UNSEEN, linewidth=0))
-        over = "over" if panel.after_mending or run.mended_at is None else "mended"
+        over = "end of the run" if panel.after_mending or run.mended_at is None else "mended"
         if (panel.end - end) * inches_a_second > 0.6:
             axes.annotate(
                 over, (end, place + 0.5), (4, 0), textcoords="offset points", size=7.5, color=FAINT, va="center"
@@ -294,7 +294,7 @@ def _legend(figure: Figure, height: float) -> None:
         Patch(facecolor=FIRST, label="VIP on its holder at the fault"),
         Patch(facecolor=PEER, label="on the other load balancer"),
         Patch(facecolor=BOTH_GROUND, hatch=BOTH_HATCH, edgecolor=ALARM, linewidth=0, label="on both"),
-        Patch(facecolor=ALARM, label="requests that failed: the higher, the more"),
+        Patch(facecolor=ALARM, label="failed requests; the height is their share"),
     ]
     figure.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.02 / height), ncols=4, fontsize=8,

@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from bench.faults import FAULTS
 from bench.figures import Lane, save, style, timeline
 from bench.results import Results, Run
 from bench.summary import (
@@ -30,6 +29,7 @@ from bench.summary import (
     summaries,
     title_of_configuration,
     title_of_fault,
+    why_of_fault,
 )
 
 BEGIN = "<!-- bench: begin; made by `make bench-report` -->"
@@ -110,7 +110,6 @@ def legend(by_fault: Iterable[Sequence[Summary]]) -> str:
 def section(fault: str, of_fault: Sequence[Summary]) -> str:
     """Title, reason, picture and table of a fault."""
     title = title_of_fault(fault)
-    why = f" {FAULTS[fault].why}" if fault in FAULTS else ""
     texts = columns(of_fault)
     rows = [
         (title_of_configuration(summary.configuration), *(text(summary) for text in texts.values()))
@@ -119,7 +118,7 @@ def section(fault: str, of_fault: Sequence[Summary]) -> str:
     return "\n\n".join(
         (
             f"### {fault}",
-            f"**{title[0].upper()}{title[1:]}.**{why}" if title[0].islower() else f"**{title}.**{why}",
+            f"**{_capital(title)}.** {why_of_fault(fault)}".strip(),
             f"![{title}: who had the VIP, and which requests failed]({PICTURES}/{fault}.svg)",
             _table(("configuration", *texts), rows),
         )
@@ -129,6 +128,10 @@ def section(fault: str, of_fault: Sequence[Summary]) -> str:
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = (heading, ["---"] + ["---:"] * (len(heading) - 1), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _capital(title: str) -> str:
+    return title[0].upper() + title[1:]
 
 
 def draw(results: Results, folder: Path) -> None:
@@ -143,8 +146,8 @@ def draw(results: Results, folder: Path) -> None:
                 _lane(number, summary, runs, best)
                 for summary, runs in zip(of_fault, configurations.values(), strict=True)
             ]
-            title = title_of_fault(fault)
-            save(timeline(title[0].upper() + title[1:], FAULTS[fault].why, number.name, lanes), folder / f"{fault}.svg")
+            title, why = _capital(title_of_fault(fault)), why_of_fault(fault).replace("`", "")
+            save(timeline(title, why, number.name, lanes), folder / f"{fault}.svg")
 
 
 def _lane(number: Headline, summary: Summary, runs: Sequence[Run], best: frozenset[str]) -> Lane:
@@ -152,7 +155,7 @@ def _lane(number: Headline, summary: Summary, runs: Sequence[Run], best: frozens
         title=title_of_configuration(summary.configuration),
         run=median_run(runs),
         note=number.text(summary),
-        small_note=f"{summary.held_lost} of {summary.held} cut" if summary.held else "",
+        small_note=f"{summary.held_lost} of {summary.held} connections cut" if summary.held else "",
         best=summary.configuration in best,
     )
 

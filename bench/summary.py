@@ -19,8 +19,6 @@ from bench.results import Requests, Results, Run, Span
 
 QUIET_SECONDS = 1.0
 """A failure after so long without any begins an interruption of its own."""
-NONE_SECONDS = 0.1
-"""A gap up to this, without a failed request, is no outage: an answer that was slow."""
 HANDOVER_SECONDS = 0.01
 """So long two load balancers may have the VIP when one takes it over in order: nobody sees that."""
 STALL_SECONDS = 0.1
@@ -41,6 +39,11 @@ def interruptions(run: Run) -> tuple[Span, ...]:
     return tuple(zip(bounds[::2], bounds[1::2], strict=True))
 
 
+def pace(run: Run) -> float:
+    """Seconds between two of the quick requests."""
+    return run.duration / max(1, run.quick.count)
+
+
 def fault_end(run: Run) -> float:
     """When the fault was mended, or else the run was over."""
     return run.duration if run.mended_at is None else run.mended_at
@@ -49,11 +52,11 @@ def fault_end(run: Run) -> float:
 def lasting(run: Run) -> bool:
     """Whether nobody was served any more when the fault was mended: nothing but the mending ended that outage.
 
-    All but a tenth of the requests of the last second failed; the pace is that of the whole run.
+    All but a tenth of the requests of the last second failed.
     """
     end = fault_end(run)
     failed = sum(end - 1 <= at < end for at in run.quick.failures)
-    return failed >= 0.9 * run.quick.count / run.duration
+    return failed >= 0.9 / pace(run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class Summary:
     configuration: str
     runs: int
     outage: Spread
-    """The longest time without an answer; infinite where only the mending ended it."""
+    """The longest time without an answer; 0 where no request failed, infinite where only the mending ended it."""
     quick: Failed
     patient: tuple[Failed, ...]
     held_lost: int
@@ -136,8 +139,11 @@ class Summary:
 
 
 def outage(run: Run) -> float:
-    """The longest time without an answer; infinite where only the mending ended it."""
-    return math.inf if lasting(run) else run.quick.longest_gap
+    """The longest time without an answer; 0 where no request failed, infinite where only the mending ended it."""
+    if lasting(run):
+        return math.inf
+    # A gap without a failure is the pace, a slow answer, or the probe's own.
+    return run.quick.longest_gap if run.quick.failures else 0.0
 
 
 def _got_requests(run: Run) -> float:
@@ -183,13 +189,18 @@ def title_of_fault(name: str) -> str:
     return FAULTS[name].title if name in FAULTS else name
 
 
+def why_of_fault(name: str) -> str:
+    """Why it matters; empty if the bench does not know it."""
+    return FAULTS[name].why if name in FAULTS else ""
+
+
 # ---- as text ---------------------------------------------------------------------------------------------------------
 
 
 def seconds(value: float) -> str:
-    """As people read it: two decimals as long as they say something; `never` (ended) for infinity."""
+    """As people read it: two decimals as long as they say something."""
     if math.isinf(value):
-        return "never"
+        return "until mended"
     return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
 
 
@@ -199,9 +210,8 @@ def _two(spread: Spread, text: Callable[[float], str]) -> str:
     return median if median == worst else f"{median} / {worst}"
 
 
-def _outage(summary: Summary, value: float) -> str:
-    none = value <= NONE_SECONDS and summary.quick.failed == 0
-    return "none" if none else seconds(value)
+def _outage(value: float) -> str:
+    return seconds(value) if value else "none"
 
 
 def _of(failed: Failed) -> str:
@@ -210,7 +220,7 @@ def _of(failed: Failed) -> str:
 
 def _outages(summary: Summary) -> str:
     sign = f" {STALL_SIGN}" if summary.doubtful else ""
-    return _two(summary.outage, lambda value: _outage(summary, value)) + sign
+    return _two(summary.outage, _outage) + sign
 
 
 def _two_holders(value: float) -> str:
@@ -233,27 +243,22 @@ COLUMNS: Mapping[str, Callable[[Summary], str]] = {
         _two(summary.split_brain, _two_holders) if summary.split_brain.worst >= HANDOVER_SECONDS else ""
     ),
     "again": lambda summary: _two(summary.again, _count) if summary.again.worst > 0 else "",
-    "in use": lambda summary: "" if summary.got_requests is None else _two(summary.got_requests, _in_use),
+    "in use": lambda summary: "" if summary.got_requests is None else _two(summary.got_requests, seconds),
 }
 """The columns of a fault's table, by heading."""
 
 LEGEND: Mapping[str, str] = {
-    "outage": "the longest time without an answer: median / worst; `never`: only mending the fault ended it",
+    "outage": "the longest time without an answer: median / worst; `until mended`: it ended with the fault only",
     "failed": "requests with a time-out of 0.25 s that failed, of all, from 2 s before the fault on; median",
     "failed, 1 s": "the same with a time-out of 1 s",
     "failed, 5 s": "the same with a time-out of 5 s",
     "cut": "connections that stood before the fault and were lost, of all; median",
     "VIP taken": "how often a load balancer took the VIP: median / worst",
-    "two holders": "for how long both load balancers had the VIP: median / worst",
+    "two holders": "for how long both load balancers had the VIP, be one of them paused or cut off: median / worst",
     "again": f"interruptions after the first, each after {QUIET_SECONDS:g} s or more without a failure: median / worst",
-    "in use": "for how long the API server that fails still got requests: median / worst; `always`: until it was "
-    "mended",
+    "in use": "for how long API servers that the fault hits still got requests, or nobody did: median / worst",
 }
 """What the columns say that their headings do not."""
-
-
-def _in_use(value: float) -> str:
-    return "always" if math.isinf(value) else seconds(value)
 
 
 def columns(of_fault: Sequence[Summary]) -> dict[str, Callable[[Summary], str]]:
@@ -284,7 +289,7 @@ class Headline:
 
 OUTAGE = Headline(
     name="outage",
-    text=lambda summary: _outage(summary, summary.outage.median),
+    text=lambda summary: _outage(summary.outage.median),
     rank=lambda summary: summary.outage.median,
     near=0.05,
 )
@@ -307,6 +312,13 @@ TWO_HOLDERS = Headline(
     rank=lambda summary: summary.outage.median,
     near=0.05,
 )
+CUT = Headline(
+    name="outage; cut",
+    text=lambda summary: f"{OUTAGE.text(summary)}; {summary.held_lost} of {summary.held}",
+    # Who is connected must not feel it: a connection that is cut weighs like a second without answers.
+    rank=lambda summary: summary.outage.median + summary.held_lost,
+    near=0.05,
+)
 CHANGES = Headline(
     name="VIP taken",
     text=lambda summary: _count(summary.changes.median),
@@ -315,13 +327,13 @@ CHANGES = Headline(
 )
 IN_USE = Headline(
     name="in use; failed",
-    text=lambda summary: f"{_in_use(_got(summary))}; {summary.quick.failed}",
+    text=lambda summary: f"{seconds(_got(summary))}; {summary.quick.failed}",
     rank=lambda summary: summary.quick.failed,
     near=2,
 )
 KEPT = Headline(
     name="in use",
-    text=lambda summary: _in_use(_got(summary)),
+    text=lambda summary: seconds(_got(summary)),
     # A server that is slow is none to be taken out.
     rank=lambda summary: -min(_got(summary), 1e9),
     near=0.5,
@@ -344,6 +356,10 @@ HEADLINES: Mapping[str, Headline] = {
     "pair-loss-10": CHANGES,
     "pair-loss-30": CHANGES,
     "cpu-burn": CHANGES,
+    "nothing": CUT,
+    "haproxy-reload": CUT,
+    "haproxy-refused": CUT,
+    "api-servers-changed": CUT,
 }
 """By fault; of a pause it is `PAUSE`, of all others `OUTAGE`."""
 

@@ -1,0 +1,256 @@
+import json
+import math
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.configurations import CONFIGURATIONS
+from bench.faults import FAULTS
+from bench.report import BEGIN, END, main, markdown, with_report
+from bench.results import MENDED, Held, Machine, Mark, Requests, Results, Run, Span
+from bench.summary import (
+    HEADLINES,
+    IN_USE,
+    OUTAGE,
+    PAUSE,
+    Summary,
+    headline,
+    interruptions,
+    lasting,
+    median_run,
+    outage,
+    print_summary,
+    seconds,
+    summaries,
+)
+
+MACHINE = Machine(
+    date="2024-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",
+    load_before=0.5, load_after=1.5, seconds=120,
+)  # fmt: skip
+ONE_HOLDER: dict[str, tuple[Span, ...]] = {"lb-0": ((0.0, 10.0),), "lb-1": ()}
+
+
+def every_20_ms(begin: float, end: float) -> tuple[float, ...]:
+    return tuple(begin + 0.02 * step for step in range(round((end - begin) / 0.02)))
+
+
+def run(
+    gap: float = 0.02,
+    *,
+    configuration: str = "default",
+    fault: str = "node-death",
+    repeat: int = 0,
+    failures: Sequence[float] = (),
+    mended_at: float | None = None,
+    holders: dict[str, tuple[Span, ...]] = ONE_HOLDER,
+    lost: int = 0,
+    backends_out: dict[str, float | None] | None = None,
+    stall: float = 0.0,
+) -> Run:
+    """Ten seconds, the fault after two of them."""
+    marks = [Mark(at=2, label="the fault")] + ([] if mended_at is None else [Mark(at=mended_at, label=MENDED)])
+    return Run(
+        configuration=configuration,
+        fault=fault,
+        repeat=repeat,
+        duration=10,
+        injected_at=2,
+        marks=tuple(marks),
+        quick=Requests(timeout=0.25, count=500, failed=len(failures), longest_gap=gap, failures=tuple(failures)),
+        patient=(
+            Requests(timeout=1, count=100, failed=len(failures) // 5, longest_gap=gap, failures=()),
+            Requests(timeout=5, count=20, failed=0, longest_gap=gap, failures=()),
+        ),
+        held=tuple(Held(kind="watch", lost_at=3 if place < lost else None) for place in range(6)),
+        holders=holders,
+        backends_out=backends_out or {},
+        longest_stall=stall,
+    )
+
+
+def results(*runs: Run) -> Results:
+    return Results(machine=MACHINE, runs=runs)
+
+
+def test_median_and_worst_are_runs_that_were_measured():
+    failed = every_20_ms(2, 2.5)
+    three = [run(gap, repeat=repeat, failures=failed, lost=repeat) for repeat, gap in enumerate((0.7, 0.5, 3.0))]
+    summary = Summary.of(three)
+    assert (summary.runs, summary.outage.median, summary.outage.worst) == (3, 0.7, 3.0)
+    assert (summary.held_lost, summary.held) == (1, 6)
+    assert median_run(three).quick.longest_gap == 0.7
+
+
+def test_of_two_runs_the_worse_is_the_median():
+    two = [run(gap, failures=(2.1,)) for gap in (0.5, 0.9)]
+    assert Summary.of(two).outage.median == 0.9
+    assert median_run(two).quick.longest_gap == 0.9
+
+
+def test_failed_requests_are_of_the_run_where_they_are_the_median():
+    three = [run(failures=every_20_ms(2, 2 + length)) for length in (1, 3, 2)]
+    summary = Summary.of(three)
+    assert (summary.quick.failed, summary.quick.count) == (100, 500)
+    assert [(kind.timeout, kind.failed, kind.count) for kind in summary.patient] == [(1, 20, 100), (5, 0, 20)]
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        ((), ()),
+        ((3.0,), ((3.0, 3.0),)),
+        ((3.0, 3.99, 4.98), ((3.0, 4.98),)),
+        ((3.0, 3.2, 4.2, 4.3), ((3.0, 3.2), (4.2, 4.3))),
+        ((3.0, 5.0, 7.0), ((3.0, 3.0), (5.0, 5.0), (7.0, 7.0))),
+    ],
+)
+def test_a_second_without_failure_ends_an_interruption(failures: tuple[float, ...], expected: tuple[Span, ...]):
+    found = run(failures=failures)
+    assert interruptions(found) == expected
+    assert Summary.of([found]).again.worst == max(0, len(expected) - 1)
+
+
+def test_an_outage_that_only_mending_ended_never_ended():
+    found = run(5.2, failures=every_20_ms(2, 7), mended_at=7)
+    assert lasting(found)
+    assert outage(found) == math.inf
+    assert OUTAGE.text(Summary.of([found])) == "until mended"
+
+
+def test_an_outage_that_ended_before_the_mending_or_a_third_that_failed_did_end():
+    assert not lasting(run(3, failures=every_20_ms(2, 5), mended_at=7))
+    assert not lasting(run(0.1, failures=every_20_ms(2, 7)[::3], mended_at=7))
+
+
+def test_a_slow_answer_is_no_outage_and_one_that_failed_is():
+    assert outage(run(0.2)) == 0
+    assert outage(run(0.11, failures=(2.1,))) == 0.11
+
+
+@pytest.mark.parametrize(
+    ("out", "text"),
+    [({"a": 0.5}, "0.50 s; 0"), ({"a": 0.5, "b": 1.5}, "1.50 s; 0"), ({"a": 0.5, "b": None}, "until mended; 0")],
+)
+def test_the_slowest_to_be_taken_out_counts_and_none_is_never(out: dict[str, float | None], text: str):
+    assert IN_USE.text(Summary.of([run(fault="api-500", backends_out=out)])) == text
+
+
+def test_a_fault_of_something_else_says_nothing_of_api_servers():
+    assert Summary.of([run()]).got_requests is None
+
+
+def test_two_holders_and_moves():
+    moved = run(holders={"lb-0": ((0.0, 5.0),), "lb-1": ((3.0, 10.0),)})
+    summary = Summary.of([moved, run(), run()])
+    assert (summary.split_brain.median, summary.split_brain.worst) == (0, 2)
+    assert (summary.changes.median, summary.changes.worst) == (0, 1)
+
+
+def test_faults_and_configurations_come_in_the_benchs_order():
+    mixed = [
+        run(fault=fault, configuration=name) for fault in ("haproxy-hung", "node-death") for name in ("seed", "default")
+    ]
+    found = summaries(results(run(configuration="gone by now"), *mixed))
+    assert list(found) == ["node-death", "haproxy-hung"]
+    assert [summary.configuration for summary in found["node-death"]] == ["default", "seed", "gone by now"]
+
+
+def test_best_are_all_that_are_as_good_and_nobody_where_all_are():
+    good, near, bad = (
+        Summary.of([run(gap, configuration=name, failures=(2.1,))])
+        for name, gap in (("a", 0.70), ("b", 0.74), ("c", 0.90))
+    )
+    assert OUTAGE.best([good, near, bad]) == {"a", "b"}
+    assert OUTAGE.best([good, near]) == frozenset()
+
+
+def test_each_headline_is_of_a_fault_that_the_bench_knows():
+    assert set(HEADLINES) <= set(FAULTS)
+    assert headline("stall-500ms") is PAUSE
+    assert headline("node-death") is OUTAGE
+
+
+def test_seconds_are_as_precise_as_they_say_something():
+    assert [seconds(value) for value in (0.0, 0.664, 9.994, 9.996, 34.56)] == [
+        "0.00 s",
+        "0.66 s",
+        "9.99 s",
+        "10.0 s",
+        "34.6 s",
+    ]
+
+
+def test_the_console_shows_each_fault_in_120_columns():
+    out = StringIO()
+    everything = [
+        run(
+            12.345, configuration=name, fault=fault, failures=(*every_20_ms(2, 5), *every_20_ms(7, 8)),
+            lost=6, stall=0.2, holders={"lb-0": ((0.0, 5.0),), "lb-1": ((3.0, 10.0),)},
+            backends_out={"a": after}, repeat=repeat,
+        )
+        for name in CONFIGURATIONS
+        for fault in ("node-death", "api-500")
+        for repeat, after in enumerate((11.11, None))
+    ]  # fmt: skip
+    print_summary(results(*everything), Console(file=out, width=120))
+    text = out.getvalue()
+    assert "api-500: an API server answers 500" in text
+    assert "…" not in text
+    assert all(text.count(configuration.title) == 2 for configuration in CONFIGURATIONS.values())
+    assert "12.3 s †" in text
+
+
+# ---- the document ----------------------------------------------------------------------------------------------------
+
+
+def test_the_overview_has_the_best_in_bold():
+    text = markdown(
+        results(
+            run(0.66, failures=(2.1,)), run(3.3, configuration="seed", failures=(2.1,)), run(fault="haproxy-reload")
+        )
+    )
+    assert "| fault | number | ours, default | seed |" in text
+    assert "| [the load balancer dies](#node-death) | outage | **0.66 s** | 3.30 s |" in text
+    assert "| [HAProxy's configuration changes](#haproxy-reload) | outage; cut | none; 0 of 6 |  |" in text
+    assert "![the load balancer dies: who had the VIP, and which requests failed](failover/node-death.svg)" in text
+    assert "2024-05-06" in text
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    document = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
+    new = with_report(document, "new\n")
+    assert new == f"# Title\n\nbefore\n\n{BEGIN}\nnew\n{END}\n\nafter\n"
+    assert with_report(new, "new\n") == new
+
+
+@pytest.mark.parametrize("document", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+def test_a_document_without_the_marks_is_refused(document: str):
+    with pytest.raises(ValueError, match="each once"):
+        with_report(document, "new\n")
+
+
+def test_a_report_twice_is_the_same_report(tmp_path: Path):
+    file = tmp_path / "results.json"
+    results(run(0.66, failures=every_20_ms(2, 2.6)), run(fault="api-500", backends_out={"a": None})).write(file)
+    main(file, tmp_path)
+    paths = [tmp_path / "failover.md", tmp_path / "failover" / "node-death.svg", tmp_path / "failover" / "api-500.svg"]
+    first = [path.read_bytes() for path in paths]
+    main(file, tmp_path)
+    assert [path.read_bytes() for path in paths] == first
+    assert json.loads(file.read_text())["machine"]["cores"] == 2
+
+
+def test_a_new_document_gets_a_title_and_one_that_is_there_keeps_its_text(tmp_path: Path):
+    file = tmp_path / "results.json"
+    results(run()).write(file)
+    main(file, tmp_path)
+    document = tmp_path / "failover.md"
+    assert document.read_text().startswith("# ")
+    document.write_text(f"mine\n{document.read_text()}mine too\n")
+    main(file, tmp_path)
+    assert document.read_text().startswith("mine\n")
+    assert document.read_text().endswith("mine too\n")
