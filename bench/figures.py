@@ -262,7 +262,7 @@ def _draw_end(axes: Axes, panel: Panel, run: Run, place: int, inches_a_second: f
     if end < panel.end:
         axes.add_patch(Rectangle((end, place), panel.end - end, 1, facecolor=UNSEEN, linewidth=0))
         over = "end of the run" if panel.after_mending or run.mended_at is None else "mended"
-        if (panel.end - end) * inches_a_second > 0.6:
+        if (panel.end - end) * inches_a_second > 0.9:
             axes.annotate(
                 over, (end, place + 0.5), (4, 0), textcoords="offset points", size=7.5, color=FAINT, va="center"
             )
