@@ -188,6 +188,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 # An IPv4 header of 20 bytes, then version and type, virtual router id, priority, one address, 100 ms.
 ADVERTISEMENT = bytes([0x45]) + bytes(19) + bytes([0x31, 51, 250, 1, 0, 10, 0, 0])
+HEAD = bytes([0x31, 51])
 GOODBYE = ADVERTISEMENT[:22] + b"\0" + ADVERTISEMENT[23:]
 
 
@@ -210,6 +211,11 @@ class StandInSocket:
         ("MASTER 1", (ADVERTISEMENT, "198.51.100.13"), 1.3, False),
         ("MASTER 1", (GOODBYE, "198.51.100.12"), 1.3, False),
         ("MASTER 1", (ADVERTISEMENT[:22], "198.51.100.12"), 1.3, False),
+        # Another router id, another version: a change of VRRP itself, which has reached one of the two.
+        ("MASTER 1", (ADVERTISEMENT[:21] + b"\x34" + ADVERTISEMENT[22:], "198.51.100.12"), 1.3, False),
+        ("MASTER 1", (ADVERTISEMENT[:20] + b"\x21" + ADVERTISEMENT[21:], "198.51.100.12"), 1.3, False),
+        # Killed once, and it still does not yield: it does not hang.
+        ("MASTER 1", (ADVERTISEMENT, "198.51.100.12"), 20, True),
     ],
 )
 def test_a_keepalived_that_does_not_yield_to_its_advertising_peer_is_ended(
@@ -217,9 +223,8 @@ def test_a_keepalived_that_does_not_yield_to_its_advertising_peer_is_ended(
 ):
     (tmp_path / "vrrp_state").write_text(state + "\n")
     ended = list[str]()
-    rival = watchdog.Rival(
-        StandInSocket(*packet), "198.51.100.12", tmp_path / "vrrp_state", lambda: ended.append("keepalived")
-    )
+    vrrp = StandInSocket(*packet)
+    rival = watchdog.Rival(vrrp, "198.51.100.12", HEAD, tmp_path / "vrrp_state", lambda: ended.append("keepalived"))
     for _ in range(round(seconds * 10)):
         rival.heard()
         clock.now += 0.1
@@ -230,7 +235,7 @@ def test_conflicts_far_apart_do_not_add_up(clock: Clock, tmp_path: Path):
     (tmp_path / "vrrp_state").write_text("MASTER 1\n")
     ended = list[str]()
     vrrp = StandInSocket(ADVERTISEMENT, "198.51.100.12")
-    rival = watchdog.Rival(vrrp, "198.51.100.12", tmp_path / "vrrp_state", lambda: ended.append("keepalived"))
+    rival = watchdog.Rival(vrrp, "198.51.100.12", HEAD, tmp_path / "vrrp_state", lambda: ended.append("keepalived"))
     for _ in range(20):
         rival.heard()
         clock.now += 60

@@ -13,7 +13,8 @@ leaves so many questions without an answer. Unanswered questions are counted, no
 host nothing has been asked, and nothing is held against HAProxy.
 
 It also listens to the peer: a peer that goes on advertising while this keepalived believes to be MASTER means that ours
-hangs, or is not heard. It is killed, systemd starts it again, and it takes the VIP off as it starts.
+hangs, or is not heard. It is killed, systemd starts it again, and it takes the VIP off as it starts. While a change of
+VRRP itself has reached one host only, the two do not understand each other: both hold the VIP, and nobody is killed.
 """
 
 import argparse
@@ -36,6 +37,8 @@ NO_API_SERVER = "-50"
 RETRY_SECONDS = 0.005
 # VRRP itself has one of two yield as soon as it hears the other, so this is for one that does not.
 RIVAL_SECONDS = 1.0
+# One that goes on with the rivalry after it was killed did not hang: with another password neither believes the other.
+REPRIEVE_SECONDS = 30.0
 # A conflict that paused for longer than this (advertisements come every second or sooner) is a new one.
 SILENCE_SECONDS = 3.0
 
@@ -144,23 +147,27 @@ class Watchdog(asyncio.Protocol):
 class Rival:
     """Hears the peer's advertisements (RFC 5798, 5.2) while our own keepalived believes to be MASTER."""
 
-    def __init__(self, vrrp: socket.socket, peer: str, state: Path, end_keepalived: Callable[[], None]) -> None:
-        self._vrrp, self._peer, self._state, self._end_keepalived = vrrp, peer, state, end_keepalived
-        self._since = self._last = -math.inf
+    def __init__(
+        self, vrrp: socket.socket, peer: str, head: bytes, state: Path, end_keepalived: Callable[[], None]
+    ) -> None:
+        """`head` is what an advertisement begins with that our keepalived understands."""
+        self._vrrp, self._peer, self._head, self._state, self._end_keepalived = vrrp, peer, head, state, end_keepalived
+        self._since = self._last = self._ended = -math.inf
 
     def heard(self) -> None:
         """A packet has arrived."""
         packet, (source, _) = self._vrrp.recvfrom(2048)
         advertisement = packet[(packet[0] & 15) * 4 :]
-        # Priority 0 is a goodbye.
-        if source != self._peer or len(advertisement) < 8 or not advertisement[2]:
+        if source != self._peer or len(advertisement) < 8 or not advertisement.startswith(self._head):
+            return
+        if not advertisement[2]:  # priority 0: a goodbye
             return
         now = time.monotonic()
         if not self._is_master() or now - self._last > SILENCE_SECONDS:
             self._since = now
         self._last = now
-        if now - self._since > RIVAL_SECONDS:
-            self._since = now
+        if now - self._since > RIVAL_SECONDS and now - self._ended > REPRIEVE_SECONDS:
+            self._ended = now
             log(f"{self._peer} advertises for {RIVAL_SECONDS:g} s, and keepalived here does not yield: killing it")
             self._end_keepalived()
 
@@ -185,7 +192,9 @@ async def watch(arguments: argparse.Namespace) -> None:
     """Watch until ended."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as vrrp:
         vrrp.setblocking(False)
-        rival = Rival(vrrp, arguments.peer, arguments.folder / "vrrp_state", kill_keepalived)
+        # Version and type (1, advertisement, is the only one), and the virtual router id.
+        head = bytes([arguments.vrrp_version << 4 | 1, arguments.router_id])
+        rival = Rival(vrrp, arguments.peer, head, arguments.folder / "vrrp_state", kill_keepalived)
         asyncio.get_running_loop().add_reader(vrrp, rival.heard)
         await Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run()
 
@@ -197,6 +206,8 @@ def main() -> None:
     parser.add_argument("--interval", type=int, required=True, help="milliseconds between questions")
     parser.add_argument("--failures", type=int, required=True, help="unanswered questions in a row that mean it hangs")
     parser.add_argument("--peer", required=True, help="address of the other load balancer")
+    parser.add_argument("--vrrp-version", type=int, required=True, help="of keepalived's advertisements: 2 or 3")
+    parser.add_argument("--router-id", type=int, required=True, help="VRRP virtual router id")
     parser.add_argument("--folder", type=Path, required=True, help="where keepalived looks for the files")
     asyncio.run(watch(parser.parse_args()))
 
