@@ -86,7 +86,8 @@ def failure_of(error: OSError | asyncssh.Error) -> str:
     """What a connection or a command failed with, in one line."""
     if isinstance(error, asyncssh.ProcessError):
         return f"{error.command!r} ended with status {error.exit_status}: {_text(error.stderr)}"
-    return f"{type(error).__name__}: {error}"
+    # Some say nothing but what they are.
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def on_all(addresses: Iterable[str], action: Callable[[str], Awaitable[object]]) -> None:

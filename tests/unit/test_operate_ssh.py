@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from operate.ssh import Access, HostError, on_all, output
+from operate.ssh import Access, HostError, failure_of, on_all, output
 
 ADDRESS = "127.0.0.1"
 
@@ -127,3 +127,8 @@ def test_all_failures_are_told_with_their_host_and_reason(server: Server) -> Non
     with pytest.raises(HostError) as failed:
         on_all(["cp-1", "cp-2"], act)
     assert str(failed.value) == "cp-2: 'echo no space left >&2; exit 3' ended with status 3: no space left"
+
+
+def test_a_failure_that_says_nothing_is_told_by_its_name():
+    assert failure_of(TimeoutError()) == "TimeoutError"
+    assert failure_of(OSError("no route")) == "OSError: no route"
