@@ -131,32 +131,31 @@ class Pair:
             self.wait_until_whole()
 
     def kill_haproxy_of_holder(self) -> Failover:
-        """Kill the holder's HAProxy (SIGKILL, main process); systemd starts it again."""
-        return self._signal_on_holder("the holder's HAProxy is killed", "--kill-whom=main --signal=SIGKILL haproxy")
+        """Kill all of the holder's HAProxy (SIGKILL); systemd starts it again."""
+        return self._kill_on_holder("haproxy", "the holder's HAProxy is killed")
 
     def hang_haproxy_of_holder(self) -> Failover:
         """Stop all of the holder's HAProxy (SIGSTOP) where it is: the kernel goes on accepting connections for it."""
         holder = self.holder()
         try:
-            return self._measure(
-                "the holder's HAProxy hangs", holder, lambda: self._signal(holder, "--signal=SIGSTOP haproxy")
-            )
+            return self._measure("the holder's HAProxy hangs", holder, lambda: self._signal(holder, "STOP", "haproxy"))
         finally:
-            self._signal(holder, "--signal=SIGCONT haproxy")
+            self._signal(holder, "CONT", "haproxy")
             self.wait_until_whole()
 
     def kill_keepalived_of_holder(self) -> Failover:
         """Kill all of the holder's keepalived (SIGKILL): it leaves the VIP behind; systemd starts it again."""
-        return self._signal_on_holder("the holder's keepalived is killed", "--signal=SIGKILL keepalived")
+        return self._kill_on_holder("keepalived", "the holder's keepalived is killed")
 
-    def _signal_on_holder(self, fault: str, what: str) -> Failover:
+    def _kill_on_holder(self, program: str, fault: str) -> Failover:
         holder = self.holder()
-        result = self._measure(fault, holder, lambda: self._signal(holder, what))
+        result = self._measure(fault, holder, lambda: self._signal(holder, "KILL", program))
         self.wait_until_whole()
         return result
 
-    def _signal(self, name: str, what: str) -> None:
-        command = f"sudo systemctl kill {what}"
+    def _signal(self, name: str, signal: str, program: str) -> None:
+        # Not through systemd, which cannot signal all processes of a unit in the lab's containers.
+        command = f"sudo pkill --signal {signal} --exact {program}"
         on_all([self._outputs.load_balancers[name]], lambda address: self._access.run(address, command))
 
     def _measure(self, fault: str, holder: str, inflict: Callable[[], None]) -> Failover:

@@ -106,7 +106,7 @@ class StandIns:
 
     def kill(self, names: Iterable[str] | None = None) -> None:
         """End with SIGKILL; nothing starts it again."""
-        self._on(f"sudo systemctl kill --signal=SIGKILL {UNIT}", names)
+        self._on(f"sudo systemctl kill --kill-whom=main --signal=SIGKILL {UNIT}", names)
 
     def _on(self, command: str, names: Iterable[str] | None) -> None:
         addresses = [self._hosts[name] for name in names or self._hosts]
