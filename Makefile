@@ -57,10 +57,10 @@ packages: ## Debian's packages that the golden tests run
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends haproxy keepalived iproute2 >/dev/null; }
 
 bench-packages: packages
-	@for command in curl ip logger nc nft nsenter setpriv; do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
-	    [ "$$(id -u)" = 0 ] || { echo "missing: apt-get install bsdutils curl iproute2 netcat-openbsd nftables util-linux"; exit 1; }; \
+	@for command in curl ip logger nc nft nsenter setpriv socat; do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+	    [ "$$(id -u)" = 0 ] || { echo "missing: apt-get install bsdutils curl iproute2 netcat-openbsd nftables socat util-linux"; exit 1; }; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    bsdutils curl iproute2 netcat-openbsd nftables util-linux >/dev/null; }
+	    bsdutils curl iproute2 netcat-openbsd nftables socat util-linux >/dev/null; }
 
 # ---- the program -----------------------------------------------------------------------------------------------------------
 render: setup ## write the files that would land on each host: STACK=dev OUT=folder

@@ -37,22 +37,11 @@ class Timers:
         """The second question after a failed check comes sooner than the next one would."""
         return max(self.api_check_interval * 2 // 5, 100)
 
-
     @property
     def reachability_check_interval(self) -> int:
-        """HAProxy asks an API server whether it takes connections at all."""
+        """HAProxy asks an API server whether it takes connections at all. With the watchdog's interval shorter than the
+        master-down interval, so that both load balancers notice in time that all servers are gone."""
         return self.api_check_interval // 2
-
-    @property
-    def reachability_fast_check_interval(self) -> int:
-        """The second question after a failure."""
-        return self.reachability_check_interval * 2 // 5
-
-    @property
-    def preemption_delay(self) -> int:
-        """By how much one load balancer may be later than the other to notice that all servers refuse connections."""
-        later = self.reachability_check_interval + self.reachability_fast_check_interval
-        return later * 8 // 7
 
 
 class Profile(StrEnum):

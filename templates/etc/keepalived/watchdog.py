@@ -31,8 +31,6 @@ from typing import cast
 
 # Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start is not.
 RISE = 5
-# Answers in a row that say the same of the API servers, before it is told: one check's opinion may be stale.
-AGREE = 2
 NO_API_SERVER = "-50"
 RETRY_SECONDS = 0.005
 # VRRP itself has one of two yield as soon as it hears the other, so this is for one that does not.
@@ -76,7 +74,6 @@ class Watchdog(asyncio.Protocol):
         self._alive: bool | None = None
         self._unanswered = 0
         self._answers = 0
-        self._status, self._same = b"", 0
 
     async def run(self) -> None:
         """Ask until ended."""
@@ -135,13 +132,10 @@ class Watchdog(asyncio.Protocol):
         if self._alive is None or self._answers >= RISE:
             self._alive = True
             self._haproxy.write("0", "HAProxy answers")
-        self._same = self._same + 1 if status == self._status else 1
-        self._status = status
-        if self._same >= AGREE:
-            if status == b"200":
-                self._api_servers.write("0", "HAProxy reaches an API server")
-            else:
-                self._api_servers.write(NO_API_SERVER, "HAProxy reaches no API server")
+        if status == b"200":
+            self._api_servers.write("0", "HAProxy reaches an API server")
+        else:
+            self._api_servers.write(NO_API_SERVER, "HAProxy reaches no API server")
 
 
 class Rival:
