@@ -68,6 +68,8 @@ read -r pid rest </proc/self/stat
 echo "$pid"
 read -r go
 echo "$name" >/proc/sys/kernel/hostname
+# As it is on a host of its own; a new namespace has it from the machine around it.
+echo 0 >/proc/sys/net/ipv4/ip_forward
 mount -t tmpfs -o mode=0755 habench "$folder/overlay"
 cd "$folder/overlay"
 mkdir upper work root
