@@ -403,53 +403,62 @@ def test_a_worker_is_added_and_touches_nothing_else(system: System):
     }
 
 
-def refuse(system: System, file: HostFile) -> str:
-    """Have the first load balancer configured with one file exchanged; returns what it says."""
-    host = system.load_balancer("e2e-lb-0")
+def refuse(system: System, name: str, file: HostFile) -> str:
+    """Have a load balancer configured with one file exchanged; returns what it says."""
+    host = system.load_balancer(name)
     files = [file if it.path == file.path else it for it in load_balancer_files(host)]
-    result = system.run(host.name, "sudo -n bash -s", stdin=configure_script(host, files))
+    result = system.run(name, "sudo -n bash -s", stdin=configure_script(host, files))
     assert result.exit_status == 1, result.stdout
     return str(result.stderr).strip()
 
 
-def exchanged(system: System, path: str, old: str, new: str) -> HostFile:
-    (file,) = (it for it in load_balancer_files(system.load_balancer("e2e-lb-0")) if it.path == path)
+def exchanged(system: System, name: str, path: str, old: str, new: str) -> HostFile:
+    (file,) = (it for it in load_balancer_files(system.load_balancer(name)) if it.path == path)
     assert old in file.text
     return HostFile(path=path, mode=file.mode, text=file.text.replace(old, new))
+
+
+HAPROXY_CFG, KEEPALIVED_CONF = "etc/haproxy/haproxy.cfg", "etc/keepalived/keepalived.conf"
 
 
 @pytest.mark.parametrize(
     ("path", "old", "new", "message"),
     [
-        ("etc/haproxy/haproxy.cfg", "balance roundrobin", "balance nonsense", "HAProxy refuses the new configuration"),
-        (
-            "etc/keepalived/keepalived.conf",
-            "advert_int 0.1",
-            "advert_int x",
-            "keepalived refuses the new configuration",
-        ),
+        (HAPROXY_CFG, "balance roundrobin", "balance nonsense", "HAProxy refuses the new configuration"),
+        (KEEPALIVED_CONF, "advert_int 0.1", "advert_int x", "keepalived refuses the new configuration"),
         # `haproxy -c` finds nothing wrong with it, but the process cannot load it: SSH has that port.
-        ("etc/haproxy/haproxy.cfg", "bind *:8405", "bind *:22", "the change was undone"),
+        (
+            HAPROXY_CFG,
+            "bind *:8405",
+            "bind *:22",
+            "the change was undone, and the old configuration serves: HAProxy does",
+        ),
+        # Loaded and healthy, but nobody reaches an API server through it.
+        (HAPROXY_CFG, "bind *:6443", "bind 127.0.0.2:6443", "passes no connection on to it from port 6443"),
     ],
 )
 def test_a_configuration_that_is_refused_leaves_the_old_one_serving(
     system: System, path: str, old: str, new: str, message: str
 ):
+    _, standby = system.holder_and_standby()
     with undisturbed(system):
-        said = refuse(system, exchanged(system, path, old, new))
+        said = refuse(system, standby, exchanged(system, standby, path, old, new))
+    console.print(said)
     assert message in said
     assert len(said.splitlines()) <= 12
-    assert str(system.run("e2e-lb-0", f"sudo cat /{path}").stdout) == exchanged(system, path, old, old).text
+    assert str(system.run(standby, f"sudo cat /{path}").stdout) == exchanged(system, standby, path, old, old).text
 
 
 def test_a_full_disk_leaves_the_old_configuration_serving(system: System):
-    system.run("e2e-lb-0", "sudo dd if=/dev/zero of=/fill bs=1M status=none; sync")
+    _, standby = system.holder_and_standby()
+    system.run(standby, "sudo dd if=/dev/zero of=/fill bs=1M status=none; sync")
     try:
-        said = refuse(system, exchanged(system, "etc/haproxy/haproxy.cfg", "retries 3", "retries 3\n" + "#" * 100_000))
+        larger = exchanged(system, standby, HAPROXY_CFG, "retries 3", "retries 3\n" + "#" * 100_000)
+        said = refuse(system, standby, larger)
     finally:
-        system.run("e2e-lb-0", "sudo rm /fill")
+        system.run(standby, "sudo rm /fill")
     assert "nothing was changed" in said
-    assert answering_load_balancer(system.outputs.load_balancers["e2e-lb-0"]) == "e2e-lb-0"
+    assert answering_load_balancer(system.outputs.load_balancers[standby]) == standby
 
 
 def test_an_archive_that_is_out_of_reach_fails_with_a_reason_and_the_next_up_succeeds(system: System):
