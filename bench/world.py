@@ -19,18 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from bench.clients import Clients
 from bench.holders import Holders
 from bench.standin_systemd import UNIT_VARIABLE
+from demo.certificate import self_signed
 from model.rendering import HostFile, LoadBalancerHost
 from model.timers import PROFILES, Profile
 
@@ -53,8 +49,6 @@ PROJECT = Path(__file__).parent.parent
 TOP_PRIORITY = -20
 DIE_WITH_BENCH = ("setpriv", "--pdeathsig", "KILL", "--")
 """In front of a command: the kernel kills it when the thread of the bench that started it ends, however that comes."""
-MANY_FILES = ("prlimit", "--nofile=16384", "--")
-"""In front of a command: it can hold a storm's connections."""
 PLAIN_PRIORITY = ("nice", "-n", str(-TOP_PRIORITY))
 """In front of what is measured: the bench itself, its clients and API servers have the highest, to be on time."""
 
@@ -135,25 +129,6 @@ def remove_left_overs() -> None:
         pid = folder.name.split("-")[1]
         if pid == str(os.getpid()) or not Path("/proc", pid).exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def stand_in_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate and its key, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stand-in")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = (
-        builder.not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=2))
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return paths
 
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:
@@ -258,7 +233,7 @@ class Segment(Namespace):
 class ApiServer:
     """A stand-in API server on a host of its own: the host's kernel lives on when the server is killed."""
 
-    def __init__(self, name: str, segment: Segment, folder: Path, certificate: tuple[Path, Path]) -> None:
+    def __init__(self, name: str, segment: Segment, folder: Path, certificate: Path) -> None:
         self.name = name
         self._namespace = Namespace(name)
         segment.attach(name, self._namespace.pid)
@@ -273,13 +248,16 @@ class ApiServer:
             return
         command = (
             sys.executable, str(PROJECT / "demo/standin_apiserver.py"), "--listen", str(ADDRESSES[self.name]),
-            "--certificate", str(self._certificate[0]), "--key", str(self._certificate[1]),
+            "--certificate", str(self._certificate), "--key", str(self._certificate),
             "--health-file", str(self._health), "--backend", self.name,
         )  # fmt: skip
+        self.run(command)
+
+    def run(self, command: Sequence[str]) -> None:
+        """Run another program on this host, in place of the one that runs."""
+        self.signal(signal.SIGKILL)
         self._process = subprocess.Popen(
-            [*DIE_WITH_BENCH, *MANY_FILES, *self._namespace.enter(*command)],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [*DIE_WITH_BENCH, *self._namespace.enter(*command)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def say(self, word: str) -> None:
@@ -466,9 +444,14 @@ class World:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self.holders = stack.enter_context(closing(Holders(str(VIP))))
             self.segment = stack.enter_context(closing(Segment()))
-            certificate = stand_in_certificate(folder)
+            pair = self_signed("kubernetes", map(str, ADDRESSES.values()))
+            self.certificate = folder / "certificate.pem"
+            """Of all API servers, with its key."""
+            self.certificate.touch(mode=0o600)
+            self.certificate.write_bytes(pair.certificate + pair.key)
             self.api_servers = [
-                stack.enter_context(closing(ApiServer(name, self.segment, folder, certificate))) for name in API_SERVERS
+                stack.enter_context(closing(ApiServer(name, self.segment, folder, self.certificate)))
+                for name in API_SERVERS
             ]
             client = stack.enter_context(closing(Namespace(CLIENT)))
             self.segment.attach(CLIENT, client.pid)
