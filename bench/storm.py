@@ -80,7 +80,7 @@ def _row(what: str, answered: Sequence[float | None], more: str = "") -> tuple[s
 
 
 def main(
-    connections: Annotated[int, typer.Option(min=1, max=15_000, help="arriving at once")] = 5000,
+    connections: Annotated[int, typer.Option(min=1, max=5000, help="arriving at once")] = 5000,
     configuration: Annotated[str, typer.Option(help="one of `python -m bench --list`")] = Profile.DEFAULT.value,
     out: Annotated[Path, typer.Option(help="folder for journals")] = Path("build/bench-storm"),
 ) -> None:
