@@ -82,8 +82,15 @@ bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="f
 	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
 	    $(REPEATS:%=--repeats %)
 
-bench-report: setup ## put what it found into docs/failover.md, with pictures: RESULTS=build/bench/results.json
-	@.venv/bin/python -m bench.report $(or $(RESULTS),build/bench/results.json)
+bench-timers: setup bench-packages ## how fast advertisements may be, measured (root, 25 minutes): REPEATS=3
+	@.venv/bin/python -m bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
+
+bench-storm: setup bench-packages ## 5,000 connections that arrive at once (root, half a minute)
+	@.venv/bin/python -m bench.storm
+
+bench-report: setup ## put what both benches found into docs/failover.md, with pictures
+	@.venv/bin/python -m bench.report build/bench/results.json
+	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m bench.curves build/bench-timers/results.json
 
 demo: setup toolchain ## a real OpenStack on this machine, the system on it, a failover shown (root)
 	@.venv/bin/python -m demo

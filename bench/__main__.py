@@ -33,6 +33,7 @@ from bench import faults, results
 from bench.configurations import CONFIGURATIONS, TIMERS, Configuration
 from bench.faults import FAULTS, OF_TIMERS, Fault
 from bench.run import measure
+from bench.summary import print_summary
 from bench.world import TOP_PRIORITY, World, WorldError, remove_left_overs
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Bench:
         self._lock = threading.Lock()
         self._runs: list[results.Run] = []
         self._begin, self._load_before = time.monotonic(), os.getloadavg()[0]
+        self.results: results.Results | None = None
         self.failed: list[str] = []
 
     def run(self, configurations: list[Configuration], chosen: list[Fault], repeats: int, worlds: int) -> None:
@@ -119,7 +121,8 @@ class Bench:
             load_after=os.getloadavg()[0],
             seconds=time.monotonic() - self._begin,
         )
-        results.Results(machine=machine, runs=tuple(self._runs)).write(self._out / "results.json")
+        self.results = results.Results(machine=machine, runs=tuple(self._runs))
+        self.results.write(self._out / "results.json")
 
 
 def _list(console: Console, configurations: Mapping[str, Configuration], known_faults: Mapping[str, Fault]) -> None:
@@ -180,6 +183,8 @@ def main(  # noqa: PLR0917 typer passes them by name
         for some, worlds in ((short, parallel), (long, len(configurations))):
             if some:
                 bench.run(configurations, some, repeats, worlds)
+    if bench.results and not timers:
+        print_summary(bench.results, console)
     if bench.failed:
         sys.exit(f"{len(bench.failed)} runs failed")
 

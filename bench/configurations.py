@@ -47,12 +47,6 @@ def _ours(name: str, title: str, timers: Timers) -> Configuration:
     return Configuration(name=name, title=title, source="this project: templates/, model/timers.py", files=files)
 
 
-def _with_advertisements(interval: int, missed: int) -> Configuration:
-    """The default profile with other advertisements: so many milliseconds apart, so many missed."""
-    timers = replace(PROFILES[Profile.DEFAULT], advertisement_interval=interval, missed_advertisements=missed)
-    return _ours(f"{missed}x{interval}ms", f"{missed} x {interval} ms", timers)
-
-
 def peer(name: str, title: str, source: str) -> Configuration:
     """What others publish, from the folder of this name."""
 
@@ -116,15 +110,26 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     )
 }
 
+# Missing advertisements, and milliseconds between two: the RFC's three, ever faster; then more and shorter ones.
+ADVERTISEMENTS = (
+    *((3, interval) for interval in (1000, 500, 300, 200, 100, 50)),
+    *((5, interval) for interval in (200, 100, 50)),
+    (7, 100),
+    (10, 50),
+)
+
+
+def timers_name(missed: int, interval: int) -> str:
+    """Of the configuration with these advertisements."""
+    return f"{missed}x{interval}ms"
+
+
 TIMERS: Mapping[str, Configuration] = {
-    configuration.name: configuration
-    for configuration in (
-        # The RFC's three, ever faster; then as long together, in more and shorter ones.
-        *(_with_advertisements(interval, 3) for interval in (1000, 500, 300, 200, 100, 50)),
-        *(
-            _with_advertisements(interval, missed)
-            for interval, missed in ((200, 5), (100, 7), (100, 5), (50, 10), (50, 5))
-        ),
+    timers_name(missed, interval): _ours(
+        timers_name(missed, interval),
+        f"{missed} x {interval} ms",
+        replace(PROFILES[Profile.DEFAULT], advertisement_interval=interval, missed_advertisements=missed),
     )
+    for missed, interval in ADVERTISEMENTS
 }
-"""Choices of the two timers of advertisements, to be compared with each other."""
+"""The default profile with other advertisements, to be compared with each other."""

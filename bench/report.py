@@ -37,16 +37,16 @@ END = "<!-- bench: end -->"
 PICTURES = "failover"
 
 
-def with_report(document: str, report: str) -> str:
+def with_report(document: str, report: str, begin: str = BEGIN, end: str = END) -> str:
     """A document's text with a report between its two marks.
 
     Raises `ValueError` if it does not have each mark once.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in after:
-        raise ValueError(f"it needs these two lines, each once and in this order:\n{BEGIN}\n{END}")
-    return f"{before}{BEGIN}\n{report}{END}{after}"
+    before, found_begin, rest = document.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end) or begin in rest or end in after:
+        raise ValueError(f"it needs these two lines, each once and in this order:\n{begin}\n{end}")
+    return f"{before}{begin}\n{report}{end}{after}"
 
 
 def markdown(results: Results) -> str:
@@ -83,7 +83,7 @@ def overview(by_fault: dict[str, tuple[Summary, ...]]) -> str:
         )
     return (
         "The number that tells most about each fault, as the median of its runs; bold where it is best, and nothing is "
-        "bold where all are alike.\n\n" + _table(("fault", "number", *map(title_of_configuration, names)), rows)
+        "bold where all are alike.\n\n" + table(("fault", "number", *map(title_of_configuration, names)), rows)
     )
 
 
@@ -120,12 +120,13 @@ def section(fault: str, of_fault: Sequence[Summary]) -> str:
             f"### {fault}",
             f"**{_capital(title)}.** {why_of_fault(fault)}".strip(),
             f"![{title}: who had the VIP, and which requests failed]({PICTURES}/{fault}.svg)",
-            _table(("configuration", *texts), rows),
+            table(("configuration", *texts), rows),
         )
     )
 
 
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, its first column a text and all others numbers."""
     lines = (heading, ["---"] + ["---:"] * (len(heading) - 1), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,0 +1,151 @@
+"""What the timers of advertisements buy and cost, into docs/failover.md: `make bench-timers`, then `make bench-report`.
+
+    python -m bench.curves build/bench-timers/results.json
+
+Writes FOLDER/failover/timers.svg, and what stands between the two marks in FOLDER/failover.md.
+"""
+# matplotlib's types are partly unknown, in nearly all of its methods.
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from bench.configurations import ADVERTISEMENTS, timers_name
+from bench.faults import STALLS_MS
+from bench.figures import ALARM, FAINT, FIRST, INK, PEER, WIDTH, save, style
+from bench.report import PICTURES, machine, table, with_report
+from bench.results import Results, Run
+from bench.summary import Spread
+
+BEGIN = "<!-- timers: begin; made by `make bench-report` -->"
+END = "<!-- timers: end -->"
+LOOK = {3: (INK, "o"), 5: (PEER, "s"), 7: (ALARM, "D"), 10: (FIRST, "^")}
+"""Colour and marker by the number of missing advertisements."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was measured of one choice of the two timers."""
+
+    missed: int
+    interval: int
+    """Milliseconds."""
+    outage: Spread
+    """Seconds without an answer when the holder dies."""
+    pause: int
+    """Milliseconds: the longest pause of the holder in which the VIP never moved, nor in any shorter one."""
+    moves_10: float
+    """Moves of the VIP in 10 minutes, while 10 % of the packets between the pair were lost."""
+    moves_30: float
+    """The same with 30 %, scaled to 10 minutes."""
+
+    @property
+    def waits(self) -> int:
+        """Milliseconds without an advertisement after which the VIP moves."""
+        return self.missed * self.interval
+
+
+def choices(results: Results) -> list[Choice]:
+    """All that have been measured whole, in the order of the table."""
+    found: list[Choice] = []
+    for missed, interval in ADVERTISEMENTS:
+        runs = [run for run in results.runs if run.configuration == timers_name(missed, interval)]
+
+        def of(fault: str, runs: Sequence[Run] = runs) -> list[Run]:
+            return [run for run in runs if run.fault == fault]
+
+        pauses = {milliseconds: of(f"stall-{milliseconds}ms") for milliseconds in STALLS_MS}
+        deaths, loss_10, loss_30 = of("node-death"), of("pair-loss-10"), of("pair-loss-30")
+        if not (deaths and loss_10 and loss_30 and all(pauses.values())):
+            continue
+        survived = takewhile(lambda it: not any(run.changes for run in it[1]), sorted(pauses.items()))
+        found.append(
+            Choice(
+                missed=missed,
+                interval=interval,
+                outage=Spread.of([run.quick.longest_gap for run in deaths]),
+                pause=max((milliseconds for milliseconds, _ in survived), default=0),
+                moves_10=_in_ten_minutes(loss_10),
+                moves_30=_in_ten_minutes(loss_30),
+            )
+        )
+    return found
+
+
+def _in_ten_minutes(runs: Sequence[Run]) -> float:
+    lossy = sum((run.mended_at or run.duration) - run.injected_at for run in runs)
+    return sum(run.changes for run in runs) * 600 / lossy
+
+
+def markdown(results: Results) -> str:
+    """The table."""
+    rows = [
+        (
+            f"{choice.missed} x {choice.interval} ms",
+            f"{choice.waits} ms",
+            f"{choice.outage.median:.2f} s",
+            f"{choice.outage.worst:.2f} s",
+            f"{choice.pause} ms",
+            f"{choice.moves_10:.0f}",
+            f"{choice.moves_30:.0f}",
+        )
+        for choice in choices(results)
+    ]
+    heading = (
+        "advertisements", "VIP moves after", "holder dies: median", "worst", "pause survived",
+        "moves in 10 min at 10 % loss", "at 30 % loss",
+    )  # fmt: skip
+    picture = f"![What a choice of timers costs and bears]({PICTURES}/timers.svg)"
+    return f"{machine(results)}\n\n{picture}\n\n{table(heading, rows)}\n"
+
+
+def draw(found: Sequence[Choice], path: Path) -> None:
+    """Three panels over how long nothing must be heard: the outage, the pause that is survived, needless moves."""
+    panels: list[tuple[str, Callable[[Choice], float]]] = [
+        ("holder dies: seconds without an answer", lambda choice: choice.outage.median),
+        ("longest pause survived, ms", lambda choice: choice.pause),
+        ("moves in 10 min at 30 % loss", lambda choice: choice.moves_30),
+    ]
+    with style():
+        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        for axes, (title, value) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            for missed, (color, marker) in LOOK.items():
+                points = sorted((choice.waits, value(choice)) for choice in found if choice.missed == missed)
+                axes.plot(
+                    *zip(*points, strict=True), color=color, marker=marker, linewidth=1, label=f"{missed} missing"
+                )
+            axes.set_title(title, size=9)
+            axes.set_xscale("log")
+            axes.set_xticks(sorted({choice.waits for choice in found} - {250, 600, 900, 1000}))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.tick_params(labelsize=8)
+            axes.set_ylim(bottom=0)
+            axes.grid(visible=True, axis="both")
+            axes.set_xlabel("ms without an advertisement until the VIP moves", size=8, color=FAINT)
+        figure.axes[0].legend(fontsize=8)
+        save(figure, path)
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="results.json of `make bench-timers`", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="folder of failover.md and its pictures")] = Path("docs"),
+) -> None:
+    """Put what the timers buy and cost into failover.md."""
+    results = Results.read(file)
+    document = out / "failover.md"
+    new = with_report(document.read_text(), markdown(results), BEGIN, END)
+    (out / PICTURES).mkdir(exist_ok=True)
+    draw(choices(results), out / PICTURES / "timers.svg")
+    document.write_text(new)
+
+
+if __name__ == "__main__":
+    typer.run(main)
