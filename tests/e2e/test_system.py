@@ -368,7 +368,7 @@ def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_put_bac
     began = time.monotonic()
     with undisturbed(system), pytest.raises(StackError) as failed:
         system.up(apiCaCertificate=stranger)
-    console.print(f"it failed after {time.monotonic() - began:.1f} s: {failed.value}")
+    console.print(f"it failed after {time.monotonic() - began:.1f} s: {failed.value}", markup=False)
     assert f"{standby}: the change was undone, and the old configuration serves" in str(failed.value)
     assert "took all API servers out of service" in str(failed.value)
     assert f"{holder}:" not in str(failed.value)
@@ -443,7 +443,7 @@ def test_a_configuration_that_is_refused_leaves_the_old_one_serving(
     _, standby = system.holder_and_standby()
     with undisturbed(system):
         said = refuse(system, standby, exchanged(system, standby, path, old, new))
-    console.print(said)
+    console.print(said, markup=False)
     assert message in said
     assert len(said.splitlines()) <= 12
     assert str(system.run(standby, f"sudo cat /{path}").stdout) == exchanged(system, standby, path, old, old).text
