@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.world import (
     ADDRESSES,
@@ -290,6 +290,7 @@ def _stall_fault(milliseconds: int) -> Fault:
         title=f"the load balancer pauses for {milliseconds} ms",
         why="Live migration and steal time pause a guest; a VIP that moves for it is an outage that need not be.",
         inject=_stall(milliseconds),
+        once=True,
     )
 
 
@@ -321,6 +322,7 @@ _ALL = (
         prepare=_kill_before,
         whole_before=False,
         at_least=10,
+        once=True,
     ),
     Fault(
         name="link-cut",
@@ -357,6 +359,7 @@ _ALL = (
         inject=_signal_all(signal.SIGSTOP, KEEPALIVED),
         heal=_signal_all(signal.SIGCONT, KEEPALIVED),
         at_least=8,
+        once=True,
     ),
     Fault(
         name="keepalived-stopped",
@@ -364,6 +367,7 @@ _ALL = (
         why="Maintenance: somebody drains the load balancer on purpose.",
         inject=_job("stop", KEEPALIVED),
         heal=_job("start", KEEPALIVED),
+        once=True,
     ),
     Fault(
         name="keepalived-restarted",
@@ -389,6 +393,7 @@ _ALL = (
         title="HAProxy's worker is killed",
         why="A crash: the worker is what parses, and what memory errors hit.",
         inject=_kill_worker,
+        once=True,
     ),
     Fault(
         name="haproxy-hung",
@@ -402,6 +407,7 @@ _ALL = (
         title=f"HAProxy crashes every {CRASH_EVERY_SECONDS:g} s for {CRASH_LOOP_SECONDS:g} s",
         why="A bad release or bad memory: it is up each time somebody looks, and gone right after.",
         inject=_crash_loop,
+        once=True,
     ),
     Fault(
         name="holder-without-api",
@@ -513,6 +519,7 @@ _ALL = (
         why="Each `pulumi up` with a change does it, on a working day.",
         inject=_edit(_HAPROXY_CFG, lambda text: text + _LISTEN, HAPROXY),
         heal=_edit(_HAPROXY_CFG, lambda text: text.removesuffix(_LISTEN), HAPROXY),
+        once=True,
     ),
     Fault(
         name="haproxy-refused",
@@ -535,6 +542,7 @@ _ALL = (
         why="A reload starts all checks anew, and one that counts as failed until it has run loses the VIP.",
         inject=_edit(_KEEPALIVED_CONF, lambda text: text + _COMMENT, KEEPALIVED),
         heal=_edit(_KEEPALIVED_CONF, lambda text: text.removesuffix(_COMMENT), KEEPALIVED),
+        once=True,
     ),
     Fault(
         name="vip-added",
@@ -543,6 +551,7 @@ _ALL = (
         # Long enough for a peer that misses three advertisements of a second.
         inject=_edit(_KEEPALIVED_CONF, with_second_vip, KEEPALIVED, seconds=5),
         heal=_edit(_KEEPALIVED_CONF, _without_second_vip, KEEPALIVED, seconds=5),
+        once=True,
     ),
     Fault(
         name="rolling-replacement",
@@ -556,7 +565,11 @@ FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
 
 OF_TIMERS: Mapping[str, Fault] = {
     fault.name: fault
-    for fault in (FAULTS["node-death"], *map(_stall_fault, STALLS_MS), FAULTS["pair-loss-10"], FAULTS["pair-loss-30"])
+    for fault in (
+        FAULTS["node-death"],
+        *(replace(_stall_fault(ms), once=False) for ms in STALLS_MS),
+        FAULTS["pair-loss-30"],
+    )
 }
 """What tells one choice of timers from another."""
 
