@@ -22,7 +22,7 @@ from bench.faults import STALLS_MS
 from bench.figures import ALARM, FAINT, FIRST, INK, PEER, WIDTH, save, style
 from bench.report import PICTURES, machine, table, with_report
 from bench.results import Results, Run
-from bench.summary import Spread
+from bench.summary import Spread, fault_end
 
 BEGIN = "<!-- timers: begin; made by `make bench-report` -->"
 END = "<!-- timers: end -->"
@@ -77,8 +77,9 @@ def choices(results: Results) -> list[Choice]:
 
 
 def _in_ten_minutes(runs: Sequence[Run]) -> float:
-    lossy = sum((run.mended_at or run.duration) - run.injected_at for run in runs)
-    return sum(run.changes for run in runs) * 600 / lossy
+    lossy = sum(fault_end(run) - run.injected_at for run in runs)
+    taken = [(run, at) for run in runs for spans in run.holders.values() for at, _ in spans]
+    return sum(run.injected_at < at < fault_end(run) for run, at in taken) * 600 / lossy
 
 
 def markdown(results: Results) -> str:

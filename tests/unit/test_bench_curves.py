@@ -1,0 +1,217 @@
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.configurations import ADVERTISEMENTS, TIMERS, timers_name
+from bench.curves import BEGIN, END, LOOK, Choice, choices, draw, main, markdown
+from bench.faults import OF_TIMERS, STALLS_MS
+from bench.results import MENDED, Machine, Mark, Requests, Results, Run, Span
+from bench.summary import Spread
+
+MACHINE = Machine(
+    date="2024-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",
+    load_before=0.5, load_after=1.5, seconds=120,
+)  # fmt: skip
+MISSED, INTERVAL = 7, 100
+NAME = timers_name(MISSED, INTERVAL)
+LOSSY_SECONDS = 120.0
+
+
+def run(
+    fault: str,
+    *,
+    configuration: str = NAME,
+    gap: float = 0.02,
+    taken_at: Sequence[float] = (),
+    seconds: float = 10,
+    mended_at: float | None = None,
+    repeat: int = 0,
+) -> Run:
+    """The fault after two seconds; `taken_at` is when the VIP went to the other one, to and fro."""
+    holders: dict[str, tuple[Span, ...]] = {"lb-0": (), "lb-1": ()}
+    names = itertools.cycle(holders)
+    for begin, end in itertools.pairwise((0.0, *taken_at, seconds)):
+        name = next(names)
+        holders[name] = (*holders[name], (begin, end))
+    marks = [Mark(at=2, label="the fault")] + ([] if mended_at is None else [Mark(at=mended_at, label=MENDED)])
+    return Run(
+        configuration=configuration,
+        fault=fault,
+        repeat=repeat,
+        duration=seconds,
+        injected_at=2,
+        marks=tuple(marks),
+        quick=Requests(timeout=0.25, count=500, failed=0, longest_gap=gap, failures=()),
+        patient=(),
+        held=(),
+        holders=holders,
+        longest_stall=0,
+    )
+
+
+def lossy(*taken_at: float, configuration: str = NAME) -> Run:
+    """Packets are lost for two minutes, and then it is watched for eight seconds more."""
+    return run(
+        "pair-loss-30",
+        configuration=configuration,
+        taken_at=taken_at,
+        seconds=2 + LOSSY_SECONDS + 8,
+        mended_at=2 + LOSSY_SECONDS,
+    )
+
+
+def whole(
+    configuration: str = NAME, *, without: str = "", moves: Mapping[str, Sequence[float]] | None = None
+) -> Iterator[Run]:
+    """A run of each fault that a choice needs, but for one; `moves` are when the VIP was taken, by fault."""
+    for fault in OF_TIMERS:
+        taken_at = (moves or {}).get(fault, ())
+        if fault == without:
+            continue
+        if fault == "pair-loss-30":
+            yield lossy(*taken_at, configuration=configuration)
+        else:
+            yield run(fault, configuration=configuration, taken_at=taken_at)
+
+
+def chosen(*runs: Run) -> Choice:
+    """The only one that comes of these runs."""
+    (choice,) = choices(Results(machine=MACHINE, runs=runs))
+    return choice
+
+
+def test_the_outage_is_of_the_runs_in_which_the_holder_died():
+    deaths = [run("node-death", gap=gap, repeat=repeat) for repeat, gap in enumerate((0.7, 0.5, 3.0))]
+    choice = chosen(*whole(without="node-death"), *deaths, run("stall-500ms", gap=9, repeat=1))
+    assert choice.outage == Spread(median=0.7, worst=3.0)
+    assert (choice.missed, choice.interval, choice.waits) == (7, 100, 700)
+
+
+@pytest.mark.parametrize(
+    ("moved", "survived"),
+    [
+        ((), STALLS_MS[-1]),
+        (STALLS_MS, 0),
+        (STALLS_MS[:1], 0),
+        ([ms for ms in STALLS_MS if ms >= 1000], 700),
+        # One long pause that went well is luck.
+        ([ms for ms in STALLS_MS if ms >= 700 and ms != 1500], 500),
+        ([700], 500),
+    ],
+)
+def test_a_pause_is_survived_if_no_shorter_one_moved_the_vip(moved: Sequence[int], survived: int):
+    assert chosen(*whole(moves={f"stall-{ms}ms": (3.0, 3.5) for ms in moved})).pause == survived
+
+
+def test_one_move_in_many_runs_is_a_pause_that_was_not_survived():
+    runs = [*whole(), *(run("stall-700ms", taken_at=taken_at, repeat=1) for taken_at in ((), (3.0,), ()))]
+    assert chosen(*runs).pause == 500
+    assert chosen(*reversed(runs)).pause == 500
+
+
+def test_moves_are_scaled_to_ten_minutes_of_loss():
+    assert chosen(*whole(moves={"pair-loss-30": (10.0, 20.0, 30.0)})).moves == pytest.approx(15)
+
+
+def test_moves_of_several_runs_are_one_long_run():
+    runs = [*whole(without="pair-loss-30"), lossy(), lossy(10.0, 20.0), lossy(30.0)]
+    assert chosen(*runs).moves == pytest.approx(3 * 600 / (3 * LOSSY_SECONDS))
+
+
+def test_a_loss_that_was_never_mended_lasts_until_the_runs_end():
+    endless = run("pair-loss-30", taken_at=(10.0,), seconds=62)
+    assert chosen(*whole(without="pair-loss-30"), endless).moves == pytest.approx(10)
+
+
+def test_only_moves_while_packets_are_lost_count():
+    assert chosen(*whole(moves={"pair-loss-30": (1.0, 10.0, 125.0)})).moves == pytest.approx(5)
+
+
+@pytest.mark.parametrize("missing", list(OF_TIMERS))
+def test_a_choice_that_lacks_a_fault_is_left_out(missing: str):
+    other = timers_name(3, 1000)
+    results = Results(machine=MACHINE, runs=(*whole(without=missing), *whole(other)))
+    assert [(choice.missed, choice.interval) for choice in choices(results)] == [(3, 1000)]
+
+
+def test_choices_come_in_the_tables_order_and_strangers_not_at_all():
+    names = [*reversed(list(TIMERS)), "default", "4x100ms"]
+    results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(whole, names))))
+    assert [(choice.missed, choice.interval) for choice in choices(results)] == list(ADVERTISEMENTS)
+
+
+# ---- the picture and the document ------------------------------------------------------------------------------------
+
+
+def everything() -> Results:
+    """All choices; one that waits for longer survives a longer pause."""
+    runs: list[Run] = []
+    for missed, interval in ADVERTISEMENTS:
+        moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > missed * interval}
+        runs += whole(timers_name(missed, interval), moves={**moves, "pair-loss-30": (10.0,) if missed == 3 else ()})
+    return Results(machine=MACHINE, runs=tuple(runs))
+
+
+def texts(document: str) -> set[str]:
+    return {
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(document).iter()  # noqa: S314 our own
+        if element.tag.endswith("}text")
+    }
+
+
+def test_a_picture_has_its_words_and_is_the_same_each_time(tmp_path: Path):
+    found = choices(everything())
+    first, second = tmp_path / "a.svg", tmp_path / "b.svg"
+    draw(found, first)
+    draw(found, second)
+    assert first.read_bytes() == second.read_bytes()
+    words = {"holder dies: seconds without an answer", "longest pause survived, ms", "moves in 10 min at 30 % loss"}
+    assert words | {f"{missed} missing" for missed in LOOK} <= texts(first.read_text())
+
+
+def test_each_number_of_missing_advertisements_has_a_look():
+    assert set(LOOK) == {missed for missed, _ in ADVERTISEMENTS}
+
+
+@pytest.mark.parametrize("names", [[NAME], [timers_name(3, 100), timers_name(5, 100)]])
+def test_a_bench_of_some_choices_can_be_drawn(tmp_path: Path, names: Sequence[str]):
+    results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(whole, names))))
+    draw(choices(results), tmp_path / "a.svg")
+    assert {"3 missing", "5 missing", "7 missing"} & texts((tmp_path / "a.svg").read_text()) == {
+        f"{name.partition('x')[0]} missing" for name in names
+    }
+
+
+def test_the_table_has_a_row_for_each_choice():
+    deaths = [run("node-death", gap=gap, repeat=repeat) for repeat, gap in enumerate((0.664, 0.5, 3.0))]
+    moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > 500} | {"pair-loss-30": (10.0, 20.0)}
+    text = markdown(Results(machine=MACHINE, runs=(*whole(without="node-death", moves=moves), *deaths)))
+    assert "2024-05-06" in text
+    assert "![What a choice of timers costs and bears](failover/timers.svg)" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["| 7 x 100 ms | 700 ms | 0.66 s | 3.00 s | 500 ms | 10 |"]
+
+
+def test_it_goes_between_its_marks_and_twice_is_the_same(tmp_path: Path):
+    file, document, picture = tmp_path / "results.json", tmp_path / "failover.md", tmp_path / "failover" / "timers.svg"
+    everything().write(file)
+    document.write_text(f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    main(file, tmp_path)
+    first = document.read_text(), picture.read_bytes()
+    assert first[0] == f"# Title\n\nbefore\n\n{BEGIN}\n{markdown(everything())}{END}\n\nafter\n"
+    main(file, tmp_path)
+    assert (document.read_text(), picture.read_bytes()) == first
+
+
+def test_a_document_without_the_marks_is_refused_and_stays_as_it_is(tmp_path: Path):
+    file, document = tmp_path / "results.json", tmp_path / "failover.md"
+    everything().write(file)
+    document.write_text("# Title\n")
+    with pytest.raises(ValueError, match="each once"):
+        main(file, tmp_path)
+    assert document.read_text() == "# Title\n"
+    assert not (tmp_path / "failover").exists()
