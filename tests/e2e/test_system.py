@@ -455,7 +455,9 @@ def test_a_configuration_that_is_refused_leaves_the_old_one_serving(
 
 def test_a_full_disk_leaves_the_old_configuration_serving(system: System):
     _, standby = system.holder_and_standby()
-    system.run(standby, "sudo dd if=/dev/zero of=/fill bs=1M status=none; sync")
+    # Again and again: what ext4 sets aside while it writes is free again afterwards.
+    fill = "dd if=/dev/zero of=/fill bs=64k oflag=append conv=notrunc status=none; sync"
+    system.run(standby, f"sudo sh -c 'for turn in 1 2 3; do {fill}; done'")
     try:
         larger = exchanged(system, standby, HAPROXY_CFG, "retries 3", "retries 3\n" + "#" * 100_000)
         said = refuse(system, standby, larger)
