@@ -41,8 +41,8 @@ class Timers:
     def reachability_check_interval(self) -> int:
         """HAProxy asks an API server whether it takes connections at all.
 
-        With the watchdog's interval shorter than the master-down interval, so that both load balancers have noticed that
-        all servers are gone before the VIP moves for it.
+        With the watchdog's interval shorter than the master-down interval, so that both load balancers have noticed
+        that all servers are gone before the VIP moves for it.
         """
         return self.api_check_interval // 2
 
