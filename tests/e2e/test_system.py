@@ -30,7 +30,6 @@ from model.timers import PROFILES, Profile
 from operate.ssh import Access
 
 CLUSTER = "e2e"
-ROUTER_ID = 52
 TIMERS = PROFILES[Profile.DEFAULT]
 # Generous bounds, for a busy machine; what was measured is printed. Advertisements that are missing take longest to be
 # noticed.
@@ -47,6 +46,7 @@ class System:
     def __init__(self) -> None:
         self.stack = Stack("lab-e2e", {"clusterName": CLUSTER, "controlPlaneCount": 1, "workerCount": 0})
         self.config: dict[str, object] = {}
+        self.router_id = 51
         self.outputs: Outputs
         self.access: Access
 
@@ -110,7 +110,7 @@ class System:
             interface="eth0",
             vip=IPv4Address(outputs.vip),
             api_servers=tuple((host, IPv4Address(address)) for host, address in outputs.control_plane.items()),
-            vrrp_router_id=ROUTER_ID,
+            vrrp_router_id=self.router_id,
             vrrp_password="",
             timers=TIMERS,
             api_ca_certificate="",
@@ -357,7 +357,8 @@ def test_other_timers_are_rolled_out_one_host_after_the_other_and_drop_nothing(s
 def test_another_router_id_leaves_the_vip_answering(system: System):
     """Neither understands the other until both have it: both hold the VIP for a while, and one is left."""
     with probed(system) as probe:
-        system.up(vrrpRouterId=ROUTER_ID)
+        system.up(vrrpRouterId=52)
+    system.router_id = 52
     assert probe.report().longest_gap <= FAILOVER_SECONDS + probe.report().longest_stall
     system.holder_and_standby()
     assert system.status().returncode == 0
