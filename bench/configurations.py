@@ -112,8 +112,8 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
 
 # Missing advertisements, and milliseconds between two: the RFC's three, ever faster; then more and shorter ones.
 ADVERTISEMENTS = (
-    *((3, interval) for interval in (1000, 500, 300, 200, 100, 50)),
-    *((5, interval) for interval in (200, 100, 50)),
+    *((3, interval) for interval in (1000, 500, 300, 100, 50)),
+    *((5, interval) for interval in (100, 50)),
     (7, 100),
     (10, 50),
 )

@@ -29,7 +29,7 @@ from bench.world import (
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
 BURNERS_A_CORE = 8
-STALLS_MS = (100, 200, 300, 500, 700, 1000, 1500, 2000, 2500, 3000)
+STALLS_MS = (200, 300, 500, 700, 1000, 1500, 2000, 3000)
 """How long the holder is paused: a live migration's last phase, or a hypervisor that sold its processors twice."""
 
 
@@ -494,7 +494,7 @@ _ALL = (
         at_most=30,
     ),
     _loss_fault(10, seconds=600),
-    _loss_fault(30, seconds=180),
+    _loss_fault(30, seconds=120),
     Fault(
         name="cpu-burn",
         title=f"{BURNERS_A_CORE} processes a core burn all time",

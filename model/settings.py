@@ -221,7 +221,7 @@ class Settings(_Model):
     failover_profile: Profile
     advertisement_interval: Annotated[int, Field(ge=0, le=40_950)]
     missed_advertisements: Annotated[int, Field(ge=0, le=100)]
-    watchdog_interval: Milliseconds
+    watchdog_interval: Annotated[int, Field(ge=0, le=4000)]
     watchdog_failures: Annotated[int, Field(ge=0, le=100)]
     api_check_interval: Milliseconds
     api_check_timeout: Milliseconds
@@ -310,6 +310,20 @@ class Settings(_Model):
             raise ValueError(
                 f"advertisementInterval = {self.advertisement_interval}: vrrpPassword selects VRRPv2, whose "
                 "advertisements come in whole seconds (RFC 3768, 5.3.7); use 1000, or no password"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noticed_in_time(self) -> Self:
+        timers = self.timers
+        # HAProxy spreads its checks by 5 %.
+        noticed = timers.reachability_check_interval * 21 // 20 + timers.watchdog_interval
+        if noticed >= timers.master_down_interval:
+            raise ValueError(
+                f"apiCheckInterval = {timers.api_check_interval}, watchdogInterval = {timers.watchdog_interval}: one "
+                f"load balancer may notice {noticed} ms before the other that all API servers are gone, and after "
+                f"{timers.master_down_interval} ms (advertisementInterval x missedAdvertisements) the VIP would move "
+                "for it; check more often, or wait longer"
             )
         return self
 

@@ -82,6 +82,7 @@ def test_the_schema_and_the_settings_know_the_same_keys():
         ("advertisementInterval", "41000", "less than or equal to 40950"),
         ("missedAdvertisements", "101", "less than or equal to 100"),
         ("watchdogInterval", "10", "shorter than 20 ms"),
+        ("watchdogInterval", "5000", "less than or equal to 4000"),
         ("apiCheckTimeout", "-1", "greater than or equal to 0"),
         ("apiCaCertificate", "/etc/kubernetes/pki/ca.crt", "not a certificate in PEM"),
         ("vipp", "198.51.100.1", "no key of this project"),
@@ -194,6 +195,14 @@ def test_a_password_means_advertisements_in_whole_seconds():
     assert timers.watchdog_interval == PROFILES[Profile.DEFAULT].watchdog_interval
     (problem,) = problems_of(vrrpPassword="P@ssw0rd", advertisementInterval="300")
     assert problem.startswith("advertisementInterval = 300: vrrpPassword selects VRRPv2")
+
+
+def test_checks_are_quicker_than_the_vip_or_it_would_move_when_all_api_servers_go():
+    (problem,) = problems_of(apiCheckInterval="1500")
+    assert problem.startswith("apiCheckInterval = 1500, watchdogInterval = 100: one load balancer may notice 887 ms")
+    assert Settings.parse(example_values(apiCheckInterval="1500", missedAdvertisements="9")).timers
+    for profile in Profile:
+        assert Settings.parse(example_values(failoverProfile=profile)).timers == PROFILES[profile]
 
 
 def test_of_a_ca_file_only_the_certificates_are_kept():

@@ -13,8 +13,9 @@ leaves so many questions without an answer. Unanswered questions are counted, no
 host nothing has been asked, and nothing is held against HAProxy.
 
 It also listens to the peer: a peer that goes on advertising while this keepalived believes to be MASTER means that ours
-hangs, or is not heard. It is killed, systemd starts it again, and it takes the VIP off as it starts. While a change of
-VRRP itself has reached one host only, the two do not understand each other: both hold the VIP, and nobody is killed.
+hangs, or is not heard. It is killed, systemd starts it again, and it takes the VIP off as it starts. Only packets that
+ours would understand count, or two that work would be killed while a change of VRRP itself has reached one host only.
+With VRRPv2, whose passwords and intervals may differ under the same head, it does not listen: both would be killed.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from typing import cast
 RISE = 5
 NO_API_SERVER = "-50"
 RETRY_SECONDS = 0.005
+CONNECT_SECONDS = 1.0
 # VRRP itself has one of two yield as soon as it hears the other, so this is for one that does not.
 RIVAL_SECONDS = 1.0
 # One that goes on with the rivalry after it was killed did not hang: with another password neither believes the other.
@@ -93,14 +95,16 @@ class Watchdog(asyncio.Protocol):
     async def _stay_connected(self) -> None:
         while True:
             try:
-                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+                connecting = asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+                # Where a HAProxy that hung has left its backlog full, a lost SYN is not waited for.
+                await asyncio.wait_for(connecting, CONNECT_SECONDS)
                 await self._lost.wait()
                 # A reload closes connections, and so does a death; the next connection tells which it was.
                 await asyncio.sleep(RETRY_SECONDS)
             except ConnectionRefusedError:
                 self._dead("HAProxy refuses connections, it does not run")
                 await asyncio.sleep(self._interval)
-            except OSError:
+            except (OSError, asyncio.TimeoutError):  # noqa: UP041 two classes in Python 3.10
                 await asyncio.sleep(self._interval)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -186,10 +190,11 @@ async def watch(arguments: argparse.Namespace) -> None:
     """Watch until ended."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as vrrp:
         vrrp.setblocking(False)
-        # Version and type (1, advertisement, is the only one), and the virtual router id.
-        head = bytes([arguments.vrrp_version << 4 | 1, arguments.router_id])
-        rival = Rival(vrrp, arguments.peer, head, arguments.folder / "vrrp_state", kill_keepalived)
-        asyncio.get_running_loop().add_reader(vrrp, rival.heard)
+        if arguments.peer:
+            # Version 3 and type 1 (advertisement, the only one), and the virtual router id.
+            head = bytes([0x31, arguments.router_id])
+            rival = Rival(vrrp, arguments.peer, head, arguments.folder / "vrrp_state", kill_keepalived)
+            asyncio.get_running_loop().add_reader(vrrp, rival.heard)
         await Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run()
 
 
@@ -199,9 +204,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="where HAProxy answers /reachable")
     parser.add_argument("--interval", type=int, required=True, help="milliseconds between questions")
     parser.add_argument("--failures", type=int, required=True, help="unanswered questions in a row that mean it hangs")
-    parser.add_argument("--peer", required=True, help="address of the other load balancer")
-    parser.add_argument("--vrrp-version", type=int, required=True, help="of keepalived's advertisements: 2 or 3")
-    parser.add_argument("--router-id", type=int, required=True, help="VRRP virtual router id")
+    parser.add_argument("--peer", help="address of the other load balancer; without it nobody is listened to")
+    parser.add_argument("--router-id", type=int, help="VRRP virtual router id, with --peer")
     parser.add_argument("--folder", type=Path, required=True, help="where keepalived looks for the files")
     asyncio.run(watch(parser.parse_args()))
 
