@@ -39,7 +39,7 @@ unit: setup ## model and components, against mocks; seconds, as any user
 golden: setup packages ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
-dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 4 minutes)
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 5 minutes)
 	.venv/bin/pytest tests/dataplane
 
 toolchain-test: setup toolchain ## the plugins that are built here

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -18,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.configurations import CONFIGURATIONS
+from bench.configurations import CONFIGURATIONS, Configuration
 from bench.world import ADDRESSES, API_SERVERS, HAPROXY, TOP_PRIORITY, VIP, Machine, World, remove_left_overs
 from model.timers import Profile
 from model.topology import API_PORT
@@ -71,43 +72,79 @@ def _lighten_api_servers(world: World, folder: Path) -> None:
     time.sleep(CHECKED_SECONDS)
 
 
-def _row(what: str, answered: Sequence[float | None], more: str = "") -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Storm:
+    """By client the seconds until it was answered, None if it was not; and MiB of HAProxy's memory."""
+
+    at_one_api_server: Sequence[float | None]
+    """A third of the clients."""
+    at_vip: Sequence[float | None]
+    after_death: Sequence[float | None]
+    """At the VIP, from the moment in which its holder died."""
+    moved: bool
+    """Whether the VIP moved for it, before its holder died."""
+    idle_mib: float
+    busy_mib: float
+
+
+def measure(configuration: Configuration, connections: int, log: Path) -> Storm:
+    """Have so many clients arrive, and their holder die."""
+    with World(configuration.files, log) as world:
+        world.make_whole()
+        holder, idle_mib = world.holder, resident_mib(world.holder)
+        _lighten_api_servers(world, log)
+        with world.clients.storm(str(ADDRESSES[API_SERVERS[0]]), connections // len(API_SERVERS)) as arrive:
+            at_one_api_server = arrive()
+        with world.clients.storm(str(VIP), connections) as arrive:
+            begin = time.monotonic()
+            at_vip = arrive()
+            moved, busy_mib = world.holders.last_change > begin, resident_mib(holder)
+            world.segment.isolate(holder.name)
+            holder.power_off(world.holders)
+            after_death = arrive()
+    return Storm(
+        at_one_api_server=at_one_api_server,
+        at_vip=at_vip,
+        after_death=after_death,
+        moved=moved,
+        idle_mib=idle_mib,
+        busy_mib=busy_mib,
+    )
+
+
+def _row(what: str, answered: Sequence[float | None]) -> tuple[str, ...]:
     times = sorted(seconds for seconds in answered if seconds is not None)
-    if not times:
-        return what, f"0 of {len(answered)}", "", "", "", more
-    figures = (median(times), times[len(times) * 99 // 100], times[-1])
-    return what, f"{len(times)} of {len(answered)}", *(f"{seconds:.2f} s" for seconds in figures), more
+    count = f"{len(times)} of {len(answered)}"
+    figures = (median(times), times[len(times) * 99 // 100], times[-1]) if times else ()
+    return what, count, *(f"{seconds:.2f} s" for seconds in figures)
 
 
 def main(
-    connections: Annotated[int, typer.Option(min=1, max=5000, help="arriving at once")] = 5000,
+    connections: Annotated[int, typer.Option(min=3, max=5000, help="arriving at once")] = 5000,
     configuration: Annotated[str, typer.Option(help="one of `python -m bench --list`")] = Profile.DEFAULT.value,
     out: Annotated[Path, typer.Option(help="folder for journals")] = Path("build/bench-storm"),
 ) -> None:
     """Measure how long thousands of clients wait that arrive at once."""
     if os.geteuid() != 0:
         sys.exit("the bench makes namespaces and needs root")
+    if configuration not in CONFIGURATIONS:
+        raise typer.BadParameter(f"there is no configuration {configuration}; known: {', '.join(CONFIGURATIONS)}")
     console = Console()
     remove_left_overs()
     os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
     chosen = CONFIGURATIONS[configuration]
-    log = out / "logs" / chosen.name
-    table = Table("arriving", "answered", "median", "99 of 100", "last", "HAProxy's memory", box=None)
-    with World(chosen.files, log) as world, console.status("a pair of load balancers"):
-        world.make_whole()
-        holder, peer, idle = world.holder, world.peer, resident_mib(world.holder)
-        _lighten_api_servers(world, log)
-        with world.clients.storm(str(ADDRESSES[API_SERVERS[0]]), connections // len(API_SERVERS)) as arrive:
-            table.add_row(*_row("at one API server, a third of them", arrive()))
-        with world.clients.storm(str(VIP), connections) as arrive:
-            begin = time.monotonic()
-            table.add_row(*_row("at the VIP", arrive(), f"{idle:.0f} MiB, then {resident_mib(holder):.0f}"))
-            moved = world.holders.last_change > begin
-            world.segment.isolate(holder.name)
-            holder.power_off(world.holders)
-            table.add_row(*_row("at the VIP, whose holder has just died", arrive(), f"{resident_mib(peer):.0f} MiB"))
+    with console.status(f"{connections} clients"):
+        storm = measure(chosen, connections, out / "logs" / chosen.name)
+    table = Table("arriving", "answered", "median", "99 of 100", "last", box=None)
+    table.add_row(*_row("at one API server, a third of them", storm.at_one_api_server))
+    table.add_row(*_row("at the VIP", storm.at_vip))
+    table.add_row(*_row("at the VIP, whose holder has just died", storm.after_death))
     console.print(table)
-    console.print(f"{connections} connections, {chosen.title}; {'the VIP moved for it' if moved else 'the VIP stayed'}")
+    console.print(
+        f"{chosen.title}: the VIP {'moved for it' if storm.moved else 'stayed'} while its holder lived; "
+        f"HAProxy's memory grew from {storm.idle_mib:.0f} to {storm.busy_mib:.0f} MiB",
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

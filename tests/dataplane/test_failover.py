@@ -10,28 +10,44 @@ from pathlib import Path
 
 import pytest
 
+from bench.configurations import CONFIGURATIONS
 from bench.faults import QUICK
 from bench.results import Results, Run
+from bench.storm import measure
 
 OURS, SEED = "default", "seed"
+ALONE = ("vip-added", "partition", "holder-without-api", "api-all-down")
 
 Runs = Mapping[tuple[str, str], Run]
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    out = tmp_path_factory.mktemp("bench")
+def bench(out: Path, *options: str) -> Results:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--out", str(out)],
+        [sys.executable, "-m", "bench", *options, "--out", str(out)],
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {(run.configuration, run.fault): run for run in Results.read(Path(out, "results.json")).runs}
+    return Results.read(Path(out, "results.json"))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A few faults with the seed's configuration beside ours."""
+    results = bench(tmp_path_factory.mktemp("quick"), "--quick")
+    found = {(run.configuration, run.fault): run for run in results.runs}
     assert found.keys() == {(configuration, fault) for configuration in (OURS, SEED) for fault in QUICK}
     return found
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Run]:
+    """Faults in which ours does something of its own, once each."""
+    only = [option for fault in ALONE for option in ("--only", fault)]
+    results = bench(tmp_path_factory.mktemp("ours"), "--configuration", OURS, "--repeats", "1", *only)
+    return {run.fault: run for run in results.runs}
 
 
 def outages(runs: Runs, fault: str) -> tuple[float, float]:
@@ -79,3 +95,33 @@ def test_api_servers_that_refuse_anonymous_checks_stay_in(runs: Runs):
     assert set(refused.backends_out.values()) == {None}
     assert (refused.held_lost, refused.changes) == (0, 0)
     assert refused.quick.failed <= refused.quick.count / 50
+
+
+def test_two_lists_of_vips_never_make_two_holders(ours: Mapping[str, Run]):
+    run = ours["vip-added"]
+    assert (run.split_brain, run.changes, run.held_lost) == (0, 0, 0)
+
+
+def test_a_partition_that_heals_leaves_nobody_with_the_one_that_yielded(ours: Mapping[str, Run]):
+    run = ours["partition"]
+    assert run.mended_at is not None
+    assert sum(map(len, run.holders.values())) == 2
+    # Half a second for the moment in which one yields; without its last advertisement it was five.
+    assert not [at for at in run.quick.failures if at > run.mended_at + 0.5 + run.longest_stall]
+
+
+def test_a_holder_that_reaches_no_api_server_gives_the_vip_to_a_peer_that_does(ours: Mapping[str, Run]):
+    run = ours["holder-without-api"]
+    assert run.changes == 1
+    assert run.quick.longest_gap < 4
+
+
+def test_the_vip_stays_when_all_api_servers_go_and_come_back(ours: Mapping[str, Run]):
+    assert ours["api-all-down"].changes == 0
+
+
+def test_thousands_of_clients_at_once_are_answered_and_do_not_move_the_vip(tmp_path: Path):
+    storm = measure(CONFIGURATIONS[OURS], 2000, tmp_path)
+    assert not storm.moved
+    assert None not in storm.at_vip
+    assert None not in storm.after_death
