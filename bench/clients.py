@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -132,7 +132,7 @@ class HeldConnections:
         writer.write(_request("GET", "/watch"))
         await reader.readuntil(b"\r\n\r\n")
         self._open.release()
-        byte = asyncio.create_task(reader.readexactly(1))
+        byte = _expect(reader.readexactly(1))
         while not self._ending.is_set():
             await asyncio.wait((byte,), timeout=0.05)
             if byte.done():
@@ -143,7 +143,7 @@ class HeldConnections:
 
     async def _upload(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(_request("POST", "/upload", "Transfer-Encoding: chunked\r\n"))
-        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        answer = _expect(reader.readuntil(b"\r\n\r\n"))
         self._open.release()
         while not self._ending.is_set():
             writer.write(b"10\r\n0123456789abcdef\r\n")
@@ -154,6 +154,13 @@ class HeldConnections:
         writer.write(b"0\r\n\r\n")
         async with asyncio.timeout(PROOF_SECONDS):
             await answer
+
+
+def _expect(answer: Coroutine[None, None, bytes]) -> asyncio.Task[bytes]:
+    """Wait for an answer beside what else is done; that the connection broke may be found out there first."""
+    task = asyncio.create_task(answer)
+    task.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception())
+    return task
 
 
 async def _storm(pipe: Connection, host: str, count: int) -> None:
