@@ -82,7 +82,7 @@ bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="f
 	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
 	    $(REPEATS:%=--repeats %)
 
-bench-timers: setup bench-packages ## how fast advertisements may be, measured (root, 25 minutes): REPEATS=3
+bench-timers: setup bench-packages ## how fast advertisements may be, measured (root, 20 minutes): REPEATS=3
 	@.venv/bin/python -m bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
 
 bench-storm: setup bench-packages ## 5,000 connections that arrive at once (root, half a minute)
