@@ -25,8 +25,9 @@ from demo.probe import NO_ANSWER, Probe, Report
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
 MAX_SECONDS = 900.0
-# Time-out and pace of each kind of request: a client without patience, kubectl's and client-go's kinds of patience.
-QUICK_TIMEOUT, PATIENT = 0.25, ((1.0, 0.1), (5.0, 0.5))
+# Time-out of a client without patience; of kubectl's and client-go's kinds of patience, with how many quick requests come
+# for each of theirs.
+QUICK_TIMEOUT, PATIENT = 0.25, ((1.0, 5), (5.0, 25))
 HELD = ("chatty", "chatty", "watch", "watch", "upload", "upload")
 CHAT_SECONDS, UPLOAD_SECONDS = 0.2, 0.1
 # For the answer of a held connection: longer than any of the pauses that TCP bridges by sending again.
@@ -225,10 +226,10 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
                 held = HeldConnections(vip)
                 held.open()
                 probes = []
-                for timeout, interval in ((QUICK_TIMEOUT, pace), *PATIENT):
+                for timeout, rarer in ((QUICK_TIMEOUT, 1), *PATIENT):
                     probe = Probe(
                         f"https://{vip}:{API_PORT}",
-                        interval=interval,
+                        interval=pace * rarer,
                         timeout=timeout,
                         limit=MAX_SECONDS,
                         authorization=AUTHORIZATION,

@@ -31,7 +31,7 @@ HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/livez"})
 HEALTHY, FAILING, HANGING, SLOW = "healthy", "failing", "hanging", "slow"
 BACKEND_HEADER = "X-Stand-In-Backend"
 HANDSHAKE_SECONDS = 10.0
-IDLE_SECONDS = 300.0
+IDLE_SECONDS = 3600.0
 
 
 class Handler(BaseHTTPRequestHandler):
