@@ -20,11 +20,10 @@ from multiprocessing.connection import Connection
 
 from pyroute2 import netns
 
-from demo.probe import NO_ANSWER, Probe, Report
+from demo.probe import MAX_SECONDS, NO_ANSWER, Probe, Report
 
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
-MAX_SECONDS = 900.0
 # Time-out of a client without patience; of kubectl's and client-go's kinds of patience, and of how many quick requests
 # there is one of theirs.
 QUICK_TIMEOUT, PATIENT = 0.25, ((1.0, 5), (5.0, 25))

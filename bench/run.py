@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.clients import ClientsReport, Probed
 from bench.faults import Fault, Scene
-from bench.results import Held, Mark, Requests, Run
+from bench.results import MENDED, Held, Mark, Requests, Run
 from bench.world import World, WorldError
 
 PACE_SECONDS, LONG_PACE_SECONDS = 0.02, 0.1
@@ -49,7 +49,7 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
         _observe(world, fault.at_least, fault.at_most)
         healed = time.monotonic()
         if fault.heal is not None:
-            scene.mark("mended")
+            scene.mark(MENDED)
             fault.heal(scene)
             _observe(world, HEALED_AT_LEAST, HEALED_AT_MOST)
         report = world.clients.end()
