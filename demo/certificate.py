@@ -21,8 +21,8 @@ class KeyPair:
     key: bytes
 
 
-def self_signed(name: str, addresses: Iterable[str]) -> KeyPair:
-    """A certificate valid for a year for `name` and IP `addresses`; ValueError for what is no address."""
+def self_signed(name: str, addresses: Iterable[str], lifetime: timedelta = LIFETIME) -> KeyPair:
+    """A certificate for `name` and IP `addresses`; ValueError for what is no address."""
     key = generate_private_key(SECP256R1())  # elliptic: the handshakes of a probe cost a tenth of RSA's
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"stand-in {name}")])
     alternatives = [x509.DNSName(name), *(x509.IPAddress(ip_address(address)) for address in addresses)]
@@ -34,7 +34,7 @@ def self_signed(name: str, addresses: Iterable[str]) -> KeyPair:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))  # instances' clocks may be a little behind
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .sign(key, SHA256())
     )

@@ -206,7 +206,7 @@ def _complete(settings: LabSettings, container: Container, passwords: Passwords,
     cloud = Cloud(settings)  # not before: a client keeps the catalog that it found when it logged in
     with phase("flavors, network and image", expected=10 if first else 2):
         cloud.seed_resources(guest, apt)
-    with phase("waiting for the hypervisor and the agents", expected=15 if first else 5):
+    with phase("waiting for the hypervisor and the agents", expected=30):
         wait_for(lambda: cloud.agents().get("nova-compute", False), 300, "nova-compute did not come up", hint)
         if not (marks / "host-mapped").exists():
             container.run("runuser", "-u", "nova", "--", "nova-manage", "cell_v2", "discover_hosts")

@@ -4,6 +4,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from openstack.connection import Connection
 
 from lab.apt import HostApt
 from lab.configuration import Passwords, write_private
+from lab.container import Container
 from lab.errors import LabError
 from lab.settings import LabSettings
 
@@ -210,8 +212,14 @@ class Cloud:
 
     def agents(self) -> dict[str, bool]:
         """The cloud's agents and Nova's services, and whether each is alive."""
-        alive = {agent.binary: bool(agent.is_alive) for agent in self.api.network.agents()}
-        return alive | {service.binary: service.state == "up" for service in self.api.compute.services()}
+        # For a minute after a start of the lab, the APIs take what lived before it for alive.
+        booted = datetime.now(UTC) - timedelta(seconds=Container(self._settings).uptime() or 0)
+        alive: dict[str, bool] = {}
+        for agent in self.api.network.agents():
+            alive[agent.binary] = bool(agent.is_alive) and _is_after(agent.started_at, booted)
+        for service in self.api.compute.services():
+            alive[service.binary] = service.state == "up" and _is_after(service.updated_at, booted)
+        return alive
 
     def can_boot_instances(self) -> bool:
         """Whether the hypervisor is known, mapped and reports resources, and all network agents are alive."""
@@ -226,3 +234,8 @@ class Cloud:
     def instances(self) -> list[Any]:
         """All instances of all projects."""
         return list(self.api.compute.servers(all_projects=True))
+
+
+def _is_after(reported: str | None, moment: datetime) -> bool:
+    """Whether a time as the APIs tell it, in UTC without saying so, is later; None is before the first report."""
+    return reported is not None and datetime.fromisoformat(reported).replace(tzinfo=UTC) > moment

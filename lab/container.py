@@ -154,10 +154,12 @@ class Container:
         return total
 
     def _detach_loops(self) -> None:
-        # A killed container cannot free its guests' disks, which the kernel names by their paths in the container.
+        # A killed container cannot free its guests' disks, which the kernel names by their paths in the container. Nova
+        # now and then forgets one of an instance that it deletes.
         for line in run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]).splitlines():
             device, backing = line.split(maxsplit=1)
-            if backing.startswith(_INSTANCES) and (self._state / "upper" / backing.lstrip("/")).exists():
+            ours = (self._state / "upper" / backing.lstrip("/")).exists() or backing.endswith(" (deleted)")
+            if backing.startswith(_INSTANCES) and ours:
                 run(["losetup", "--detach", device], check=False)
 
 

@@ -1,4 +1,4 @@
-"""The host's side of the lab's two networks: links, addresses, NAT and forwarding; and taking it all away again."""
+"""The host's side of the lab: links, addresses, NAT and the kernel's settings; and taking it all away again."""
 
 import json
 import shlex
@@ -17,7 +17,10 @@ _API_END, _PROVIDER_END = (link.split(":")[0] for link in (API_LINK, PROVIDER_LI
 LINKS = (_API_END, _PROVIDER_END)
 
 _COMMENT = "openstack-ha-api-lab"
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_SYSCTL = Path("/proc/sys")
+# Least values. All guests' services are the same few users to the kernel, whose 128 inotify instances are gone with
+# some fifteen guests: the next one's systemd cannot start, and the guest shuts down.
+_KERNEL = {"net/ipv4/ip_forward": 1, "fs/inotify/max_user_instances": 1024}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # Of every hop in the lab, in bytes: links, bridge, network and instances. It is what guests and links have without
@@ -70,7 +73,7 @@ def owner() -> Path | None:
 
 
 def configure(settings: LabSettings) -> None:
-    """Sets up the host's ends of the links that the container's start made, and NAT and forwarding for instances."""
+    """Sets up the host's ends of the links that the container's start made, NAT, and the kernel's settings."""
     ends = (
         (_API_END, settings.api_gateway, settings.api_network),
         (_PROVIDER_END, settings.instance_gateway, settings.instance_network),
@@ -79,21 +82,21 @@ def configure(settings: LabSettings) -> None:
         run(["ip", "link", "set", link, "alias", settings.state])
         run(["ip", "link", "set", link, "mtu", str(MTU), "up"])
         run(["ip", "address", "replace", f"{address}/{network.prefixlen}", "dev", link])
-    _enable_forwarding(settings.state)
+    _set_kernel(settings.state)
     for rule in _rules(settings):
         if not _has(rule):
             run(["iptables", "--wait", "--table", rule[0], "--insert", *rule[1:]])
 
 
 def remove(settings: LabSettings) -> None:
-    """Takes away links, rules and addresses, as far as they are there, and sets forwarding as it was before."""
+    """Takes away links, rules and addresses, as far as they are there, and sets the kernel as it was before."""
     for link in LINKS:
         run(["ip", "link", "delete", link], check=False)
     for table in ("nat", "filter", "mangle"):
         for line in run(["iptables-save", "--table", table], check=False).splitlines():
             if line.startswith("-A ") and _COMMENT in line:
                 run(["iptables", "--wait", "--table", table, "--delete", *shlex.split(line)[1:]])
-    _restore_forwarding(settings.state)
+    _restore_kernel(settings.state)
 
 
 def _rules(settings: LabSettings) -> list[list[str]]:
@@ -116,21 +119,24 @@ def _has(rule: list[str]) -> bool:
     return any(set(rule[1:]) <= set(shlex.split(line)) for line in lines)
 
 
-def _enable_forwarding(state: Path) -> None:
-    saved = state / "ip_forward"
+def _set_kernel(state: Path) -> None:
+    saved = state / "sysctl.json"
     boot = _BOOT_ID.read_text().strip()
-    # A lab that was killed left forwarding on: what was before it counts, unless the machine was started anew since.
-    if not saved.exists() or saved.read_text().split()[0] != boot:
-        saved.write_text(f"{boot} {_FORWARDING.read_text().strip()}\n")
-    _FORWARDING.write_text("1\n")
+    # A lab that was killed left its values: what was before it counts, unless the machine was started anew since.
+    if not saved.exists() or json.loads(saved.read_text())["boot"] != boot:
+        before = {name: int((_SYSCTL / name).read_text()) for name in _KERNEL}
+        saved.write_text(json.dumps({"boot": boot, "values": before}))
+    for name, value in _KERNEL.items():
+        (_SYSCTL / name).write_text(f"{max(value, int((_SYSCTL / name).read_text()))}\n")
 
 
-def _restore_forwarding(state: Path) -> None:
-    saved = state / "ip_forward"
+def _restore_kernel(state: Path) -> None:
+    saved = state / "sysctl.json"
     if saved.exists():
-        boot, value = saved.read_text().split()
-        if boot == _BOOT_ID.read_text().strip():
-            _FORWARDING.write_text(value + "\n")
+        before = json.loads(saved.read_text())
+        if before["boot"] == _BOOT_ID.read_text().strip():
+            for name, value in before["values"].items():
+                (_SYSCTL / name).write_text(f"{value}\n")
         saved.unlink()
 
 

@@ -20,9 +20,12 @@ rm -f "$root/usr/share/dbus-1/system-services/org.freedesktop.machine1.service"
 # libvirt's own NAT network is not used; the hypervisor's interfaces are Neutron's.
 rm -f "$root/etc/libvirt/qemu/networks/autostart/default.xml"
 
-emulator=/usr/bin/qemu-system-x86_64
-chroot "$root" dpkg-divert --quiet --local --rename --divert $emulator.real --add $emulator
-ln -s /usr/local/sbin/lab-qemu "$root$emulator"
+wrap() { # WRAPPER PROGRAM
+  chroot "$root" dpkg-divert --quiet --local --rename --divert "$2.real" --add "$2"
+  ln -s "/usr/local/sbin/$1" "$root$2"
+}
+wrap lab-qemu /usr/bin/qemu-system-x86_64
+wrap lab-lxc /usr/lib/libvirt/libvirt_lxc
 ln -sf /usr/local/sbin/lab-ebtables "$root/etc/alternatives/ebtables"
 
 # The lab writes these when it starts.
