@@ -12,12 +12,12 @@ from components.network import VirtualIp, VirtualIpArgs
 from components.outputs import export_outputs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.servers import Servers
-from model.topology import Role
+from model.topology import Role, vip_port_name
 
 configuration = read_configuration()
 settings = configuration.settings
 cluster = settings.cluster_name
-cloud = look_up(settings, vip_port_name=VirtualIp.port_name(settings))
+cloud = look_up(settings, vip_port_name=vip_port_name(settings))
 login = Login(private_key=configuration.ssh_private_key, bastion=settings.bastion, timeout=settings.ssh_timeout)
 
 key_pairs = [openstack.compute.Keypair(cluster, name=cluster, public_key=key) for key in [settings.public_key] if key]

@@ -83,7 +83,10 @@ class LoadBalancers(pulumi.ComponentResource):
             "peer_address": peer_address,
             "interface": server.interface,
             "vip": self._args.vip,
-            "api_servers": [{"name": host.name, "address": host.address} for host in self._args.control_plane.hosts],
+            "api_servers": [
+                *({"name": host.name, "address": host.address} for host in self._args.control_plane.hosts),
+                *({"name": str(address), "address": str(address)} for address in self._args.settings.api_servers),
+            ],
             "vrrp_password": self._args.vrrp_password,
             "api_client_certificate": self._args.api_client_certificate,
         }

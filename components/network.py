@@ -11,6 +11,7 @@ import pulumi_openstack as openstack
 
 from components.cloud import Cloud
 from model.settings import Settings
+from model.topology import vip_port_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +28,12 @@ class VirtualIp(pulumi.ComponentResource):
     address: pulumi.Output[str]
     floating_address: pulumi.Output[str | None]
 
-    @staticmethod
-    def port_name(settings: Settings) -> str:
-        """Name of the reserving port in the cloud."""
-        return f"{settings.cluster_name}-vip"
-
     def __init__(self, name: str, args: VirtualIpArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:network:VirtualIp", name, None, opts)
         own = pulumi.ResourceOptions(parent=self)
-        port_name = self.port_name(args.settings)
+        # Certificates, kubeconfig files and DNS name these addresses, and one that was given back may be gone for good.
+        kept = pulumi.ResourceOptions(parent=self, protect=True)
+        port_name = vip_port_name(args.settings)
         port = openstack.networking.Port(
             port_name,
             name=port_name,
@@ -49,7 +47,7 @@ class VirtualIp(pulumi.ComponentResource):
             # Never plugged, so it has nothing to be up for (Octavia does the same); rules on it would guard nothing.
             admin_state_up=False,
             no_security_groups=True,
-            opts=own,
+            opts=kept,
         )
         self.address = port.all_fixed_ips.apply(lambda addresses: addresses[0])
         self.floating_address = pulumi.Output.from_input(None)
@@ -58,7 +56,7 @@ class VirtualIp(pulumi.ComponentResource):
                 f"{args.settings.cluster_name}-vip-floating",
                 pool=args.cloud.floating_pool,
                 description=f"The failover VIP of {args.settings.cluster_name}",
-                opts=own,
+                opts=kept,
             )
             association = openstack.networking.FloatingIpAssociate(
                 f"{args.settings.cluster_name}-vip-floating",

@@ -34,6 +34,7 @@ def _render(template: str, **context: object) -> str:
         api_port=topology.API_PORT,
         health_port=topology.HEALTH_PORT,
         metrics_port=topology.METRICS_PORT,
+        exporter_port=topology.EXPORTER_PORT,
         election_address=topology.ELECTION_ADDRESS,
         **context,
     )
@@ -50,9 +51,13 @@ LOAD_BALANCER_FILES = {
     "etc/keepalived/notify.sh": 0o755,
     "etc/keepalived/watchdog.py": 0o755,
     "etc/sysctl.d/60-ha-api.conf": 0o644,
+    "etc/systemd/system/ha-api-metrics.service": 0o644,
+    "etc/systemd/system/ha-api-metrics.timer": 0o644,
     "etc/systemd/system/ha-api-watchdog.service": 0o644,
     "etc/systemd/system/haproxy.service.d/ha-api.conf": 0o644,
     "etc/systemd/system/keepalived.service.d/ha-api.conf": 0o644,
+    "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf": 0o644,
+    "usr/local/lib/ha-api/metrics.py": 0o755,
 }
 
 

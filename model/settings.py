@@ -138,6 +138,7 @@ Text = Annotated[str, AfterValidator(_plain_text)]
 Required = Annotated[Text, Field(min_length=1)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
 Cidrs = Annotated[tuple[Cidr, ...], BeforeValidator(_json_array), AfterValidator(_without_overlap)]
+Addresses = Annotated[tuple[IPv4Address, ...], BeforeValidator(_json_array)]
 Zones = Annotated[tuple[Required, ...], BeforeValidator(_json_array)]
 Url = Annotated[Text, AfterValidator(_url)]
 PublicKey = Annotated[Text, AfterValidator(_public_key)]
@@ -185,6 +186,7 @@ class Settings(_Model):
 
     admin_cidrs: Annotated[Cidrs, Field(min_length=1)]
     api_allowed_cidrs: Cidrs
+    api_servers: Addresses
 
     load_balancer_flavor: Required
     load_balancer_image: Required
@@ -192,9 +194,9 @@ class Settings(_Model):
     load_balancer_availability_zones: Zones
     load_balancer_server_group_policy: ServerGroupPolicy
 
-    control_plane_count: Annotated[int, Field(ge=1, le=99)]
-    control_plane_flavor: Required
-    control_plane_image: Required
+    control_plane_count: Annotated[int, Field(ge=0, le=99)]
+    control_plane_flavor: Text
+    control_plane_image: Text
     control_plane_user: LoginUser
     control_plane_availability_zones: Zones
     control_plane_server_group_policy: ServerGroupPolicy
@@ -255,21 +257,36 @@ class Settings(_Model):
             )
         return value
 
+    @field_validator("api_servers")
+    @classmethod
+    def _others(cls, value: tuple[IPv4Address, ...], info: ValidationInfo) -> tuple[IPv4Address, ...]:
+        if len({*value}) < len(value):
+            raise ValueError("names an address twice; keep one of them")
+        if info.data.get("vip") in value:
+            raise ValueError(
+                "names the VIP, so the load balancers would connect to themselves; name the servers behind it"
+            )
+        return value
+
     @field_validator("control_plane_count")
     @classmethod
-    def _odd_control_plane(cls, value: int) -> int:
-        if value % 2 == 0:
+    def _odd_control_plane(cls, value: int, info: ValidationInfo) -> int:
+        if value == 0:
+            if info.data.get("api_servers") == ():
+                raise ValueError("is 0 and apiServers is empty, so there is nothing to serve; set one of them")
+        elif value % 2 == 0:
             raise ValueError(
                 f"is even: etcd's Raft needs a majority, so {value} members survive the loss of {value // 2 - 1}, "
                 f"as {value - 1} do, and one more can fail; use {value - 1} or {value + 1}"
             )
         return value
 
-    @field_validator("worker_flavor", "worker_image")
+    @field_validator("control_plane_flavor", "control_plane_image", "worker_flavor", "worker_image")
     @classmethod
-    def _needed_with_workers(cls, value: str, info: ValidationInfo) -> str:
-        if not value and info.data.get("worker_count", 0) > 0:
-            raise ValueError("is empty, but there are workers; set it, or set workerCount to 0")
+    def _needed_with_instances(cls, value: str, info: ValidationInfo) -> str:
+        count = f"{str(info.field_name).rpartition('_')[0]}_count"
+        if not value and (wanted := info.data.get(count, 0)) > 0:
+            raise ValueError(f"is empty, but {to_camel(count)} is {wanted}; set it, or set {to_camel(count)} to 0")
         return value
 
     @field_validator("public_key")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network
 
 from model.settings import RoleSettings, Settings
 
@@ -14,6 +15,8 @@ ELECTION_ADDRESS = "169.254.112.51"
 """What VRRP elects a holder of, on its loopback device: link-local (RFC 3927), and never on a wire as an address."""
 METRICS_PORT = 8405
 """Where each load balancer's HAProxy answers Prometheus."""
+EXPORTER_PORT = 9100
+"""Where each load balancer's node exporter answers Prometheus."""
 
 
 class Role(StrEnum):
@@ -40,6 +43,11 @@ def host_names(settings: Settings, role: Role) -> tuple[str, ...]:
     A name depends on its index alone, so growing or shrinking a role leaves the other instances as they are.
     """
     return tuple(f"{settings.cluster_name}-{role}-{index}" for index in range(role.settings(settings).count))
+
+
+def vip_port_name(settings: Settings) -> str:
+    """Name of the port that reserves the VIP."""
+    return f"{settings.cluster_name}-vip"
 
 
 @dataclass(frozen=True)
@@ -71,15 +79,20 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
     are for their owners to add to the groups, whose ids the stack puts out.
     """
     lb, cp, worker = Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER
-    api, health, metrics = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT), (METRICS_PORT, METRICS_PORT)
+    api, health = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT)
+    metrics, exporter = (METRICS_PORT, METRICS_PORT), (EXPORTER_PORT, EXPORTER_PORT)
     admins = tuple(str(cidr) for cidr in settings.admin_cidrs)
-    clients = tuple(str(cidr) for cidr in settings.api_allowed_cidrs)
+    # API servers that are not the program's use the endpoint as its own do, and are in none of its groups.
+    clients = tuple(
+        dict.fromkeys(str(cidr) for cidr in (*settings.api_allowed_cidrs, *map(IPv4Network, settings.api_servers)))
+    )
 
     def table() -> Iterator[tuple[Role, str, tuple[Role | str, ...], str, tuple[int, int] | None]]:
         #     whose   what                  from whom        protocol  ports
         yield lb, "api", (*clients, lb, cp, worker), "tcp", api
         yield lb, "health", (*admins, lb), "tcp", health
         yield lb, "metrics", admins, "tcp", metrics
+        yield lb, "exporter", admins, "tcp", exporter
         yield lb, "vrrp", (lb,), "112", None
 
         yield cp, "api", (lb, cp, worker), "tcp", api

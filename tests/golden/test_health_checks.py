@@ -23,7 +23,7 @@ import pytest
 from demo.certificate import KeyPair, self_signed
 from model.rendering import TEMPLATES, LoadBalancerHost, load_balancer_files
 from model.timers import PROFILES, Profile
-from model.topology import API_PORT, HEALTH_PORT
+from model.topology import API_PORT, HEALTH_PORT, METRICS_PORT
 
 API_SERVER = "198.51.100.21"
 FOLDER = "/etc/haproxy/ha-api"
@@ -128,6 +128,8 @@ def inside(folder: Path, case: Case) -> tuple[bool, bool]:
         # A new server counts as up until two checks have failed, of 500 ms at most and 100 ms apart.
         time.sleep(2.5)
         assert haproxy.poll() is None
+        assert answers("/metrics", METRICS_PORT)
+        assert answers("/stats", METRICS_PORT)
         return answers("/readyz"), answers("/reachable")
     finally:
         haproxy.kill()
@@ -153,9 +155,9 @@ def serve(folder: Path, case: Case) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def answers(path: str) -> bool:
+def answers(path: str, port: int = HEALTH_PORT) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{HEALTH_PORT}{path}", timeout=5):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
             return True
     except urllib.error.HTTPError as error:
         assert error.code == 503

@@ -35,11 +35,14 @@ FILES = [
     "etc/keepalived/check_haproxy.sh",
     "etc/keepalived/keepalived.conf",
     "etc/sysctl.d/60-ha-api.conf",
+    "etc/systemd/system/ha-api-metrics.service",
+    "etc/systemd/system/ha-api-metrics.timer",
     "etc/systemd/system/ha-api-watchdog.service",
     "etc/systemd/system/haproxy.service.d/ha-api.conf",
     "etc/systemd/system/keepalived.service.d/ha-api.conf",
+    "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
 ]
-PROGRAMS = ["etc/keepalived/notify.sh", "etc/keepalived/watchdog.py"]
+PROGRAMS = ["etc/keepalived/notify.sh", "etc/keepalived/watchdog.py", "usr/local/lib/ha-api/metrics.py"]
 HOSTS = ["k8s-lb-0", "k8s-lb-1"]
 
 

@@ -1,20 +1,9 @@
 """A configuration that is in order, for tests to spoil one value at a time."""
 
-from functools import cache
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
-from tools.stack_file import project_schema
-
-
-@cache
-def key_pair() -> tuple[str, str]:
-    """A private key in OpenSSH format and its public half."""
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+from operate.stack_file import project_schema
+from tools.recording_cloud import key_pair
 
 
 def example_values(**changes: Any) -> dict[str, Any]:

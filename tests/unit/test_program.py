@@ -12,8 +12,8 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from tests.unit.example import example_values, key_pair
-from tests.unit.recording_cloud import RecordingCloud
+from tests.unit.example import example_values
+from tools.recording_cloud import RecordingCloud, key_pair
 
 VIP = "198.51.100.100"
 
@@ -59,6 +59,12 @@ def test_the_vip_s_port_is_bound_to_nothing(preview: bool):
     assert port.inputs["adminStateUp"] is False
     assert port.inputs["noSecurityGroups"] is True
     assert port.inputs["fixedIps"] == [{"subnetId": "id-of-provider-v4", "ipAddress": VIP}]
+
+
+def test_the_vip_s_addresses_are_protected_and_nothing_else_is(preview: bool):
+    cloud = run(preview, floatingNetwork="public")
+    protected = {(it.type.rpartition(":")[2], it.name) for it in cloud.resources if it.registration.protect}
+    assert protected == {("Port", "k8s-vip"), ("FloatingIp", "k8s-vip-floating")}
 
 
 def test_neutron_picks_the_vip_when_none_is_given():
@@ -113,6 +119,20 @@ def test_the_standby_is_changed_first_where_it_is_known(
 def test_nobody_is_asked_for_a_vip_that_nobody_has_yet(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("components.holder.ask_holder", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
     RecordingCloud().run(example_values(vip=VIP))
+
+
+def test_api_servers_that_are_there_already_are_served_beside_the_program_s_own_or_alone():
+    def served(**changes: str) -> list[str]:
+        cloud = run(apiServers='["198.51.100.9"]', **changes)
+        text = cloud.of_type("remote:Command")["k8s-lb-0-configure"].inputs["stdin"]
+        return re.findall(r"^    server (\S+) \S+:6443$", text, re.MULTILINE)
+
+    beside = ["k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "198.51.100.9"]
+    assert served() == [*beside, *beside]  # HAProxy's two backends
+    nothing = {"controlPlaneCount": "0", "controlPlaneFlavor": "", "controlPlaneImage": ""}
+    assert served(**nothing) == ["198.51.100.9"] * 2
+    alone = run(apiServers='["198.51.100.9"]', **nothing)
+    assert sorted(alone.of_type("compute/instance:Instance")) == ["k8s-lb-0", "k8s-lb-1", "k8s-worker-0"]
 
 
 def test_an_api_server_is_put_behind_the_load_balancers_when_its_host_has_booted(preview: bool):
@@ -330,5 +350,5 @@ def test_the_own_vip_port_of_an_earlier_run_is_no_conflict():
 
 
 def test_a_private_key_that_does_not_fit_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tests.unit.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
+    monkeypatch.setattr("tools.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
     assert "does not belong" in refused(RecordingCloud(), publicKey="", keyPair="mine")

@@ -13,8 +13,8 @@ from pydantic.alias_generators import to_camel
 from demo.certificate import self_signed
 from model.settings import SECRET_KEYS, ConfigurationError, ServerGroupPolicy, Settings, client_certificate_file
 from model.timers import PROFILES, Profile, Timers
+from operate.stack_file import project_schema, stack_values
 from tests.unit.example import example_values, key_pair
-from tools.stack_file import project_schema, stack_values
 
 
 def problems_of(**changes: Any) -> list[str]:
@@ -47,7 +47,11 @@ def test_the_schema_and_the_settings_know_the_same_keys():
     ("key", "value", "reason"),
     [
         ("controlPlaneCount", "4", "Raft.*use 3 or 5"),
-        ("controlPlaneCount", "0", "greater than or equal to 1"),
+        ("controlPlaneCount", "0", "nothing to serve"),
+        ("controlPlaneCount", "-1", "greater than or equal to 0"),
+        ("controlPlaneImage", "", "controlPlaneCount is 3"),
+        ("apiServers", '["198.51.100.0/24"]', "not a valid IPv4 address"),
+        ("apiServers", '["198.51.100.9", "198.51.100.9"]', "twice"),
         ("controlPlaneCount", "three", "valid integer"),
         ("workerCount", "-1", "greater than or equal to 0"),
         ("vip", "198.51.100.300", "not an IPv4 address"),
@@ -91,6 +95,18 @@ def test_the_schema_and_the_settings_know_the_same_keys():
 def test_a_wrong_value_is_refused_with_key_value_and_reason(key: str, value: str, reason: str):
     problems = [problem for problem in problems_of(**{key: value}) if problem.startswith((f"{key} =", "publicKey ="))]
     assert any(re.search(reason, problem) for problem in problems), problems
+
+
+def test_the_load_balancers_do_not_serve_themselves():
+    (problem,) = problems_of(vip="198.51.100.9", apiServers='["198.51.100.9"]')
+    assert "names the VIP" in problem
+
+
+def test_api_servers_that_are_there_already_stand_in_for_a_control_plane():
+    nothing = {"controlPlaneCount": "0", "controlPlaneFlavor": "", "controlPlaneImage": ""}
+    settings = Settings.parse(example_values(apiServers='["198.51.100.9"]', **nothing))
+    assert settings.api_servers == (IPv4Address("198.51.100.9"),)
+    assert settings.control_plane.count == 0
 
 
 def test_without_a_key_the_hosts_could_not_be_reached():

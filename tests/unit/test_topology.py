@@ -38,6 +38,15 @@ def test_the_world_may_use_the_api_only_if_the_configuration_says_so():
     assert opened == [(Role.LOAD_BALANCER, "api")]
 
 
+def test_api_servers_that_the_program_did_not_make_use_the_endpoint_too():
+    rules = security_rules(
+        settings(apiServers='["198.51.100.9", "198.51.100.10"]', apiAllowedCidrs='["198.51.100.9/32"]')
+    )
+    sources = [rule.source for rule in rules if (rule.role, rule.purpose) == (Role.LOAD_BALANCER, "api")]
+    assert sources[:2] == ["198.51.100.9/32", "198.51.100.10/32"]
+    assert len(sources) == len(set(sources))
+
+
 def test_vrrp_is_heard_from_the_own_group_only():
     (rule,) = [rule for rule in security_rules(settings()) if rule.purpose == "vrrp"]
     assert (rule.role, rule.source, rule.protocol, rule.ports) == (Role.LOAD_BALANCER, Role.LOAD_BALANCER, "112", None)
@@ -49,6 +58,7 @@ def test_administrators_reach_ssh_everywhere_and_nothing_of_the_cluster():
         (Role.LOAD_BALANCER, "ssh"),
         (Role.LOAD_BALANCER, "health"),
         (Role.LOAD_BALANCER, "metrics"),
+        (Role.LOAD_BALANCER, "exporter"),
         (Role.CONTROL_PLANE, "ssh"),
         (Role.WORKER, "ssh"),
     }

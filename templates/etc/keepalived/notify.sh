@@ -7,6 +7,9 @@ cd /run/ha-api || exit
 # apart, and the first may come through last. Of two in the same seconds the later one has the higher process id.
 exec 9>vrrp_state.lock
 flock 9
+# How often each state was entered, for metrics: what happens between two looks is counted too.
+{ read -r count <"transitions_to_$3"; } 2>/dev/null || count=0
+echo $((count + 1)) >transitions.new && mv transitions.new "transitions_to_$3"
 now=$(date +%s)
 { read -r pid at <vrrp_state.last; } 2>/dev/null || { pid=0 at=0; }
 [ $((now - at)) -ge 5 ] || [ "$pid" -lt $$ ] || [ $((pid - $$)) -ge 1000 ] || exit 0

@@ -1,0 +1,191 @@
+#!/usr/bin/python3
+"""A load balancer's own state as metrics, in files that node exporter's textfile collector reads.
+
+Python's standard library only, 3.10 or newer. Run every 15 s by ha-api-metrics.timer; it asks this host alone, and
+every ten minutes the API servers for their certificates. What it finds is written beside the old file and renamed, so
+that a reader sees all of one run or all of the one before.
+"""
+
+import argparse
+import filecmp
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+RUNNING = ("MASTER", "BACKUP", "FAULT")
+STATES = (*RUNNING, "STOP")
+CERTIFICATES_SECONDS = 600
+ANSWER_SECONDS = 5
+
+
+def metric(name: str, kind: str, meaning: str, samples: Mapping[str, float | None]) -> str:
+    """A metric in Prometheus's text format; samples by labels (`{state="MASTER"}`), but for those that are None."""
+    lines = [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+    lines += [f"{name}{labels} {value}" for labels, value in samples.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def number(path: Path) -> int | None:
+    """The number in a file; None where there is no such file, or none in it: it is being written."""
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def holds(vip: str) -> bool:
+    """Whether an interface of this host has the VIP, whatever keepalived believes."""
+    command = ["ip", "-oneline", "-4", "address", "show", "to", f"{vip}/32"]
+    return bool(subprocess.run(command, capture_output=True, check=True, timeout=ANSWER_SECONDS).stdout)
+
+
+def vrrp(folder: Path) -> tuple[str, int | None]:
+    """The state that keepalived told its notify script last, and since when (seconds since the epoch)."""
+    try:
+        state, since = (folder / "vrrp_state").read_text().split()
+    except FileNotFoundError:
+        return "", None
+    return state, int(since)
+
+
+def differing(proven: Path, root: Path) -> int:
+    """How many files under `root` are not as their copies in `proven`: content, mode, owner."""
+
+    def same(copy: Path) -> bool:
+        place = root / copy.relative_to(proven)
+        try:
+            ours, theirs = copy.stat(), place.stat()
+            attributes = [(it.st_mode, it.st_uid, it.st_gid) for it in (ours, theirs)]
+            return attributes[0] == attributes[1] and filecmp.cmp(copy, place, shallow=False)
+        except FileNotFoundError:
+            return False
+
+    return sum(not same(copy) for copy in proven.rglob("*") if copy.is_file())
+
+
+def drained_since(vrrp_state: str, root: Path) -> float:
+    """When an operator took this host out; 0 if none did, or keepalived runs again since."""
+    if vrrp_state in RUNNING:
+        return 0
+    try:
+        return (root / "var/lib/ha-api/drained").stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
+    """What this host knows of itself."""
+    vrrp_state, since = vrrp(folder)
+    states = dict.fromkeys((*STATES, vrrp_state) if vrrp_state else STATES, 0) | {vrrp_state: 1}
+    return "".join(
+        [
+            metric(
+                "ha_api_holds_vip", "gauge", "1 if an interface of this host has the VIP, else 0.", {"": +holds(vip)}
+            ),
+            metric(
+                "ha_api_vrrp_state",
+                "gauge",
+                "1 for the state that keepalived is in, 0 for the others.",
+                {f'{{state="{name}"}}': value for name, value in states.items() if name},
+            ),
+            metric(
+                "ha_api_vrrp_state_since_timestamp_seconds",
+                "gauge",
+                "When keepalived went into its state.",
+                {"": since},
+            ),
+            metric(
+                "ha_api_vrrp_transitions_total",
+                "counter",
+                "How often keepalived has gone into a state since the host booted.",
+                {f'{{state="{name}"}}': number(folder / f"transitions_to_{name}") or 0 for name in STATES},
+            ),
+            metric(
+                "ha_api_watchdog_haproxy_dead",
+                "gauge",
+                "1 if the watchdog takes HAProxy for dead or hung, else 0.",
+                {"": number(folder / "haproxy")},
+            ),
+            metric(
+                "ha_api_watchdog_priority_change",
+                "gauge",
+                "What the watchdog adds to the VRRP priority: -50 where HAProxy reaches no API server, else 0.",
+                {"": number(folder / "api_servers")},
+            ),
+            metric(
+                "ha_api_configuration_files_differing",
+                "gauge",
+                "Files that are not as they were when they were last proven to serve.",
+                {"": differing(proven, root)},
+            ),
+            metric(
+                "ha_api_reboot_required",
+                "gauge",
+                "1 if an installed package waits for a reboot, else 0.",
+                {"": +(root / "run/reboot-required").exists()},
+            ),
+            metric(
+                "ha_api_drained_timestamp_seconds",
+                "gauge",
+                "When an operator took this host out (`./ha drain`); 0 if it is not out.",
+                {"": drained_since(vrrp_state, root)},
+            ),
+        ]
+    )
+
+
+def expiry(name: str, address: str) -> int | None:
+    """When the certificate of the API server at `address` (`HOST:PORT`) ends; None where it shows none."""
+    host, port = address.rsplit(":", 1)
+    try:
+        certificate = ssl.get_server_certificate((host, int(port)), timeout=ANSWER_SECONDS)
+        command = ["openssl", "x509", "-noout", "-enddate"]
+        end = subprocess.run(
+            command, input=certificate, capture_output=True, check=True, text=True, timeout=ANSWER_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"{name} ({address}) shows no certificate: {error}", file=sys.stderr)  # noqa: T201 for the journal
+        return None
+    return ssl.cert_time_to_seconds(end.stdout.strip().removeprefix("notAfter="))
+
+
+def certificates(servers: Mapping[str, str]) -> str:
+    """When the API servers' certificates end; all are asked at once."""
+    with ThreadPoolExecutor() as pool:
+        ends = dict(zip(servers, pool.map(expiry, servers.keys(), servers.values()), strict=True))
+    return metric(
+        "ha_api_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the certificate ends that an API server shows.",
+        {f'{{server="{name}"}}': end for name, end in ends.items()},
+    )
+
+
+def publish(path: Path, text: str) -> None:
+    """Write a whole file, so that nobody reads half of it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def main() -> None:
+    """Write both files once; the certificates' only where it is old."""
+    parser = argparse.ArgumentParser(description="Writes this load balancer's state for node exporter.")
+    parser.add_argument("--vip", required=True, help="the failover VIP")
+    parser.add_argument("--api-server", action="append", required=True, metavar="NAME=HOST:PORT", help="any number")
+    parser.add_argument("--folder", type=Path, required=True, help="what is read and written: /run/ha-api")
+    parser.add_argument("--proven", type=Path, default="/var/lib/ha-api/proven", help="files as they should be")
+    parser.add_argument("--root", type=Path, default="/", help="where they stand")
+    arguments = parser.parse_args()
+    publish(arguments.folder / "ha-api.prom", state(arguments.vip, arguments.folder, arguments.proven, arguments.root))
+    file = arguments.folder / "ha-api-certificates.prom"
+    if not file.exists() or time.time() - file.stat().st_mtime > CERTIFICATES_SECONDS:
+        publish(file, certificates(dict(server.split("=", 1) for server in arguments.api_server)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""What a load balancer writes of itself for node exporter, and what keepalived's notify script counts for it."""
+
+import importlib.util
+import os
+import shlex
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from socket import create_server
+from typing import Any
+
+import pytest
+
+from demo.certificate import self_signed
+from model.rendering import TEMPLATES
+from operate.on_host import DRAINED
+
+PROGRAM = TEMPLATES / "usr/local/lib/ha-api/metrics.py"
+NOTIFY = TEMPLATES / "etc/keepalived/notify.sh"
+KEEPALIVED_UNIT = TEMPLATES / "etc/systemd/system/keepalived.service.d/ha-api.conf.j2"
+
+
+def _load() -> Any:
+    # It lies where it is rendered from, and is no part of a package.
+    spec = importlib.util.spec_from_file_location("metrics", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+metrics = _load()
+
+
+class Host:
+    """A host's files, and what the program makes of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder, self.proven = root / "root", root / "root/run/ha-api", root / "proven"
+        self.folder.mkdir(parents=True)
+        for tree in (self.proven, self.root):
+            (tree / "etc").mkdir(exist_ok=True, parents=True)
+            for name in ("one", "two"):
+                (tree / "etc" / name).write_text("as it was proven\n")
+
+    def run(self, vip: str = "127.0.0.1", api_server: str = "k8s-cp-0=127.0.0.1:9") -> dict[str, float]:
+        arguments = {
+            "vip": vip,
+            "api-server": api_server,
+            "folder": self.folder,
+            "proven": self.proven,
+            "root": self.root,
+        }
+        command = [str(PROGRAM), *(f"--{name}={value}" for name, value in arguments.items())]
+        subprocess.run(["python3", *command], check=True, capture_output=True)
+        assert not list(self.folder.glob("*.new"))
+        lines = [line for file in self.folder.glob("*.prom") for line in file.read_text().splitlines()]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.mark.parametrize(("vip", "held"), [("127.0.0.1", 1), ("198.51.100.200", 0)])
+def test_a_host_has_the_vip_if_an_interface_has_it(host: Host, vip: str, held: int):
+    assert host.run(vip)["ha_api_holds_vip"] == held
+
+
+def test_a_host_where_nothing_has_run_yet_says_so(host: Host):
+    found = host.run()
+    assert {found[f'ha_api_vrrp_state{{state="{state}"}}'] for state in metrics.STATES} == {0}
+    assert {found[f'ha_api_vrrp_transitions_total{{state="{state}"}}'] for state in metrics.STATES} == {0}
+    assert "ha_api_vrrp_state_since_timestamp_seconds" not in found
+    assert "ha_api_watchdog_haproxy_dead" not in found
+
+
+def test_the_state_is_one_of_all(host: Host):
+    (host.folder / "vrrp_state").write_text("FAULT 1795582949\n")
+    found = host.run()
+    states = {state: found[f'ha_api_vrrp_state{{state="{state}"}}'] for state in metrics.STATES}
+    assert states == {"MASTER": 0, "BACKUP": 0, "FAULT": 1, "STOP": 0}
+    assert found["ha_api_vrrp_state_since_timestamp_seconds"] == 1795582949
+
+
+def test_the_watchdog_s_numbers_are_passed_on(host: Host):
+    (host.folder / "haproxy").write_text("1\n")
+    (host.folder / "api_servers").write_text("-50\n")
+    found = host.run()
+    assert (found["ha_api_watchdog_haproxy_dead"], found["ha_api_watchdog_priority_change"]) == (1, -50)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {
+    "none": (Path.stat, 0),
+    "edited": (lambda file: file.write_text("by hand\n"), 1),
+    "removed": (Path.unlink, 1),
+    "another mode": (lambda file: file.chmod(0o666), 1),
+    "a file of somebody else": (lambda file: file.with_name("three").touch(), 0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_files_that_differ_from_what_was_proven_are_counted(host: Host, change: str):
+    apply, files = CHANGES[change]
+    apply(host.root / "etc/one")
+    assert host.run()["ha_api_configuration_files_differing"] == files
+
+
+def test_a_reboot_that_is_due_is_told(host: Host):
+    assert host.run()["ha_api_reboot_required"] == 0
+    (host.root / "run/reboot-required").touch()
+    assert host.run()["ha_api_reboot_required"] == 1
+
+
+def test_a_host_that_was_taken_out_says_since_when(host: Host):
+    assert host.run()["ha_api_drained_timestamp_seconds"] == 0
+    # Where `./ha drain` writes it.
+    drained = host.root / DRAINED.relative_to("/")
+    drained.parent.mkdir(parents=True)
+    drained.write_text("somebody: new kernel\n")
+    os.utime(drained, (1795582949, 1795582949))
+    assert host.run()["ha_api_drained_timestamp_seconds"] == 1795582949
+    # A `pulumi up` that changed it has brought it back.
+    (host.folder / "vrrp_state").write_text("BACKUP 1795586549\n")
+    assert host.run()["ha_api_drained_timestamp_seconds"] == 0
+
+
+@contextmanager
+def serving(folder: Path, lifetime: timedelta, *, silent: bool = False) -> Generator[str]:
+    """A TLS server on a port of its own; a silent one takes connections and says nothing."""
+    pair = self_signed("k8s-cp-0", ["127.0.0.1"], lifetime)
+    (folder / "tls.pem").write_bytes(pair.certificate + pair.key)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "tls.pem")
+    with create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                if silent:
+                    connection.recv(1 << 16)
+                    connection.recv(1)
+                else:
+                    tls.wrap_socket(connection, server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"k8s-cp-0=127.0.0.1:{server.getsockname()[1]}"
+
+
+EXPIRY = 'ha_api_certificate_expiry_timestamp_seconds{server="k8s-cp-0"}'
+
+
+def test_the_end_of_a_certificate_is_told_whoever_signed_it(host: Host, tmp_path: Path):
+    with serving(tmp_path, timedelta(days=5)) as server:
+        end = host.run(api_server=server)[EXPIRY]
+    assert abs(datetime.fromtimestamp(end, UTC) - datetime.now(UTC) - timedelta(days=5)) < timedelta(minutes=1)
+
+
+def test_a_server_is_not_asked_again_for_ten_minutes(host: Host, tmp_path: Path):
+    assert EXPIRY not in host.run()
+    with serving(tmp_path, timedelta(days=5)) as server:
+        assert EXPIRY not in host.run(api_server=server)
+        eleven_minutes_ago = time.time() - 660
+        os.utime(host.folder / "ha-api-certificates.prom", (eleven_minutes_ago, eleven_minutes_ago))
+        assert EXPIRY in host.run(api_server=server)
+
+
+def test_a_server_that_says_nothing_delays_and_breaks_nothing(host: Host, tmp_path: Path):
+    with serving(tmp_path, timedelta(days=5), silent=True) as server:
+        began = time.monotonic()
+        found = host.run(api_server=server)
+    assert metrics.ANSWER_SECONDS <= time.monotonic() - began < 2 * metrics.ANSWER_SECONDS
+    assert EXPIRY not in found
+    assert found["ha_api_holds_vip"] == 1
+
+
+def test_every_change_of_state_is_counted_also_those_that_come_late(tmp_path: Path):
+    # keepalived's calls may overtake one another: what comes late is no news of the state, but a change all the same.
+    script = NOTIFY.read_text().replace("/run/ha-api", str(tmp_path))
+    for state in ("FAULT", "BACKUP", "MASTER", "BACKUP"):
+        subprocess.run(["sh", "-s", "INSTANCE", "VI_1", state, "250"], input=script, text=True, check=True)
+    late = (tmp_path / "vrrp_state").read_text()
+    overtaken = f'echo "$(($$ + 100)) $(date +%s)" >{tmp_path}/vrrp_state.last\n{script}'
+    subprocess.run(["sh", "-s", "INSTANCE", "VI_1", "FAULT", "250"], input=overtaken, text=True, check=True)
+    assert (tmp_path / "vrrp_state").read_text() == late
+    counted = {path.name: int(path.read_text()) for path in tmp_path.glob("transitions_to_*")}
+    assert counted == {"transitions_to_FAULT": 2, "transitions_to_BACKUP": 2, "transitions_to_MASTER": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"), [("BACKUP 1\n", False), ("MASTER 1\n", False), ("", False), ("STOP 1\n", True)]
+)
+def test_a_keepalived_that_has_ended_is_stopped_whatever_it_told_last(tmp_path: Path, before: str, kept: bool):
+    # As systemd reads it: %% is %.
+    command = KEEPALIVED_UNIT.read_text().partition("ExecStopPost=-")[2].splitlines()[0].replace("%%", "%")
+    (tmp_path / "vrrp_state").write_text(before)
+    subprocess.run(shlex.split(command.replace("/run/ha-api", str(tmp_path))), check=False)
+    state, since = (tmp_path / "vrrp_state").read_text().split()
+    assert state == "STOP"
+    assert (since == "1") is kept
