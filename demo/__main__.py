@@ -14,13 +14,16 @@ from openstack.exceptions import SDKException
 from rich.table import Table
 from rich.text import Text
 
-from demo.failover import Failover, FailoverError, Pair, wait_for
-from demo.probe import Probe
-from demo.stack import PROJECT_FOLDER, USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
+from demo.failover import Failover, Faults
+from demo.stack import USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
 from demo.standin import StandIns
+from demo.standin_apiserver import BACKEND_HEADER
 from lab.errors import LabError
 from lab.progress import console, phase
+from operate.pair import PairError, wait_for
+from operate.probe import Probe
 from operate.ssh import HostError
+from operate.stack_file import ROOT
 
 PYTHON = ".venv/bin/python"
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -39,7 +42,7 @@ def demo(context: typer.Context) -> None:
     with phase("pulumi up", expected=180):
         stack.up(refresh=True)
     outputs = stack.outputs()
-    pair = Pair(outputs, stack.access())
+    pair = Faults(outputs, stack.access())
     with phase("both load balancers answer", expected=5):
         pair.undo_all()
         pair.wait_until_whole()
@@ -76,13 +79,13 @@ def down() -> None:
 
 def _lab_up() -> None:
     # A process of its own: it shows its own phases, and ends with a message of its own.
-    result = subprocess.run([sys.executable, "-m", "lab", "up"], cwd=PROJECT_FOLDER, check=False)
+    result = subprocess.run([sys.executable, "-m", "lab", "up"], cwd=ROOT, check=False)
     if result.returncode:
         raise LabError("The lab did not come up, see above.")
 
 
 def _wait_for_all_backends(outputs: Outputs) -> None:
-    with Probe(outputs.endpoint, interval=0.2, timeout=2, limit=180) as probe:
+    with Probe(outputs.endpoint, interval=0.2, timeout=2, limit=180, backend_header=BACKEND_HEADER) as probe:
         wait_for(
             f"stand-ins answer through {outputs.endpoint}: {', '.join(outputs.control_plane)}",
             lambda: probe.report().backends.keys() == outputs.control_plane.keys() and probe.steady >= 1,
@@ -128,7 +131,7 @@ def _show(outputs: Outputs, failovers: list[Failover]) -> None:
   log in to a host                           ssh -F {_ssh_config(outputs)} {next(iter(outputs.load_balancers))}
   the environment for pulumi and openstack   eval "$({PYTHON} -m demo shell-env)"
   then, for instance                         pulumi stack --stack lab; pulumi up --stack lab; pulumi cancel --stack lab
-  measure while you break something          {PYTHON} -m demo.probe {outputs.endpoint} --seconds 30
+  measure while you break something          {PYTHON} -m operate.probe {outputs.endpoint} --seconds 30
   delete all of it from the cloud            {PYTHON} -m demo down
   stop the lab, or forget it                 make lab-down; make lab-purge"""
     )
@@ -151,7 +154,7 @@ def main() -> None:
     """Run the command line; what the user can mend is told without a traceback."""
     try:
         app()
-    except (StackError, FailoverError, HostError, LabError, SDKException) as error:
+    except (StackError, PairError, HostError, LabError, SDKException) as error:
         console.print(Text.assemble(("Error: ", "red"), str(error)))
         sys.exit(1)
 

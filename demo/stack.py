@@ -29,8 +29,10 @@ from pulumi.automation.events import DiagnosticEvent, EngineEvent, ResourcePreEv
 
 from lab.progress import console
 from lab.settings import LabSettings
+from model.settings import SECRET_KEYS
 from operate.ssh import Access
-from operate.stack import PROJECT_FOLDER, Outputs, StackError
+from operate.stack import Outputs, StackError
+from operate.stack_file import ROOT
 
 PROJECT = "openstack-ha-api"
 CLOUD = "lab"
@@ -92,7 +94,7 @@ def pulumi_path() -> str:
 
     Raises StackError where neither works.
     """
-    command = [PROJECT_FOLDER / "toolchain" / "install", "--print-bin-dir"]
+    command = [ROOT / "toolchain" / "install", "--print-bin-dir"]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode:
         raise StackError(
@@ -110,7 +112,7 @@ def environment() -> dict[str, str]:
     if not passphrase.exists():
         _write_once(passphrase, secrets.token_urlsafe())
     # The language host takes the first python on PATH, which has to be the one with the program's packages.
-    path = [str(PROJECT_FOLDER / ".venv" / "bin"), pulumi_path(), os.environ.get("PATH", os.defpath)]
+    path = [str(ROOT / ".venv" / "bin"), pulumi_path(), os.environ.get("PATH", os.defpath)]
     return {
         "PATH": os.pathsep.join(path),
         "PULUMI_BACKEND_URL": f"file://{backend}",
@@ -155,7 +157,7 @@ class Stack:
         os.environ["PATH"] = self._environment["PATH"]
         options = automation.LocalWorkspaceOptions(env_vars=self._environment)
         try:
-            self._stack = automation.create_or_select_stack(name, work_dir=str(PROJECT_FOLDER), opts=options)
+            self._stack = automation.create_or_select_stack(name, work_dir=str(ROOT), opts=options)
         except automation.CommandError as error:
             raise StackError(f"Pulumi has no stack {name}, and cannot make it:\n{error}") from error
 
@@ -177,7 +179,14 @@ class Stack:
 
     def destroy(self) -> Sequence[Change]:
         """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty."""
-        return self._operate("destroy", self._stack.destroy)
+
+        def destroy(**told: Any) -> None:
+            # The VIP's port is protected from a destroy in passing, and this one is meant.
+            unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
+            self._stack.workspace.pulumi_command.run(unprotect, cwd=str(ROOT), additional_env=self._environment)
+            self._stack.destroy(**told)
+
+        return self._operate("destroy", destroy)
 
     def cancel(self) -> None:
         """Take away the lock of an operation that was killed."""
@@ -196,19 +205,20 @@ class Stack:
             settings = self._stack.workspace.stack_settings(self.name)
         except FileNotFoundError:  # a new clone, with the state of another
             settings = automation.StackSettings()
-        values = lab_config() | dict(self._config) | dict(config)
-        settings.config = {f"{PROJECT}:{key}": value for key, value in values.items()}
+        values = lab_config() | dict(self._config) | dict(config) | {"sshPrivateKey": ssh_key().private}
+        settings.config = {f"{PROJECT}:{key}": value for key, value in values.items() if key not in SECRET_KEYS}
         self._stack.workspace.save_stack_settings(self.name, settings)
-        # Automation would pass the secret as an argument, which every user of this machine can see.
-        subprocess.run(
-            ["pulumi", "config", "set", "--stack", self.name, "--secret", "sshPrivateKey"],
-            cwd=PROJECT_FOLDER,
-            env=os.environ | self._environment,
-            input=ssh_key().private,
-            text=True,
-            capture_output=True,
-            check=True,
-        )
+        # Automation would pass secrets as arguments, which every user of this machine can see.
+        for key in SECRET_KEYS & values.keys():
+            subprocess.run(
+                ["pulumi", "config", "set", "--stack", self.name, "--secret", key],
+                cwd=ROOT,
+                env=os.environ | self._environment,
+                input=str(values[key]),
+                text=True,
+                capture_output=True,
+                check=True,
+            )
 
     def _operate(self, title: str, operation: Callable[..., Any]) -> Sequence[Change]:
         """Run an operation of the engine; a second time if a dead process's lock was in its way."""

@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
 from pydantic import BaseModel, computed_field
 
@@ -11,6 +13,12 @@ from operate.load_balancer import HostState, InstalledFile
 
 OWNER = "root:root"
 PARTICIPATING = ("MASTER", "BACKUP")
+CERTIFICATE_TIME_LEFT = timedelta(days=14)
+"""kubeadm's certificates live for a year, and only an upgrade or a command renews them: two weeks are for that."""
+DISK_SHARE_LEFT = 0.05
+"""Of a file system: with less the next change, or package, may not fit. What ext4 keeps for root does not count."""
+CLOCK_SECONDS = 2.0
+"""Hosts that follow NTP differ by milliseconds; by more, and the times in two logs are no longer one story."""
 
 
 class DriftKind(StrEnum):
@@ -38,6 +46,8 @@ class HostReport(BaseModel):
     state: HostState | None
     troubles: list[str]
     drift: list[Drift]
+    notes: list[str] = []
+    """Worth knowing, and nothing wrong."""
 
 
 class Report(BaseModel):
@@ -47,6 +57,27 @@ class Report(BaseModel):
     hosts: dict[str, HostReport]
     troubles: list[str]
     """Of the pair, not of one host."""
+
+    @computed_field
+    @property
+    def holders(self) -> dict[str, datetime | None]:
+        """The load balancers that hold the VIP, one if all is well, and since when, as far as keepalived knows."""
+        return {
+            name: host.state.vrrp.since if host.state.vrrp and host.state.vrrp.state == "MASTER" else None
+            for name, host in self.hosts.items()
+            if host.state and host.state.holds_vip
+        }
+
+    @computed_field
+    @property
+    def certificates(self) -> dict[str, datetime]:
+        """When the certificates of the API servers expire, by name; the earliest that a load balancer sees."""
+        found: dict[str, datetime] = {}
+        for host in self.hosts.values():
+            for name, certificate in host.state.certificates.items() if host.state else ():
+                if certificate.expires:
+                    found[name] = min(certificate.expires, found.get(name, certificate.expires))
+        return found
 
     @computed_field
     @property
@@ -72,23 +103,46 @@ def examine(
     addresses: Mapping[str, str],
     digests: Mapping[str, Mapping[str, str]],
     states: Mapping[str, HostState | str],
+    instances: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
-    """Compare what was found on the hosts (or why nothing was) with the digests that were applied."""
+    """Compare what was found on the hosts (or why nothing was) with the digests that were applied.
+
+    `instances` is what the cloud says of those that are down, by name (operate/instance.py).
+    """
     hosts: dict[str, HostReport] = {}
     for name, address in addresses.items():
         found = states[name]
         if isinstance(found, str):
-            hosts[name] = HostReport(address=address, state=None, troubles=[f"not reachable: {found}"], drift=[])
+            said = [f"not reachable: {found}"] + ([instances[name]] if name in instances else [])
+            hosts[name] = HostReport(address=address, state=None, troubles=said, drift=[])
             continue
         drift = [*_drift(digests.get(name, {}), found.files)]
-        hosts[name] = HostReport(address=address, state=found, troubles=[*_troubles(found)], drift=drift)
-    holders = [name for name, host in hosts.items() if host.state and host.state.holds_vip]
-    troubles: list[str] = []
-    if len(holders) > 1:
-        troubles.append(f"all of these hold the VIP: {', '.join(holders)}; VRRP does not pass between them")
-    elif not holders and all(host.state for host in hosts.values()):
-        troubles.append("no load balancer holds the VIP")
-    return Report(stack=stack, hosts=hosts, troubles=troubles)
+        hosts[name] = HostReport(
+            address=address, state=found, troubles=[*_troubles(found)], drift=drift, notes=[*_notes(found)]
+        )
+    report = Report(stack=stack, hosts=hosts, troubles=[])
+    if len(report.holders) > 1:
+        report.troubles.append(
+            f"all of these hold the VIP: {', '.join(report.holders)}; VRRP does not pass between them"
+        )
+    elif not report.holders and all(host.state for host in hosts.values()):
+        report.troubles.append("no load balancer holds the VIP")
+    if report.certificates:
+        # Any host's clock will do, and there is one where there is a certificate.
+        now = max(host.state.time for host in hosts.values() if host.state)
+        report.troubles.extend(_certificate_troubles(report.certificates, now))
+    return report
+
+
+def _certificate_troubles(certificates: Mapping[str, datetime], now: datetime) -> Iterator[str]:
+    for name, expires in certificates.items():
+        left = expires - now
+        if left < CERTIFICATE_TIME_LEFT:
+            when = f"expires in {left.days} days" if left > timedelta(0) else "has expired"
+            yield (
+                f"the certificate of API server {name} {when} ({expires:%Y-%m-%d %H:%M:%S} UTC): there, "
+                "`sudo kubeadm certs renew all`, and restart the control plane's static pods"
+            )
 
 
 def _drift(applied: Mapping[str, str], found: Mapping[str, InstalledFile | None]) -> Iterator[Drift]:
@@ -106,7 +160,10 @@ def _drift(applied: Mapping[str, str], found: Mapping[str, InstalledFile | None]
 
 
 def _troubles(state: HostState) -> Iterator[str]:
-    for name, service in state.services.items():
+    # One that was taken out on purpose does not run keepalived, and is well all the same.
+    vrrp = None if state.drained else state.vrrp
+    services = {name: it for name, it in state.services.items() if not (state.drained and name == "keepalived")}
+    for name, service in services.items():
         if service.state != "active":
             yield f"{name} is {service.state}: `systemctl status {name}`"
         elif not service.enabled:
@@ -122,9 +179,30 @@ def _troubles(state: HostState) -> Iterator[str]:
     for name, server in haproxy.api_servers.items():
         if server.state != "UP":
             yield f"API server {name} is {server.state} ({server.check}) since {server.since:%Y-%m-%d %H:%M:%S} UTC"
+    for path, disk in state.disks.items():
+        if min(disk.free / disk.size, disk.free_inodes) < DISK_SHARE_LEFT:
+            yield (
+                f"{path} is nearly full ({disk.free // 2**20} MiB and {disk.free_inodes:.0%} of the inodes are free): "
+                "the next `pulumi up` may fail: `sudo journalctl --vacuum-size=100M`, `sudo apt-get clean`"
+            )
     wanted = "MASTER" if state.holds_vip else "BACKUP"
-    if state.vrrp and state.vrrp.state not in PARTICIPATING:
-        yield f"keepalived takes no part in the election: it is {state.vrrp.state}: `journalctl -u keepalived`"
-    elif state.vrrp and state.vrrp.state != wanted:
+    if vrrp and vrrp.state not in PARTICIPATING:
+        yield f"keepalived takes no part in the election: it is {vrrp.state}: `journalctl -u keepalived`"
+    elif vrrp and vrrp.state != wanted:
         holding = "holds" if state.holds_vip else "does not hold"
-        yield f"keepalived is {state.vrrp.state}, and the host {holding} the VIP: `journalctl -u keepalived`"
+        yield f"keepalived is {vrrp.state}, and the host {holding} the VIP: `journalctl -u keepalived`"
+
+
+def _notes(state: HostState) -> Iterator[str]:
+    reboot = state.reboot
+    if reboot.required:
+        yield f"waits for a reboot ({', '.join(reboot.packages) or 'packages were updated'})"
+    elif reboot.newer_kernel:
+        yield f"runs kernel {state.versions.kernel}, and {reboot.newer_kernel} is installed: it waits for a reboot"
+    if abs(state.clock_difference) > CLOCK_SECONDS:
+        side = "ahead of" if state.clock_difference > 0 else "behind"
+        yield f"its clock is {abs(state.clock_difference):.1f} s {side} this machine's: `timedatectl` on both"
+    if state.drained:
+        yield f"taken out by {state.drained_by}: `./ha resume` brings it back"
+    if state.locked_by is not None:
+        yield f"is being worked on by {state.locked_by}"

@@ -10,8 +10,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from model.settings import BastionSettings
 
-# A host that boots refuses, ends or does not answer connections; a wrong host key or a refused login stays wrong.
-NOT_YET = (OSError, asyncssh.ConnectionLost)
+# A host that boots refuses, ends or does not answer connections, and a jump host says so of it. A wrong host key or a
+# refused login stays wrong.
+NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 
 
 class HostError(Exception):
@@ -60,7 +61,8 @@ class Access:
         async with AsyncExitStack() as open_ones:
             jump = None
             if self.bastion:
-                known = f"[{self.bastion.host}]:{self.bastion.port} {self.bastion.host_key}"
+                # Without the port, which is no part of the name where it is 22.
+                known = f"{self.bastion.host} {self.bastion.host_key}"
                 jump = await open_ones.enter_async_context(
                     await dial(self.bastion.host, self.bastion.port, self.bastion.user, known)
                 )
@@ -74,11 +76,13 @@ class Access:
             return await output(connection, command)
 
 
-async def output(connection: asyncssh.SSHClientConnection, command: str, stdin: bytes = b"") -> str:
-    """What a command prints over a connection that stands; asyncssh.ProcessError when it fails."""
+async def output(
+    connection: asyncssh.SSHClientConnection, command: str, stdin: bytes = b"", *, seconds: float = 60
+) -> str:
+    """What a command prints over a connection that stands; asyncssh.ProcessError when it fails or takes longer."""
     # An empty input alone would leave the command waiting for its end.
     source = asyncssh.PIPE if stdin else asyncssh.DEVNULL
-    result = await connection.run(command, input=stdin, stdin=source, check=True, encoding=None, timeout=60)
+    result = await connection.run(command, input=stdin, stdin=source, check=True, encoding=None, timeout=seconds)
     return _text(result.stdout)
 
 

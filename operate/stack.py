@@ -7,17 +7,23 @@ The engine is asked through its command line, for the Automation API would selec
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from model.settings import ConfigurationError, Settings
-from operate.ssh import Access
+from openstack.connection import Connection
 
-PROJECT_FOLDER = Path(__file__).parents[1]
-PULUMI = PROJECT_FOLDER / "toolchain" / "pulumi"
+from model.settings import SECRET_KEYS, ConfigurationError, Settings
+from operate.cloud import connect
+from operate.ssh import Access
+from operate.stack_file import ROOT
+
+PULUMI = ROOT / "toolchain" / "pulumi"
 """Finds the CLI wherever it is, and takes the caller's backend, passphrase and PATH as they are."""
 NAMESPACE = "openstack-ha-api:"
+PROVIDER_NAMESPACE = "openstack:"
+_SECRET_KEYS = {f"{NAMESPACE}{key}" for key in SECRET_KEYS} | {
+    f"{PROVIDER_NAMESPACE}{key}" for key in ("password", "token", "applicationCredentialSecret", "key")
+}
 
 
 class StackError(Exception):
@@ -63,42 +69,108 @@ class Outputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A stack's configuration as it stands in its file, which may be newer than what was applied."""
+
+    stack: str
+    settings: Settings
+    private_key: str = field(repr=False)
+    """OpenSSH or PEM text."""
+    secrets: frozenset[str] = field(repr=False)
+    """Every value that is encrypted in the stack's file, or would better be."""
+    provider: Mapping[str, str] = field(repr=False)
+    """What the OpenStack provider is told (`openstack:KEY`), by KEY."""
+
+    def cloud(self) -> Connection:
+        """The stack's cloud."""
+        return connect(self.provider)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AppliedStack:
     """A stack's outputs and how its load balancers are logged in to."""
 
     name: str
     outputs: Outputs
-    settings: Settings
-    """The configuration as it stands in the stack's file, which may be newer than what was applied."""
+    configuration: Configuration
     access: Access
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration's."""
+        return self.configuration.settings
 
-def read_stack(name: str) -> AppliedStack:
-    """Read a stack. Raises StackError if there is none, if it was never brought up, or its secrets cannot be read."""
-    outputs = Outputs.parse(_ask("stack", "output", "--json", "--show-secrets", "--stack", name))
+
+def selected_stack() -> str:
+    """The name of the stack that a plain `pulumi` would work on. StackError when none is selected."""
+    return _run("stack", "--show-name").strip()
+
+
+def read_configuration(stack: str | None) -> Configuration:
+    """A stack's configuration, of the selected one without a name; the stack need not have been brought up.
+
+    Raises StackError if there is none, if values are wrong, or its secrets cannot be read.
+    """
+    name = stack or selected_stack()
     entries = _ask("config", "--json", "--show-secrets", "--stack", name)
-    values = {
-        key.removeprefix(NAMESPACE): entry["value"] for key, entry in entries.items() if key.startswith(NAMESPACE)
-    }
+
+    def of(namespace: str) -> dict[str, Any]:
+        return {key.removeprefix(namespace): it["value"] for key, it in entries.items() if key.startswith(namespace)}
+
+    values = of(NAMESPACE)
     try:
         settings = Settings.parse(values)
     except ConfigurationError as error:
         raise StackError(str(error)) from None
-    access = Access(
-        user=settings.load_balancer_user,
+    return Configuration(
+        stack=name,
+        settings=settings,
         private_key=values["sshPrivateKey"].strip() + "\n",
+        secrets=frozenset(
+            it["value"] for key, it in entries.items() if it["value"] and (it.get("secret") or key in _SECRET_KEYS)
+        ),
+        provider=of(PROVIDER_NAMESPACE),
+    )
+
+
+def read_stack(stack: str | None) -> AppliedStack:
+    """A stack that was brought up, the selected one without a name.
+
+    Raises StackError if there is none, if it was never brought up, or its secrets cannot be read.
+    """
+    name = stack or selected_stack()
+    outputs = Outputs.parse(_ask("stack", "output", "--json", "--show-secrets", "--stack", name))
+    configuration = read_configuration(name)
+    access = Access(
+        user=configuration.settings.load_balancer_user,
+        private_key=configuration.private_key,
         known_hosts=outputs.known_hosts,
-        bastion=settings.bastion,
+        bastion=configuration.settings.bastion,
         # Whoever asks wants an answer now: a host that is down is a finding.
         patience=0,
     )
-    return AppliedStack(name=name, outputs=outputs, settings=settings, access=access)
+    return AppliedStack(name=name, outputs=outputs, configuration=configuration, access=access)
+
+
+def without_secrets(stack: str) -> dict[str, str]:
+    """What the engine shows of a stack to those who may not see its secrets: JSON texts, and its own version."""
+    of_stack = ("--json", "--stack", stack)
+    return {
+        "outputs.json": _run("stack", "output", *of_stack),
+        "configuration.json": _run("config", *of_stack),
+        "history.json": _run("stack", "history", "--page-size", "10", *of_stack),
+        "pulumi.txt": _run("version"),
+    }
 
 
 def _ask(*arguments: str) -> dict[str, Any]:
+    return json.loads(_run(*arguments))
+
+
+def _run(*arguments: str) -> str:
     result = subprocess.run(
-        [PULUMI, *arguments, "--non-interactive"], cwd=PROJECT_FOLDER, capture_output=True, text=True, check=False
+        [PULUMI, *arguments, "--non-interactive"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if result.returncode:
         raise StackError(f"pulumi {' '.join(arguments[:2])} failed: {result.stderr.strip() or result.stdout.strip()}")
-    return json.loads(result.stdout)
+    return result.stdout

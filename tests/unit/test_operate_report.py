@@ -1,16 +1,33 @@
 """What is told of a pair whose files and services are not as they were applied."""
 
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from operate.load_balancer import HostState
 from operate.report import DriftKind, Report, examine
 
 ADDRESSES = {"k8s-lb-0": "198.51.100.11", "k8s-lb-1": "198.51.100.12"}
 NOW = 1_800_000_000
+DAY = 86_400
 HAPROXY_CFG, KEEPALIVED_CONF = "etc/haproxy/haproxy.cfg", "etc/keepalived/keepalived.conf"
 DIGESTS = {name: {HAPROXY_CFG: "cfg", KEEPALIVED_CONF: f"conf of {name}"} for name in ADDRESSES}
+
+
+@cache
+def certificate(*, expires: int) -> str:
+    """PEM of a certificate that is valid until then."""
+    key = Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kube-apiserver")])
+    builder = x509.CertificateBuilder(subject_name=name, issuer_name=name, public_key=key.public_key())
+    builder = builder.serial_number(1).not_valid_before(datetime.fromtimestamp(expires - 365 * DAY, UTC))
+    made = builder.not_valid_after(datetime.fromtimestamp(expires, UTC)).sign(key, None)
+    return made.public_bytes(Encoding.PEM).decode()
 
 
 def state(name: str, *, holds_vip: bool) -> dict[str, Any]:
@@ -23,6 +40,11 @@ def state(name: str, *, holds_vip: bool) -> dict[str, Any]:
     return {
         "time": NOW,
         "booted": NOW - 1000,
+        "versions": {
+            "keepalived": "2.2.7",
+            "kernel": "6.1.0-18-amd64",
+            "distribution": "Debian GNU/Linux 12 (bookworm)",
+        },
         "services": {
             unit: {"state": "active", "enabled": True, "since": NOW - 900}
             for unit in ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
@@ -35,9 +57,16 @@ def state(name: str, *, holds_vip: bool) -> dict[str, Any]:
             "version": "2.6.12",
             "configuration_id": "abc",
             "configured_id": "abc",
-            "api_servers": {"k8s-cp-0": {"state": "UP", "check": "L7OK", "since": NOW - 700}},
+            "api_servers": {
+                "k8s-cp-0": {"state": "UP", "check": "L7OK", "code": 200, "duration_ms": 3, "since": NOW - 700}
+            },
         },
         "files": {HAPROXY_CFG: file(HAPROXY_CFG, 0o644), KEEPALIVED_CONF: file(KEEPALIVED_CONF, 0o640)},
+        "changes": [{"time": NOW - 800, "source": "keepalived", "text": "VI_1 is now MASTER with priority 200"}],
+        "reboot": {"required": False, "packages": [], "newer_kernel": None},
+        "disks": {"/": {"size": 3 * 2**30, "free": 2 * 2**30, "free_inodes": 0.9}},
+        "locked_by": None,
+        "certificates": {"k8s-cp-0": {"pem": certificate(expires=NOW + 300 * DAY)}},
     }
 
 
@@ -98,6 +127,8 @@ def test_drift_is_told_with_the_command_that_mends_it(
         (("haproxy",), {"alive": False}, "HAProxy does not answer /healthz"),
         (("haproxy",), {"configuration_id": "old"}, "answers with the configuration old, and the file has abc"),
         (("haproxy", "api_servers", "k8s-cp-0"), {"state": "DOWN", "check": "L4TOUT"}, "k8s-cp-0 is DOWN (L4TOUT)"),
+        (("disks", "/"), {"free": 2**20}, "/ is nearly full (1 MiB and 90% of the inodes are free)"),
+        (("disks", "/"), {"free_inodes": 0.0}, "/ is nearly full (2048 MiB and 0% of the inodes are free)"),
         (("vrrp",), {"state": "FAULT"}, "takes no part in the election: it is FAULT"),
         (("vrrp",), {"state": "MASTER"}, "keepalived is MASTER, and the host does not hold the VIP"),
     ],
@@ -128,3 +159,69 @@ def test_two_holders_and_none_are_troubles_of_the_pair(first: dict[str, Any], se
     assert "k8s-lb-0, k8s-lb-1" in two.troubles[0]
     none = report(first | {"holds_vip": False, "vrrp": second["vrrp"]}, second)
     assert none.troubles == ["no load balancer holds the VIP"]
+
+
+def test_the_holder_is_told_with_the_time_since_which_it_holds(first: dict[str, Any], second: dict[str, Any]):
+    assert report(first, second).holders == {"k8s-lb-0": datetime.fromtimestamp(NOW - 800, UTC)}
+    # A keepalived that was killed leaves the VIP behind, and the next one has not been told of anything yet.
+    assert report(first | {"vrrp": None}, second).holders == {"k8s-lb-0": None}
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [(15 * DAY, None), (13 * DAY, "expires in 13 days"), (3600, "expires in 0 days"), (-1, "has expired")],
+)
+def test_a_certificate_that_expires_soon_is_one_trouble_of_the_pair(
+    first: dict[str, Any], second: dict[str, Any], left: int, told: str | None
+):
+    for host in (first, second):
+        host["certificates"]["k8s-cp-0"] = {"pem": certificate(expires=NOW + left)}
+    found = report(first, second)
+    assert found.certificates == {"k8s-cp-0": datetime.fromtimestamp(NOW + left, UTC)}
+    assert found.whole == (told is None)
+    assert [told in trouble for trouble in found.troubles if told] == ([True] if told else [])
+
+
+@pytest.mark.parametrize("shown", [{"error": "Connection refused"}, {"pem": "no certificate"}])
+def test_a_certificate_that_cannot_be_had_is_no_trouble_of_its_own(
+    first: dict[str, Any], second: dict[str, Any], shown: dict[str, str]
+):
+    first["certificates"]["k8s-cp-0"] = shown
+    found = report(first, second)
+    assert found.whole, "HAProxy's checks say whether the API server is well"
+    assert found.hosts["k8s-lb-0"].state
+    assert found.hosts["k8s-lb-0"].state.certificates["k8s-cp-0"].error
+    assert found.certificates.keys() == {"k8s-cp-0"}, "the other load balancer's"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"reboot": {"required": True, "packages": ["libc6", "dbus"], "newer_kernel": None}}, "reboot (libc6, dbus)"),
+        (
+            {"reboot": {"required": False, "packages": [], "newer_kernel": "6.1.0-32-amd64"}},
+            "6.1.0-32-amd64 is installed",
+        ),
+        ({"clock_difference": 2.5}, "its clock is 2.5 s ahead of this machine's"),
+        ({"clock_difference": -61.0}, "its clock is 61.0 s behind this machine's"),
+        ({"locked_by": "ada on desk, drill, since 2027-01-15"}, "is being worked on by ada on desk, drill"),
+    ],
+)
+def test_what_is_worth_knowing_is_noted_and_leaves_the_pair_whole(
+    first: dict[str, Any], second: dict[str, Any], change: dict[str, Any], told: str
+):
+    found = report(first, second | change)
+    assert found.whole
+    (note,) = found.hosts["k8s-lb-1"].notes
+    assert told in note
+    assert found.hosts["k8s-lb-0"].notes == []
+
+
+def test_what_the_cloud_says_of_an_instance_follows_the_reason_why_it_is_down(first: dict[str, Any]):
+    states = {"k8s-lb-0": HostState.model_validate(first), "k8s-lb-1": "TimeoutError"}
+    found = examine("dev", ADDRESSES, DIGESTS, states, {"k8s-lb-1": "its instance is SHUTOFF"})
+    assert found.hosts["k8s-lb-1"].troubles == ["not reachable: TimeoutError", "its instance is SHUTOFF"]
+
+
+def test_no_digest_is_shown(first: dict[str, Any], second: dict[str, Any]):
+    assert "digest" not in report(first, second).model_dump_json()

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from demo.certificate import self_signed
-from demo.probe import Mark, Probe, Report, Sample
 from demo.standin_apiserver import BACKEND_HEADER, StandInServer, tls_context
+from operate.probe import Mark, Probe, Report, Sample
 
 
 class StandIn:
@@ -131,7 +131,7 @@ def wait_for_requests(probe: Probe, more: int) -> None:
 
 
 def test_the_probe_sees_a_healthy_server(standin: StandIn) -> None:
-    with Probe(standin.url, timeout=2) as probe:
+    with Probe(standin.url, timeout=2, backend_header=BACKEND_HEADER) as probe:
         wait_for_requests(probe, 10)
         assert probe.steady > 0
     report = probe.report()
@@ -164,6 +164,15 @@ def test_the_probe_tells_wrong_answers_from_none(standin: StandIn) -> None:
     reasons = probe.report().reasons
     assert reasons["status 500"] > 0
     assert reasons["TimeoutError"] > 0
+
+
+def test_a_server_that_wants_to_know_who_asks_has_answered(standin: StandIn) -> None:
+    standin.health_file.write_text("401")
+    with Probe(standin.url, answers=(200, 401)) as answered, Probe(standin.url) as refused:
+        wait_for_requests(answered, 5)
+        wait_for_requests(refused, 5)
+    assert answered.report().failures == 0
+    assert refused.report().failures == refused.report().reasons["status 401"] > 0
 
 
 def test_the_probe_keeps_its_rate_while_nothing_answers() -> None:

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, parse_headers
 from io import BytesIO
@@ -29,12 +29,12 @@ import typer
 from rich.console import Console, Group
 from rich.text import Text
 
-from demo.standin_apiserver import BACKEND_HEADER
-
 MIN_INTERVAL = 0.02
 MAX_TIMEOUT = 10.0
 MAX_SECONDS = 900.0
 PATH = "/readyz"
+ALIVE = (200, 401, 403)
+"""What an API server answers that is alive: it may want to know who asks."""
 # Nothing came in time, the connection broke, or what came is no HTTP.
 NO_ANSWER = (OSError, EOFError, asyncio.LimitOverrunError, HTTPException, ValueError, IndexError)
 
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def failures(self) -> int:
-        """How many of them got no answer, or another than 200."""
+        """How many of them got no answer, or one that does not count."""
         return sum(sample.failure is not None for sample in self.samples)
 
     @property
@@ -140,8 +140,9 @@ class Probe:
 
     `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. Certificates are not verified:
     what is measured is whether an answer comes. `authorization` is sent as the header of this name, for servers that
-    tell strangers nothing. ValueError for a URL that is not https://HOST[:PORT], and for
-    values beyond the bounds of this module.
+    tell strangers nothing; `backend_header` is the one in which a server tells its name, where there is one; `answers`
+    are the statuses that count as an answer.
+    ValueError for a URL that is not https://HOST[:PORT], and for values beyond the bounds of this module.
     """
 
     def __init__(
@@ -152,6 +153,8 @@ class Probe:
         timeout: float = 0.25,
         limit: float = 120.0,
         authorization: str | None = None,
+        backend_header: str = "",
+        answers: Container[int] = (200,),
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname:
@@ -165,9 +168,11 @@ class Probe:
         self._interval, self._timeout, self._limit = interval, timeout, limit
         header = f"Authorization: {authorization}\r\n" if authorization else ""
         self._request = (
-            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: demo-probe\r\n{header}"
+            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: ha-api-probe\r\n{header}"
             "Connection: close\r\n\r\n"
         ).encode()
+        self._backend_header = backend_header
+        self._answers = answers
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
@@ -242,7 +247,7 @@ class Probe:
         try:
             async with asyncio.timeout(self._timeout):
                 status, backend = await self._ask()
-            if status != 200:
+            if status not in self._answers:
                 failure = f"status {status}"
         except NO_ANSWER as error:
             failure = type(error).__name__
@@ -258,7 +263,7 @@ class Probe:
         finally:
             writer.transport.abort()  # no closing handshake: it would be part of what is measured
         status_line, _, fields = head.partition(b"\r\n")
-        return int(status_line.split()[1]), parse_headers(BytesIO(fields)).get(BACKEND_HEADER)
+        return int(status_line.split()[1]), parse_headers(BytesIO(fields)).get(self._backend_header)
 
 
 def main(

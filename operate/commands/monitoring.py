@@ -1,0 +1,37 @@
+"""`ha monitoring`: what Prometheus and Grafana are told of a stack, as files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from operate.commands.options import StackName
+from operate.monitoring import Monitored, monitoring_files
+from operate.stack import StackError, read_stack
+
+
+def monitoring(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into; its files are replaced.")],
+    stack: StackName = None,
+) -> None:
+    """Write Prometheus configuration, alert rules and a Grafana dashboard for a stack. Nothing is changed on it.
+
+    docs/monitoring.md says where to put the files, and what to do about each alert.
+    """
+    applied = read_stack(stack)
+    files = monitoring_files(
+        Monitored(
+            stack=applied.name,
+            vip=applied.outputs.vip,
+            load_balancers=applied.outputs.load_balancers,
+            api_servers=(*applied.outputs.control_plane, *map(str, applied.settings.api_servers)),
+            timers=applied.settings.timers,
+        )
+    )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (output / name).write_text(text)
+            typer.echo(output / name)
+    except OSError as error:
+        raise StackError(f"{output} cannot be written to: {error.strerror}; name another folder") from None

@@ -1,0 +1,66 @@
+"""`ha preflight`: what would stop the first `pulumi up`?"""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from operate.commands.options import AsJson, StackName
+from operate.preflight.finding import Result
+from operate.preflight.run import Preflight, examine
+from operate.stack import read_configuration
+
+_STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.PROBLEM: "bold red", Result.NOT_LOOKED_AT: "dim"}
+
+
+def render(preflight: Preflight, console: Console) -> None:
+    """Show what was found to a reader."""
+    table = Table(
+        "looked at", "", "found, and what to do", title=f"Before `pulumi up` of {preflight.stack}", title_justify="left"
+    )
+    for group in preflight.groups:
+        table.add_section()
+        for finding in group.findings:
+            mark = "-" if finding.result is Result.NOT_LOOKED_AT else finding.result
+            told = Text(finding.found)
+            if finding.to_do:
+                told.append(f"\nTo do: {finding.to_do}", style="bold")
+            table.add_row(Text(finding.looked_at), Text(mark, style=_STYLES[finding.result]), told)
+    console.print(table)
+    counts = ", ".join(f"{count} {result}" for result in Result if (count := preflight.count(result)))
+    console.print(f"{counts}.", highlight=False)
+
+
+def preflight(
+    stack: StackName = None,
+    *,
+    as_json: AsJson = False,
+    boot: Annotated[
+        bool,
+        typer.Option(
+            "--boot", help="Also make a throw-away instance, try SSH, sudo and packages on it, and delete it."
+        ),
+    ] = False,
+) -> None:
+    """Look at the cloud and at this machine before `pulumi up`. Without --boot nothing is made.
+
+    Ends with status 0 without problems, 1 with some, 2 when there is nothing to look with: no such stack, wrong values.
+    """
+    configuration = read_configuration(stack)
+    stderr = Console(stderr=True)
+    with stderr.status("looking") as status:
+        found = examine(
+            configuration,
+            configuration.cloud,
+            with_instance=boot,
+            tell=lambda name: status.update(f"looking at {name}"),
+        )
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        render(found, Console(width=None if sys.stdout.isatty() else 100))
+    if found.count(Result.PROBLEM):
+        raise typer.Exit(1)

@@ -1,0 +1,56 @@
+"""`ha rebuild`: a load balancer that is dead is made anew."""
+
+import typer
+from rich.console import Console
+
+from operate.commands.options import LoadBalancer, StackName, Yes
+from operate.load_balancer import collect
+from operate.maintenance import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
+from operate.pair import Pair, PairError
+from operate.stack import read_stack
+
+
+def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:
+    """Delete a load balancer's instance, whatever is left of it, and make it anew while the other one serves.
+
+    Address and host key stay. Refused when the other one does not serve. A rebuild that was cut off is continued by the
+    next one.
+    """
+    console = Console(soft_wrap=True)
+    applied = read_stack(stack)
+    maintenance = Maintenance(applied)
+    pair = Pair(applied.outputs, applied.configuration.cloud())
+    plan = plan_rebuild(applied, pair, name, maintenance.look())
+    console.print(f"{plan.peer} serves; the instance of {name} is {plan.shown}. This rebuild")
+    if plan.holds_vip:
+        console.print(f"  has {name} give the VIP to {plan.peer}")
+    for orphan in plan.orphans:
+        console.print(
+            f"  deletes the instance {orphan}, which a run that was cut off has left and Pulumi does not know"
+        )
+    console.print(f"  has Pulumi delete what is left of {name}, make it anew, and configure it")
+    if not yes:
+        typer.confirm(f"Rebuild {name}?", abort=True)
+    with maintenance.alone(f"rebuild of {name}", rebuilt=name) as states:
+        agreed, plan = plan, plan_rebuild(applied, pair, name, states)
+        if not plan.is_within(agreed):
+            raise PairError(f"{name} is not as it was when you were asked, so nothing was done: run this again")
+        if plan.orphans:
+            insist_on_no_other_run(applied.name, name)
+        try:
+            if plan.holds_vip:
+                maintenance.stop_keepalived(name, plan.peer)
+            for orphan in plan.orphans:
+                pair.delete_instance(orphan)
+            replace_instance(applied.name, name, ask=not yes)
+        except BaseException:
+            # Given up, refused, or failed before anything was deleted: the pair must not stay without its second.
+            if plan.holds_vip:
+                maintenance.start_keepalived(name)
+            raise
+    # With the outputs as they are now.
+    reasons = unfit(name, collect(read_stack(applied.name)))
+    if reasons:
+        console.print(f"{name} was made anew and cannot serve yet: {'; '.join(reasons)}. See `./ha status`.")
+        raise typer.Exit(1)
+    console.print(f"{name} is made anew and takes part.")

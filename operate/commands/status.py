@@ -1,0 +1,193 @@
+"""`ha status`: is all as it should be on a stack's load balancers?"""
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from operate.commands.options import AsJson, StackName
+from operate.instance import describe
+from operate.load_balancer import HostState, collect, watch
+from operate.report import CERTIFICATE_TIME_LEFT, HostReport, Report, examine
+from operate.stack import PULUMI, AppliedStack, read_stack
+from operate.stack_file import ROOT
+
+WATCH_SECONDS = 2.0
+
+
+def render(report: Report) -> Group:
+    """A report for a reader."""
+    return Group(_holder(report), _hosts(report), _api_servers(report), _changes(report), *_findings(report))
+
+
+def _holder(report: Report) -> Text:
+    lines = [
+        f"{name} holds the VIP since {since:%Y-%m-%d %H:%M:%S} UTC, for {_age(report.hosts[name].state, since)}"
+        if since
+        else f"{name} holds the VIP"
+        for name, since in report.holders.items()
+    ]
+    unknown = "nobody is seen to hold the VIP: not every load balancer could be asked"
+    nobody = "nobody holds the VIP" if all(host.state for host in report.hosts.values()) else unknown
+    return Text("\n".join(lines) or nobody, style="" if len(lines) == 1 else "red")
+
+
+def _hosts(report: Report) -> Table:
+    table = Table("", *report.hosts, title=f"Load balancers of {report.stack}", title_justify="left")
+    rows = ("address", "services", "VIP", "keepalived", "HAProxy", "API servers", "system", "kernel", "disk", "files")
+    columns = [_column(host) for host in report.hosts.values()]
+    for index, row in enumerate(rows):
+        table.add_row(row, *(_plain(column[index]) for column in columns))
+    return table
+
+
+def _column(host: HostReport) -> tuple[str, ...]:
+    state = host.state
+    if state is None:
+        return (host.address, *["?"] * 9)
+    down = [f"{name} {service.state}" for name, service in state.services.items() if service.state != "active"]
+    servers = state.haproxy.api_servers
+    up = sum(server.state == "UP" for server in servers.values())
+    vrrp = state.vrrp
+    return (
+        host.address,
+        ", ".join(down) or "active",
+        "holds it" if state.holds_vip else "-",
+        f"{state.versions.keepalived}, {f'{vrrp.state} for {_age(state, vrrp.since)}' if vrrp else 'no state'}",
+        state.haproxy.version or "does not answer",
+        f"{up} of {len(servers)} up",
+        state.versions.distribution,
+        f"{state.versions.kernel}, up for {_age(state, state.booted)}",
+        ", ".join(
+            f"{path} {disk.free / 2**30:.1f} of {disk.size / 2**30:.1f} GiB free" for path, disk in state.disks.items()
+        ),
+        f"{len(host.drift)} of {len(state.files)} differ" if host.drift else f"{len(state.files)} as applied",
+    )
+
+
+def _api_servers(report: Report) -> Table:
+    table = Table("API server", *report.hosts, "certificate")
+    states = [host.state for host in report.hosts.values()]
+    for name in dict.fromkeys(name for state in states if state for name in state.haproxy.api_servers):
+        expires = report.certificates.get(name)
+        now = max(state.time for state in states if state)
+        soon = expires is not None and expires - now < CERTIFICATE_TIME_LEFT
+        until = Text(f"{expires:%Y-%m-%d}" if expires else "?", style="red" if soon else "")
+        table.add_row(_plain(name), *(_check(state, name) for state in states), until)
+    return table
+
+
+def _check(state: HostState | None, name: str) -> Text:
+    server = state.haproxy.api_servers.get(name) if state else None
+    if server is None:
+        return Text("?")
+    code = f" {server.code}" if server.code else ""
+    took = f", {server.duration_ms} ms" if server.duration_ms is not None else ""
+    text = f"{server.state} {_age(state, server.since)}, {server.check or 'unchecked'}{code}{took}"
+    return _plain(text, style="" if server.state == "UP" else "red")
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Neither markup nor what would steer the terminal, whatever a host says."""
+    return Text("".join(it for it in text if it.isprintable() or it == "\n"), style=style)
+
+
+def _changes(report: Report) -> Table:
+    table = Table(title="Last changes", title_justify="left", box=None, show_header=False)
+    merged = sorted(
+        (change.time, name, change.source, change.text)
+        for name, host in report.hosts.items()
+        for change in (host.state.changes if host.state else ())
+    )
+    for time, *words in merged:
+        table.add_row(f"{time:%Y-%m-%d %H:%M:%S}", *map(_plain, words))
+    return table
+
+
+def _findings(report: Report) -> Iterator[RenderableType]:
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+    for trouble in report.troubles:
+        table.add_row("[red]trouble", _plain(trouble))
+    for name, host in report.hosts.items():
+        for trouble in host.troubles:
+            table.add_row("[red]trouble", _plain(f"{name}: {trouble}"))
+        for drift in host.drift:
+            detail = f" ({drift.detail})" if drift.detail else ""
+            table.add_row("[yellow]drift", _plain(f"{name}: /{drift.path} is {drift.kind}{detail}"))
+        for note in host.notes:
+            table.add_row("[yellow]note", _plain(f"{name}: {note}"))
+    if table.row_count:
+        yield table
+
+
+def _age(state: HostState | None, since: datetime) -> str:
+    seconds = int(((state.time if state else since) - since) / timedelta(seconds=1))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def follow(applied: AppliedStack, console: Console) -> None:
+    """Show the pair until Ctrl-C; in a terminal in place, else one report after the other."""
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+
+        def show(states: Mapping[str, HostState | str]) -> None:
+            outputs = applied.outputs
+            found = render(examine(applied.name, outputs.load_balancers, outputs.configuration_digests, states))
+            if console.is_terminal:
+                live.update(found, refresh=True)
+            else:
+                console.print(found)
+
+        with suppress(KeyboardInterrupt):
+            asyncio.run(watch(applied, WATCH_SECONDS, show))
+
+
+def status(
+    stack: StackName = None,
+    *,
+    as_json: AsJson = False,
+    reapply: Annotated[bool, typer.Option("--reapply", help="Then run `pulumi up` for the hosts with drift.")] = False,
+    watched: Annotated[bool, typer.Option("--watch", "-w", help="Look again every 2 s, until Ctrl-C.")] = False,
+) -> None:
+    """Look at the load balancers of a stack, and compare them with what was applied. Nothing is changed by looking.
+
+    Ends with status 0 when all is whole, 1 when a file is not as Pulumi applied it or anything does not run, 2 when the
+    stack cannot be read; with --watch, 0 after Ctrl-C.
+    """
+    if watched and (as_json or reapply):
+        raise typer.BadParameter("--watch goes with neither --json nor --reapply")
+    applied = read_stack(stack)
+    outputs = applied.outputs
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if watched:
+        follow(applied, console)
+        return
+    states = collect(applied)
+    instances = {name: describe(applied, name) for name, found in states.items() if isinstance(found, str)}
+    report = examine(applied.name, outputs.load_balancers, outputs.configuration_digests, states, instances)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        console.print(render(report))
+        if report.remedy:
+            console.print("Put right with [bold]make reapply[/] (same STACK), which runs")
+            # Never wrapped: it is for copying.
+            console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
+    if reapply and report.remedy:
+        _, *arguments = shlex.split(report.remedy)
+        os.chdir(ROOT)
+        os.execv(PULUMI, [str(PULUMI), *arguments])  # noqa: S606 - no shell is wanted
+    if not report.whole:
+        raise typer.Exit(1)

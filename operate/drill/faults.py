@@ -1,0 +1,260 @@
+"""What a drill breaks, and how each fault is put back, by this program or by the host itself.
+
+Every `undo` may be called at any time and any number of times: it looks for what its fault leaves behind. For faults
+that live on a host a timer of systemd there undoes them too, should nobody come back to do it.
+"""
+
+import asyncio
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import ClassVar
+
+import asyncssh
+
+from model.timers import Profile
+from model.topology import API_PORT
+from operate.netfilter import NFT
+from operate.pair import Pair
+from operate.report import Report
+from operate.ssh import HostError, failure_of, output
+from operate.stack import AppliedStack
+
+UNDONE_BY_HOST_SECONDS = 30
+"""A host undoes what lives on it after so long; longer than a drill leaves it in place."""
+UNIT = "ha-api-drill"
+TABLE = "inet ha_api_drill"
+LISTENERS = f"ss -Hltnp 'sport = :{API_PORT}' | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u"
+
+
+class FaultName(StrEnum):
+    """Those that docs/failover.md has measured have its names."""
+
+    HAPROXY_KILLED = "haproxy-killed"
+    KEEPALIVED_KILLED = "keepalived-killed"
+    INSTANCE_STOPPED = "instance-stopped"
+    PARTITION = "partition"
+    API_HUNG = "api-hung"
+
+
+class Site:
+    """Where a drill takes place: the hosts of a stack and the load balancers' instances."""
+
+    def __init__(self, stack: AppliedStack, patience: float = 10) -> None:
+        self.outputs = stack.outputs
+        self.pair = Pair(stack.outputs, stack.configuration.cloud())
+        self.profile = stack.settings.failover_profile
+        self._load_balancers = replace(stack.access, patience=patience)
+        self._control_plane = replace(self._load_balancers, user=stack.settings.control_plane_user)
+
+    def run(self, host: str, script: str, about_to: Callable[[], None] = lambda: None) -> str:
+        """What a script prints that runs as root; `about_to` is called just before. HostError when it fails."""
+        is_load_balancer = host in self.outputs.load_balancers
+        access = self._load_balancers if is_load_balancer else self._control_plane
+        address = (self.outputs.load_balancers if is_load_balancer else self.outputs.control_plane)[host]
+
+        async def log_in_and_run() -> str:
+            async with access.connect(address) as connection:
+                about_to()
+                return await output(connection, "sudo -n bash -s", f"set -euo pipefail\n{script}\n".encode())
+
+        try:
+            return asyncio.run(log_in_and_run())
+        except (OSError, asyncssh.Error) as error:
+            raise HostError(f"{host}: {failure_of(error)}") from error
+
+
+class Fault(ABC):
+    """One fault. `about_to` marks the moment in which it strikes."""
+
+    name: ClassVar[FaultName]
+    title: ClassVar[str]
+    measured: ClassVar[Mapping[Profile, str]]
+    """The longest time without an answer, at worst, of docs/failover.md: what clients will notice."""
+    notice: ClassVar[str]
+    """What else they will notice."""
+    way_back: ClassVar[str]
+    seconds: ClassVar[float] = 0.5
+    """For how long it is left in place, at least."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def host(self, report: Report) -> str:
+        """Which host it strikes: the holder of the VIP, of a pair that is whole."""
+        return next(iter(report.holders))
+
+    def obstacle(self, report: Report) -> str | None:  # noqa: ARG002 - most have none
+        """Why it cannot be done here."""
+        return None
+
+    @abstractmethod
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """Do it."""
+
+    def in_effect(self, host: str) -> bool:  # noqa: ARG002 - most are at once
+        """Whether it has struck."""
+        return True
+
+    def undo(self, host: str) -> str | None:  # noqa: ARG002 - some are undone by systemd
+        """Put a host back; tells what was done, None if there was nothing to do."""
+        return None
+
+    def places(self) -> Iterable[str]:
+        """Every host that it may have been left on."""
+        return self.site.outputs.load_balancers
+
+
+class HAProxyKilled(Fault):
+    """SIGKILL for all of HAProxy."""
+
+    name = FaultName.HAPROXY_KILLED
+    title = "HAProxy is killed"
+    measured: ClassVar = {Profile.DEFAULT: "0.06 s", Profile.FAST: "0.04 s", Profile.STEADY: "0.15 s"}
+    notice = "the VIP moves, and connections through it are cut"
+    way_back = "systemd starts it again, at once"
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """All processes of its unit, and no other HAProxy of this host."""
+        self.site.run(host, "systemctl kill --signal=KILL haproxy", about_to)
+
+
+class KeepalivedKilled(Fault):
+    """SIGKILL for all of keepalived."""
+
+    name = FaultName.KEEPALIVED_KILLED
+    title = "keepalived is killed"
+    measured: ClassVar = {Profile.DEFAULT: "0.05 s", Profile.FAST: "0.05 s", Profile.STEADY: "0.04 s"}
+    notice = "the VIP moves, and connections through it are cut"
+    way_back = "systemd starts it again when the peer has taken over"
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """As HAProxy."""
+        self.site.run(host, "systemctl kill --signal=KILL keepalived", about_to)
+
+
+class InstanceStopped(Fault):
+    """The instance is shut down through Nova: it says goodbye, as when keepalived is stopped."""
+
+    name = FaultName.INSTANCE_STOPPED
+    title = "its instance is stopped through Nova"
+    measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "none", Profile.STEADY: "0.04 s"}
+    notice = "the VIP moves, and connections through it are cut; there is one load balancer until it has booted"
+    way_back = "it is started through Nova; should this machine die, by `./ha drill --put-back`"
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """Nova takes its time, in which the drill can be interrupted."""
+        about_to()
+        self.site.pair.ask_to_stop(host)
+
+    def in_effect(self, host: str) -> bool:
+        """Whether Nova has it as SHUTOFF."""
+        return self.site.pair.instance(host).status == "SHUTOFF"
+
+    def undo(self, host: str) -> str | None:
+        """Start it."""
+        return f"{host}: its instance is started" if self.site.pair.start(host) else None
+
+
+class Partition(Fault):
+    """VRRP between the two load balancers is dropped, both ways, by a table of netfilter's of our own."""
+
+    name = FaultName.PARTITION
+    title = "it is cut from its peer"
+    measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "0.04 s", Profile.STEADY: "0.04 s"}
+    notice = "both hold the VIP meanwhile, and connections are cut when one of them yields"
+    way_back = f"the table is removed; should this machine die, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
+    seconds = 8.0
+
+    def obstacle(self, report: Report) -> str | None:
+        """The library comes with firewalld."""
+        try:
+            self.site.run(self.host(report), "python3 -c 'import nftables'")
+        except HostError as error:
+            return f"it takes Python's nftables: {error}"
+        return None
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """The timer first: what cannot be undone is not done."""
+        peer = IPv4Address(self.site.outputs.load_balancers[self.site.pair.peer_of(host)])
+        hook = "{{ type filter hook {} priority raw; ip {} {} ip protocol vrrp drop; }}"
+        chains = f"chain in {hook.format('input', 'saddr', peer)}; chain out {hook.format('output', 'daddr', peer)}"
+        undo_later = _timer(f"{NFT} 'delete table {TABLE}'")
+        rules = f"table {TABLE} {{ {chains}; }}"
+        self.site.run(host, f"{undo_later}\n{NFT} {shlex.quote(rules)}", about_to)
+
+    def undo(self, host: str) -> str | None:
+        """Remove the table and the timer."""
+        there = f"{NFT} 'list table {TABLE}' 2>/dev/null"
+        remove = f"{NFT} 'delete table {TABLE}'; echo VRRP passes again"
+        return _told(host, self.site.run(host, f"if {there}; then {remove}; fi\n{_NO_TIMER}"))
+
+
+class ApiHung(Fault):
+    """What listens on an API server's port is stopped (SIGSTOP): its kernel goes on accepting connections."""
+
+    name = FaultName.API_HUNG
+    title = "its API server is stopped (SIGSTOP)"
+    measured: ClassVar = {Profile.DEFAULT: "0.07 s", Profile.FAST: "0.11 s", Profile.STEADY: "0.16 s"}
+    notice = "requests that it gets fail until a check has found it: 1 s, with `fast` 0.7 s, with `steady` 4 s"
+    way_back = f"it is continued (SIGCONT); should this machine die, the host does so after {UNDONE_BY_HOST_SECONDS} s"
+    seconds = 8.0
+
+    def host(self, report: Report) -> str:
+        """The first that the load balancers have up and that is the stack's own; empty if there is none."""
+        return next((name for name in _up(report) if name in self.places()), "")
+
+    def obstacle(self, report: Report) -> str | None:
+        """Another one must be there, and this one a process that we can reach."""
+        if len(_up(report)) < 2:
+            return f"it takes two API servers that are up, and there are {len(_up(report))}"
+        host = self.host(report)
+        if not host:
+            return "none of the API servers that are up is on a host of this stack"
+        try:
+            self.site.run(host, LISTENERS)
+        except HostError as error:
+            return f"no process that listens on port {API_PORT} is to be found: {error}"
+        return None
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """The timer first."""
+        script = f"pids=$({LISTENERS})\n{_timer('kill -CONT $pids')}\nkill -STOP $pids"
+        self.site.run(host, script, about_to)
+
+    def undo(self, host: str) -> str | None:
+        """Continue it, if it is stopped."""
+        proceed = "kill -CONT $pid; echo process $pid goes on"
+        look = f"for pid in $({LISTENERS}); do if grep -q '^State:.T' /proc/$pid/status; then {proceed}; fi; done"
+        return _told(host, self.site.run(host, f"{look}\n{_NO_TIMER}"))
+
+    def places(self) -> Iterable[str]:
+        """The control plane."""
+        return self.site.outputs.control_plane
+
+
+FAULTS: Mapping[FaultName, type[Fault]] = {
+    fault.name: fault for fault in (HAProxyKilled, KeepalivedKilled, InstanceStopped, Partition, ApiHung)
+}
+"""In the order in which a drill does them."""
+
+_NO_TIMER = f"systemctl stop {UNIT}.timer 2>/dev/null || true"
+
+
+def _timer(command: str) -> str:
+    """A script that has the host do something later."""
+    when = f"--on-active={UNDONE_BY_HOST_SECONDS} --timer-property=AccuracySec=100ms"
+    return f"{_NO_TIMER}\nsystemd-run --quiet --collect --unit={UNIT} {when} {command}"
+
+
+def _told(host: str, text: str) -> str | None:
+    return f"{host}: {', '.join(text.splitlines())}" if text else None
+
+
+def _up(report: Report) -> list[str]:
+    """The API servers that every load balancer has up."""
+    seen = [host.state.haproxy.api_servers for host in report.hosts.values() if host.state]
+    return [name for name in seen[0] if all(name in it and it[name].state == "UP" for it in seen)] if seen else []

@@ -1,0 +1,323 @@
+"""Runs a drill: looks whether the pair is whole, breaks, measures, and puts back whatever happens."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from types import FrameType, TracebackType
+from typing import Self
+
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import SDKException
+from tenacity import RetryCallState, Retrying, stop_after_delay, wait_fixed
+
+from operate.drill.faults import FAULTS, Fault, FaultName, Site
+from operate.drill.result import Measured, Planned, Result, Seen
+from operate.load_balancer import HostState, collect
+from operate.lock import hold_all
+from operate.pair import BOOT_SECONDS, STOP_SECONDS, PairError, answering_load_balancer, wait_for
+from operate.probe import ALIVE, MAX_SECONDS, Probe
+from operate.report import Report, examine
+from operate.ssh import HostError
+from operate.stack import AppliedStack
+
+STEADY_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
+HOLDER_INTERVAL = 0.1
+UNDO_SECONDS = 300.0
+# What ends a drill in order: told, put back, and in the report.
+ENDS = (PairError, HostError, SDKException, ClientException)
+
+
+class InterruptionError(Exception):
+    """Somebody wants the drill to end."""
+
+
+class Signals:
+    """Ctrl-C, SIGTERM or a terminal that is gone ask for the end; a second Ctrl-C does not wait for it."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    @contextmanager
+    def handled(self) -> Generator[None]:
+        """While the context lasts nothing is ended in the middle of a step."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._receive) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """InterruptionError, if one came."""
+        if self.received is not None:
+            raise InterruptionError(f"interrupted ({signal.Signals(self.received).name})")
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+
+class HolderWatch:
+    """Asks the VIP who holds it, ten times a second, from entering to leaving its context."""
+
+    def __init__(self, vip: str, probe: Probe) -> None:
+        self.seen: list[Seen] = []
+        self._vip, self._probe = vip, probe
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="holder", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(HOLDER_INTERVAL):
+            holder = answering_load_balancer(self._vip, seconds=0.5)
+            if not self.seen or self.seen[-1].holder != holder:
+                self.seen.append(Seen(at=self._probe.elapsed, holder=holder))
+
+
+class Drill:
+    """A drill on a stack. `tell` shows a line to whoever waits.
+
+    What is refused, or does not happen in time, is a PairError; what a host or the cloud refuses HostError or one of
+    openstacksdk's.
+    """
+
+    def __init__(self, stack: AppliedStack, names: Sequence[FaultName], tell: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._site = Site(stack)
+        self._faults = [FAULTS[name](self._site) for name in names]
+        self._tell = tell
+        self._signals = Signals()
+        self.in_place: str | None = None
+        """What is broken right now."""
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Keep other operators off while the context lasts; PairError when the pair is not whole."""
+        # Looked at first: a host that is off cannot be locked, and the reason is not the lock.
+        self._look_at_whole_pair()
+        with hold_all(self._stack.access, self._stack.outputs.load_balancers, "drill"):
+            yield
+
+    def plan(self) -> list[Planned]:
+        """What will be done; PairError when the pair is not whole, or clients get no answers."""
+        report = self._look_at_whole_pair()
+        self._insist_on_answers()
+        planned = [
+            Planned(
+                fault=fault.name,
+                title=fault.title,
+                where=fault.host(report),
+                longest=fault.measured[self._site.profile],
+                notice=fault.notice,
+                way_back=fault.way_back,
+                left_out=fault.obstacle(report),
+            )
+            for fault in self._faults
+        ]
+        if all(it.left_out for it in planned):
+            raise PairError(f"nothing can be done: {'; '.join(it.left_out or '' for it in planned)}")
+        return planned
+
+    def run(self, plan: list[Planned], max_outage: float) -> Result:
+        """Do it. Ends early, with the reason in the result, when it is interrupted or the pair does not recover."""
+        began, clock = datetime.now(UTC), time.monotonic()
+        measured: list[Measured] = []
+        ended_by: str | None = None
+        report = self._look()
+        with self._signals.handled():
+            try:
+                for fault, planned in zip(self._faults, plan, strict=True):
+                    if not planned.left_out:
+                        self._measure(fault, measured)
+            except (*ENDS, InterruptionError) as error:
+                ended_by = str(error)
+        return Result(
+            stack=self._stack.name,
+            began=began,
+            seconds=time.monotonic() - clock,
+            max_outage=max_outage,
+            profile=self._stack.settings.failover_profile,
+            versions=_versions(report),
+            plan=plan,
+            measured=measured,
+            ended_by=ended_by,
+            interrupted_by=self._signals.received if ended_by else None,
+        )
+
+    @property
+    def put_back_command(self) -> str:
+        """What puts back all that any drill has left."""
+        return f"./ha drill --put-back --stack {self._stack.name}"
+
+    def _look(self) -> Report:
+        outputs = self._stack.outputs
+        return examine(self._stack.name, outputs.load_balancers, outputs.configuration_digests, collect(self._stack))
+
+    def _look_at_whole_pair(self) -> Report:
+        report = self._look()
+        if troubles := troubles_of(report):
+            raise PairError(
+                f"the pair is not whole, so nothing was done: {'; '.join(troubles)}. See `./ha status`; what "
+                f"a drill that was killed has left is put back by `{self.put_back_command}`"
+            )
+        return report
+
+    def _insist_on_answers(self) -> None:
+        endpoint = self._stack.outputs.endpoint
+        with Probe(endpoint, answers=ALIVE) as probe, suppress(PairError):
+            wait_for("answers", lambda: probe.steady >= STEADY_SECONDS, 10)
+            return
+        report = probe.report()
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in report.reasons.most_common())
+        raise PairError(
+            f"{endpoint} does not answer this machine steadily ({report.failures} of {report.requests} failed: "
+            f"{reasons}), so nothing was done: is its network in apiAllowedCidrs, and is there an API server?"
+        )
+
+    def _measure(self, fault: Fault, measured: list[Measured]) -> None:
+        self._signals.check()
+        report = self._look()
+        if troubles := troubles_of(report):
+            raise PairError(f"the pair is not whole any more: {'; '.join(troubles)}")
+        host = fault.host(report)
+        self._tell(f"{fault.name}: on {host} {fault.title}")
+        found = Measured(fault=fault.name, title=fault.title, host=host, before=next(iter(report.holders)))
+        measured.append(found)
+        with Probe(self._stack.outputs.endpoint, limit=MAX_SECONDS, answers=ALIVE) as probe:
+            try:
+                with HolderWatch(self._stack.outputs.vip, probe) as watch:
+                    found.seen = watch.seen
+                    self._wait("clients are answered", lambda: probe.steady >= STEADY_SECONDS, PATIENCE_SECONDS)
+                    with self._put_back(fault, host, found, probe):
+                        self._strike(fault, host, found, probe)
+                    self._wait_until_whole(found, probe)
+            finally:
+                seen = probe.report()
+                found.samples, found.duration = [*seen.samples], seen.duration
+                found.longest_stall = seen.longest_stall
+
+    def _strike(self, fault: Fault, host: str, found: Measured, probe: Probe) -> None:
+        def strikes() -> None:
+            found.inflicted = probe.elapsed
+
+        fault.inflict(host, strikes)
+
+        def over() -> bool:
+            return probe.elapsed - (found.inflicted or 0) >= fault.seconds and fault.in_effect(host)
+
+        self._wait(f"on {host} {fault.title}", over, STOP_SECONDS)
+
+    @contextmanager
+    def _put_back(self, fault: Fault, host: str, found: Measured, probe: Probe) -> Generator[None]:
+        self.in_place = f"on {host} {fault.title}"
+        try:
+            yield
+        finally:
+            # Nothing is shown before it is done: whoever is gone with the terminal cannot be told, which is an error.
+            try:
+                for attempt in Retrying(
+                    stop=stop_after_delay(UNDO_SECONDS), wait=wait_fixed(2), before_sleep=self._tell_undo, reraise=True
+                ):
+                    with attempt:
+                        found.put_back = fault.undo(host)
+                found.undone = probe.elapsed
+                self.in_place = None
+            except Exception as error:
+                found.left = f"{self.in_place} ({error}). `{self.put_back_command}` puts it back"
+                raise PairError(found.left) from error
+
+    def _tell_undo(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        with suppress(OSError):
+            self._tell(f"  not put back yet, and tried again: {error}")
+
+    def _wait_until_whole(self, found: Measured, probe: Probe) -> None:
+        report = self._look()
+
+        def whole() -> bool:
+            nonlocal report
+            asked = probe.elapsed
+            report = self._look()
+            found.whole = None if troubles_of(report) else asked
+            return found.whole is not None
+
+        try:
+            self._wait("the pair is whole again", whole, BOOT_SECONDS)
+        except PairError as error:
+            raise PairError(f"{error}: {'; '.join(troubles_of(report))}") from None
+        found.after = next(iter(report.holders))
+        healed = probe.elapsed
+        answered = "clients are answered"
+        self._wait(answered, lambda: min(probe.steady, probe.elapsed - healed) >= STEADY_SECONDS, PATIENCE_SECONDS)
+
+    def _wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
+        def ready() -> bool:
+            self._signals.check()
+            return condition()
+
+        wait_for(what, ready, seconds)
+
+
+def put_back(stack: AppliedStack) -> Iterator[str]:
+    """Put back what a drill has left that was killed; yields what was done.
+
+    HostError or PairError, at the end and for all of them, with what could not be put back.
+    """
+    site = Site(stack, patience=BOOT_SECONDS)
+    failures: list[str] = []
+    # One that is off, or on its way there, has no lock: the other one's does.
+    answering = {name for name, state in collect(stack).items() if isinstance(state, HostState)}
+    up = {name: address for name, address in stack.outputs.load_balancers.items() if name in answering}
+    with hold_all(stack.access, up, "drill --put-back"):
+        # Instances first: the other faults are looked for on hosts that run.
+        for fault in sorted(
+            (kind(site) for kind in FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
+        ):
+            for host in fault.places():
+                try:
+                    done = fault.undo(host)
+                except (HostError, PairError, SDKException, ClientException) as error:
+                    failures.append(f"{host}: {fault.title}, if it is: {error}")
+                else:
+                    if done:
+                        yield done
+    if failures:
+        raise PairError("not put back:\n" + "\n".join(failures))
+
+
+def troubles_of(report: Report) -> list[str]:
+    """Why no fault may be added to what there is; one that was taken out on purpose leaves the other one alone too."""
+    told = [*report.troubles]
+    for name, host in report.hosts.items():
+        told += [f"{name}: {trouble}" for trouble in host.troubles]
+        told += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]
+        if host.state and host.state.drained:
+            told.append(f"{name} was taken out by {host.state.drained_by}: `./ha resume {name}` brings it back")
+    return told
+
+
+def _versions(report: Report) -> dict[str, str]:
+    """By program; of both load balancers where they differ."""
+    states = [host.state for host in report.hosts.values() if host.state]
+    found = {
+        "HAProxy": {state.haproxy.version or "?" for state in states},
+        "keepalived": {state.versions.keepalived for state in states},
+        "Linux": {state.versions.kernel for state in states},
+        "distribution": {state.versions.distribution for state in states},
+    }
+    return {program: " and ".join(sorted(versions)) for program, versions in found.items()}

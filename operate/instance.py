@@ -1,0 +1,39 @@
+"""What the cloud says of a load balancer that does not answer, and what to do about it."""
+
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import SDKException
+
+from operate.pair import Pair, PairError
+from operate.stack import AppliedStack
+
+CLOUD_SECONDS = 10.0
+"""For one answer of the cloud; whoever asks why a host is down has waited for the host already."""
+
+
+def describe(stack: AppliedStack, name: str) -> str:
+    """The state of a load balancer's instance, in a sentence with a remedy; or why the cloud could not be asked."""
+    try:
+        cloud = stack.configuration.cloud()
+        cloud.session.timeout = CLOUD_SECONDS
+        server = Pair(stack.outputs, cloud).instance(name)
+    except PairError as error:
+        return str(error)
+    # keystoneauth's own errors (a password that is wrong) come through as they are.
+    except (SDKException, ClientException) as error:
+        return f"the cloud could not be asked for its instance: {error}"
+    return advice(name, server.status, server.fault["message"] if server.fault else None)
+
+
+def advice(name: str, status: str, fault: str | None) -> str:
+    """What to do about a load balancer that is down while Nova has its instance in `status`."""
+    reason = f" ({fault})" if fault else ""
+    match status:
+        case "ACTIVE":
+            remedy = f"it hangs, boots, or is cut off: `openstack console log show {name}`; then `./ha rebuild {name}`"
+        case "SHUTOFF":
+            remedy = f"`openstack server start {name}`, or `./ha drill --put-back` where a drill has stopped it"
+        case "ERROR":
+            remedy = f"`./ha rebuild {name}`"
+        case _:
+            remedy = f"`openstack server show {name}`"
+    return f"its instance is {status}{reason}: {remedy}"

@@ -1,0 +1,304 @@
+"""Work on one load balancer while the other one serves: the VIP moved, one taken out and brought back, or rebuilt."""
+
+import json
+import shlex
+import signal
+import subprocess
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from model.topology import API_PORT
+from operate.load_balancer import HostState, collect
+from operate.lock import hold_all, sign
+from operate.netfilter import NFT
+from operate.on_host import DRAINED
+from operate.pair import BOOT_SECONDS, Pair, PairError, wait_for
+from operate.report import PARTICIPATING
+from operate.ssh import HostError, on_all
+from operate.stack import PULUMI, AppliedStack, StackError
+from operate.stack_file import ROOT
+
+# A peer that is told takes over in milliseconds; what takes longer is a busy host's answer.
+TAKE_OVER_SECONDS = 15.0
+# Until checks have found the API servers, and keepalived its state.
+RETURN_SECONDS = 60.0
+# Most requests are answered in less; the longer, the more new connections have to wait: TCP sends a first packet again
+# after a second (RFC 6298), which the new holder takes.
+HOLD_SECONDS = 0.1
+HELD = "inet ha_api_move"
+"""The holder's table that drops the first packets of connections to the VIP while it is moved on purpose."""
+INSTANCE = "openstack:compute/instance:Instance"
+
+States = Mapping[str, HostState | str]
+
+
+def holder_of(states: States) -> str | None:
+    """The load balancer that holds the VIP; None when none is known to."""
+    return next((name for name, state in states.items() if isinstance(state, HostState) and state.holds_vip), None)
+
+
+def unfit(name: str, states: States) -> list[str]:
+    """Why a load balancer cannot serve alone; empty when it can.
+
+    It must have an API server only if another one has: where there is none yet nothing is lost.
+    """
+    state = states[name]
+    if isinstance(state, str):
+        return [f"it is not reachable: {state}"]
+    if state.drained:
+        return [f"it was taken out by {state.drained_by}: `./ha resume {name}` brings it back"]
+    wants_api_server = any(isinstance(other, HostState) and other.haproxy.ready for other in states.values())
+    reasons = [f"{unit} is {service.state}" for unit, service in state.services.items() if service.state != "active"]
+    if not state.haproxy.alive:
+        reasons.append("HAProxy does not answer")
+    elif wants_api_server and not state.haproxy.ready:
+        reasons.append("its HAProxy has no API server")
+    if state.vrrp is None or state.vrrp.state not in PARTICIPATING:
+        reasons.append(f"keepalived takes no part in the election ({state.vrrp.state if state.vrrp else 'no state'})")
+    return reasons
+
+
+def insist(name: str, states: States) -> None:
+    """PairError unless a load balancer can serve alone."""
+    reasons = unfit(name, states)
+    if reasons:
+        raise PairError(f"{name} cannot serve alone, so nothing was done: {'; '.join(reasons)}. See `./ha status`")
+
+
+def partners(states: States) -> tuple[str, str]:
+    """The holder of the VIP and the other one, which could take it at once; PairError when it could not."""
+    holder = holder_of(states)
+    if holder is None:
+        raise PairError("no load balancer is known to hold the VIP, so nothing was done. See `./ha status`")
+    peer = peer_of(holder, states)
+    insist(peer, states)
+    return holder, peer
+
+
+def peer_of(name: str, states: Mapping[str, object]) -> str:
+    """The other load balancer; PairError for a name that is none."""
+    if name not in states:
+        raise PairError(f"there is no load balancer {name} in this stack, only {' and '.join(states)}")
+    (peer,) = states.keys() - {name}
+    return peer
+
+
+def hold_back(vip: str) -> str:
+    """Rules of nftables that hold new connections to the VIP back, also where they are there already."""
+    # The entry expires by itself: whatever becomes of this program, or of the shell there, nobody is held for longer.
+    return f"""
+        add table {HELD}
+        delete table {HELD}
+        add table {HELD}
+        add set {HELD} vip {{ type ipv4_addr; flags timeout; }}
+        add chain {HELD} input {{ type filter hook input priority -300; }}
+        add rule {HELD} input ip daddr @vip tcp dport {API_PORT} tcp flags & (syn | ack) == syn drop
+        add element {HELD} vip {{ {vip} timeout 2s }}
+    """
+
+
+class Maintenance:
+    """Work on the load balancers of a stack that was brought up.
+
+    PairError is raised for what is refused or does not happen in time, HostError for a command that fails.
+    """
+
+    def __init__(self, stack: AppliedStack) -> None:
+        self._stack = stack
+        self._addresses = stack.outputs.load_balancers
+
+    def look(self) -> States:
+        """The states of both load balancers, without keeping anybody off: for a question that may stand for long."""
+        return collect(self._stack)
+
+    @contextmanager
+    def alone(self, purpose: str, *, rebuilt: str | None = None) -> Generator[States]:
+        """Keep other operators off while the context lasts; gives the states of both load balancers.
+
+        One that is down is not locked: the other one's lock does. Nor is one that is to be rebuilt, which may answer
+        one moment and not the next.
+        """
+        states = self.look()
+        up = {
+            name: address
+            for name, address in self._addresses.items()
+            if isinstance(states[name], HostState) and name != rebuilt
+        }
+        with hold_all(self._stack.access, up, purpose):
+            # Again, for whoever had the lock until now may have changed them.
+            yield self.look()
+
+    def move(self, holder: str, peer: str) -> None:
+        """Have the other load balancer hold the VIP."""
+        # In one command, so that keepalived starts again whatever becomes of this program meanwhile.
+        self._run(holder, self._giving_away("systemctl restart keepalived"))
+        self._wait_until_holds(peer)
+
+    def drain(self, name: str, peer: str, reason: str) -> None:
+        """Take a load balancer out until `resume`, also when it boots."""
+        try:
+            self._run(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
+            self.stop_keepalived(name, peer)
+            # After that: systemd reads all its units anew for it, which takes the host a moment.
+            self._run(name, "systemctl disable keepalived")
+        except BaseException:
+            self._back(name)
+            raise
+
+    def wait_until_reachable(self, name: str) -> None:
+        """Wait for a load balancer that boots; PairError for a name that is none, HostError when it does not come."""
+        peer_of(name, self._addresses)
+        self._run(name, "true", patience=BOOT_SECONDS)
+
+    def resume(self, name: str) -> None:
+        """Bring a load balancer back, and wait until it could serve alone."""
+        self._back(name)
+        reasons: list[str] = []
+
+        def fit() -> bool:
+            reasons[:] = unfit(name, collect(self._stack))
+            return not reasons
+
+        try:
+            wait_for(f"{name} is fit to serve", fit, RETURN_SECONDS)
+        except PairError as error:
+            raise PairError(f"{error}: {'; '.join(reasons)}. See `./ha status`") from None
+
+    def stop_keepalived(self, name: str, peer: str) -> None:
+        """Have a load balancer give the VIP away, if it has it, and take no part any more until it boots."""
+        self._run(name, self._giving_away("systemctl stop keepalived"))
+        self._wait_until_holds(peer)
+
+    def start_keepalived(self, name: str) -> None:
+        """Have a load balancer take part again, if it is there still."""
+        with suppress(HostError):
+            self._run(name, "systemctl start keepalived")
+
+    def _wait_until_holds(self, peer: str) -> None:
+        # keepalived that is stopped says goodbye, and the peer takes over within milliseconds. A lower priority costs
+        # more: both have the VIP for a moment, and the wrong one is asked.
+        def holds() -> bool:
+            return holder_of({peer: collect(self._stack)[peer]}) == peer
+
+        wait_for(f"{peer} holds the VIP", holds, TAKE_OVER_SECONDS)
+
+    def _giving_away(self, command: str) -> str:
+        """A command that has a holder give the VIP away, after the requests that are under way have ended there.
+
+        Connections that are new just then are answered a second later, by the new holder. Those that stay are lost.
+        """
+        # Where nobody can be held back the VIP is moved all the same.
+        script = f"""
+            {NFT} {shlex.quote(hold_back(self._stack.outputs.vip))} && sleep {HOLD_SECONDS}
+            {command}
+            status=$?
+            {NFT} {shlex.quote(f"add table {HELD}; delete table {HELD}")}
+            exit $status
+        """
+        return shlex.join(["sh", "-c", script])
+
+    def _back(self, name: str) -> None:
+        self._run(name, f"rm -f {DRAINED}")
+        self._run(name, "systemctl enable --now keepalived")
+
+    def _run(self, name: str, command: str, patience: float = 0) -> None:
+        access = replace(self._stack.access, patience=patience)
+        on_all([self._addresses[name]], lambda address: access.run(address, f"sudo -n {command}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuild:
+    """What a rebuild of a load balancer finds, and does."""
+
+    name: str
+    peer: str
+    holds_vip: bool
+    instances: tuple[str, ...]
+    """Ids of all that the cloud has of it."""
+    shown: str
+    """How the cloud has it."""
+    orphans: tuple[str, ...]
+    """Ids of instances with its address that Pulumi does not know: an `up` was cut off while it made them."""
+
+    def is_within(self, agreed: "Rebuild") -> bool:
+        """Whether it does no more than another one, after some time.
+
+        What a run that was cut off has left goes on meanwhile: Nova builds it, it boots, or it is deleted.
+        """
+        return (
+            (self.peer, self.holds_vip) == (agreed.peer, agreed.holds_vip)
+            and {*self.instances} <= {*agreed.instances}
+            and {*self.orphans} <= {*agreed.orphans}
+        )
+
+
+def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> Rebuild:
+    """Look at the host, the cloud and Pulumi's state; PairError when the other load balancer does not serve."""
+    peer = peer_of(name, states)
+    insist(peer, states)
+    state = states[name]
+    holds = isinstance(state, HostState) and state.holds_vip
+    if not holds and holder_of(states) != peer:
+        raise PairError(f"{peer} does not hold the VIP, so nothing was done. See `./ha status`")
+    known = recorded_instance(stack.name, name)
+    instances = pair.instances(name)
+    return Rebuild(
+        name=name,
+        peer=peer,
+        holds_vip=holds,
+        instances=tuple(it.id for it in instances),
+        shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "not there",
+        orphans=tuple(it.id for it in instances if it.id != known),
+    )
+
+
+def recorded_instance(stack: str, name: str) -> str | None:
+    """The id of a host's instance in Pulumi's state; None when it has none."""
+    command = [PULUMI, "stack", "export", "--stack", stack, "--non-interactive"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise StackError(f"pulumi stack export failed: {result.stderr.strip()}")
+    resources = json.loads(result.stdout)["deployment"].get("resources", ())
+    return next((it.get("id") for it in resources if it["urn"].endswith(f"{INSTANCE}::{name}")), None)
+
+
+def replacement_command(stack: str, name: str) -> list[str]:
+    """The `pulumi` command that makes one load balancer anew and touches nothing else, without the program's name.
+
+    The cloud is asked first: what was deleted there by hand is not deleted again.
+    """
+    return [
+        *("up", "--stack", stack, "--suppress-outputs", "--refresh", "--target-replace", f"**:Instance::{name}"),
+        *("--target", f"**:Port::{name}", "--target", f"**::{name}-*"),
+    ]
+
+
+def replace_instance(stack: str, name: str, *, ask: bool) -> None:
+    """Run it, in the foreground; Pulumi shows what it would do, and asks. StackError when it fails or is not wanted."""
+    _pulumi(stack, name, *replacement_command(stack, name), *([] if ask else ["--yes", "--skip-preview"]))
+
+
+def insist_on_no_other_run(stack: str, name: str) -> None:
+    """StackError when another `pulumi` works on the stack: it knows instances that the state does not have yet."""
+    # What takes the engine's lock and changes nothing in the cloud.
+    _pulumi(stack, name, "refresh", "--stack", stack, "--yes", "--skip-preview", "--target", f"**:Port::{name}")
+
+
+def _pulumi(stack: str, name: str, *arguments: str) -> None:
+    # A terminal's Ctrl-C reaches Pulumi itself, which ends what it has begun and is waited for, not killed.
+    before = signal.signal(signal.SIGINT, _leave_to_pulumi)
+    try:
+        status = subprocess.run([PULUMI, *arguments], cwd=ROOT, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if status:
+        raise StackError(
+            f"pulumi {shlex.join(arguments)} ended with status {status}, see above. `./ha rebuild {name}` goes on from "
+            "where it was. If the stack is locked, another operator's `pulumi` is running: wait for it. One that was "
+            f"killed leaves its lock behind: `pulumi cancel --stack {stack}` takes it away, once you are sure"
+        )
+
+
+def _leave_to_pulumi(_signal: int, _frame: object) -> None:
+    """Do nothing on Ctrl-C; unlike SIG_IGN it is not passed on to Pulumi."""

@@ -1,0 +1,234 @@
+"""Credentials, services, and whether the project has room for all that will be made."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from keystoneauth1.exceptions import ClientException, HttpError, MissingRequiredOptions, NotFound, Unauthorized
+from openstack.exceptions import ConfigException, SDKException
+
+from model.settings import ServerGroupPolicy
+from model.topology import Role, host_names, security_rules
+from operate.preflight.facts import Facts
+from operate.preflight.finding import Finding, not_looked_at, note, ok, problem
+from operate.stack import Configuration
+
+SOON = timedelta(days=30)
+"""An application credential that ends within this time is told."""
+AN_UP = timedelta(hours=1)
+"""What a large `up` may take, amply."""
+EXTENSIONS = frozenset({"allowed-address-pairs", "port-security", "security-group", "standard-attr-description"})
+SOFT_ANTI_AFFINITY = (2, 15)
+"""Nova's first microversion with the soft policies."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """Whether the cloud lets the user in, what there is to say about it, and then who that is."""
+
+    findings: list[Finding]
+    facts: Facts | None
+
+
+def log_in(configuration: Configuration, connect: Callable[[], Any], now: datetime | None = None) -> Login:
+    """Ask for a token; every failure of it is a finding."""
+    now = now or datetime.now(UTC)
+    try:
+        cloud = connect()
+        access = cloud.session.auth.get_access(cloud.session)
+    except Exception as error:  # incomplete settings raise plain Exceptions and TypeErrors, from deep inside
+        return Login([problem("token", *_why(error))], None)
+    findings = [
+        ok("token", f"project {access.project_name}, user {access.username}, valid until {access.expires:%F %R} UTC")
+    ]
+    # One that was made of a password is renewed when it ends.
+    if cloud.config.config.get("auth_type") in ("token", "v3token") and access.expires - now < AN_UP:
+        minutes = int((access.expires - now).total_seconds() / 60)
+        findings = [note("token", f"ends in {minutes} min, and cannot be renewed", "get a new one before `pulumi up`")]
+    if access.project_id is None:
+        findings = [problem("token", "it is for no project", "name one (project_name in clouds.yaml, OS_PROJECT_NAME)")]
+        return Login(findings, None)
+    if access.application_credential_id:
+        findings.append(_application_credential(cloud, access.user_id, access.application_credential_id, now))
+    facts = Facts(
+        configuration.settings,
+        cloud,
+        user_id=access.user_id,
+        project_id=access.project_id,
+        is_admin="admin" in access.role_names,
+    )
+    return Login(findings, facts)
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    where = "clouds.yaml, the OS_ variables and `pulumi config` (openstack:...)"
+    match error:
+        case ConfigException():
+            return reason, "`openstack:cloud` or OS_CLOUD names an entry that clouds.yaml does not have: correct either"
+        case MissingRequiredOptions():
+            return (
+                f"no credentials: {reason}",
+                "set OS_CLOUD, or `pulumi config set openstack:cloud NAME`, or the OS_ variables",
+            )
+        case Unauthorized():
+            return (
+                f"Keystone refuses the credentials: {reason}",
+                "the user, password, project or a domain is wrong, or the token or application credential expired or "
+                f"was revoked: compare {where}",
+            )
+        case NotFound():
+            return (
+                f"Keystone does not know the token, or its address is no Keystone: {reason}",
+                "get a new token, for the old one is expired or revoked; or correct the address (it ends in /v3)",
+            )
+        case HttpError() if error.http_status >= 500:
+            return f"Keystone fails: {reason}", "wait, or ask who runs the cloud"
+        case _:
+            return reason, f"see whether the address can be reached from here, and whether {where} fit together"
+
+
+def _application_credential(cloud: Any, user_id: str, credential_id: str, now: datetime) -> Finding:
+    looked_at = "application credential"
+    try:
+        credential = cloud.identity.get_application_credential(user_id, credential_id)
+    except (SDKException, ClientException) as error:
+        return not_looked_at(looked_at, f"Keystone does not tell: {error}")
+    if not credential.expires_at:
+        return ok(looked_at, f"{credential.name} does not expire")
+    expires = datetime.fromisoformat(credential.expires_at).replace(tzinfo=UTC)
+    if expires - now < SOON:
+        return note(looked_at, f"{credential.name} ends on {expires:%F %R} UTC", "make a new one before that")
+    return ok(looked_at, f"{credential.name} is valid until {expires:%F}")
+
+
+def nova(facts: Facts) -> Generator[Finding]:
+    """It is in the catalog, answers, and is new enough for the server groups' policies."""
+    compute = facts.cloud.compute
+    if compute.get_endpoint() is None:
+        yield _not_in_catalog("Nova")
+        return
+    compute.get_limits()
+    yield _microversion(facts)
+
+
+def neutron(facts: Facts) -> Generator[Finding]:
+    """It is in the catalog, answers, and has the extensions that the program uses."""
+    endpoint = facts.cloud.network.get_endpoint()
+    if endpoint is None:
+        yield _not_in_catalog("Neutron")
+        return
+    needed = EXTENSIONS | (frozenset({"router"}) if facts.settings.floating_network else frozenset[str]())
+    missing = sorted(needed - facts.extensions)
+    yield ok("Neutron", f"answers at {endpoint}")
+    if missing:
+        yield problem(
+            "Neutron's extensions",
+            f"missing: {', '.join(missing)}",
+            "the program cannot do without: take another cloud",
+        )
+    else:
+        yield ok("Neutron's extensions", f"has {', '.join(sorted(needed))}")
+
+
+def glance(facts: Facts) -> Generator[Finding]:
+    """It is in the catalog and answers."""
+    image = facts.cloud.image
+    if image.get_endpoint() is None:
+        yield _not_in_catalog("Glance")
+        return
+    next(iter(image.images(limit=1)), None)
+    yield ok("Glance", f"answers at {image.get_endpoint()}")
+
+
+def _not_in_catalog(name: str) -> Finding:
+    return problem(
+        name,
+        "the catalog has no endpoint of it for this region and interface",
+        "correct region_name and interface in clouds.yaml (`openstack catalog list` shows what there is)",
+    )
+
+
+def _microversion(facts: Facts) -> Finding:
+    data = facts.cloud.compute.get_endpoint_data()
+    newest: Any = data.max_microversion or (2, 1)
+    found = f"answers at {data.url}, up to microversion {newest[0]}.{newest[1]}"
+    soft = [
+        role
+        for role in facts.roles
+        if role.settings(facts.settings).server_group_policy is ServerGroupPolicy.SOFT_ANTI_AFFINITY
+    ]
+    if newest < SOFT_ANTI_AFFINITY and soft:
+        return problem(
+            "Nova", f"{found}: too old for soft-anti-affinity (2.15)", "take anti-affinity or none as policy"
+        )
+    return ok("Nova", found)
+
+
+def nova_quota(facts: Facts) -> Generator[Finding]:
+    """Room in the project's quota for what is not there yet; what has the cluster's names counts as made."""
+    settings = facts.settings
+    missing = {role: sum(name not in facts.server_names for name in host_names(settings, role)) for role in facts.roles}
+    quota = facts.cloud.compute.get_limits().absolute
+    yield _room("instances", sum(missing.values()), quota.instances, quota.instances_used)
+    yield from _server_groups(facts, quota)
+    key_pairs = int(bool(settings.public_key) and settings.cluster_name not in facts.key_pairs)
+    yield _room("key pairs", key_pairs, quota.keypairs, len(facts.key_pairs))
+    cores = sum(count * facts.flavor(role).vcpus for role, count in missing.items())
+    yield _room("cores", cores, quota.total_cores, quota.total_cores_used)
+    ram = sum(count * facts.flavor(role).ram for role, count in missing.items())
+    yield _room("memory (MiB)", ram, quota.total_ram, quota.total_ram_used)
+
+
+def neutron_quota(facts: Facts) -> Generator[Finding]:
+    """The same of Neutron's quota."""
+    settings = facts.settings
+    quota = facts.cloud.network.get_quota(facts.project_id, details=True)
+    groups, rules = _missing_groups_and_rules(facts)
+    yield _neutron_room("security groups", groups, quota.security_groups)
+    yield _neutron_room("security group rules", rules, quota.security_group_rules)
+    if settings.floating_network:
+        ours = list(facts.cloud.network.ips(description=f"The failover VIP of {settings.cluster_name}"))
+        yield _neutron_room("floating IPs", int(not ours), quota.floating_ips)
+    ports = sum(role.settings(settings).count for role in Role) + 1 - len(facts.own_ports)
+    yield _neutron_room("ports", ports, quota.ports)
+
+
+def _server_groups(facts: Facts, quota: Any) -> Generator[Finding]:
+    settings = facts.settings
+    spread = [role for role in facts.roles if role.settings(settings).server_group_policy is not ServerGroupPolicy.NONE]
+    there = {group.name for group in facts.cloud.compute.server_groups()}
+    missing = sum(f"{settings.cluster_name}-{role}" not in there for role in spread)
+    yield _room("server groups", missing, quota.server_groups, quota.server_groups_used)
+    members = max((role.settings(settings).count for role in spread), default=0)
+    yield _room("members of a server group", members, quota.server_group_members, 0)
+
+
+def _missing_groups_and_rules(facts: Facts) -> tuple[int, int]:
+    rules = security_rules(facts.settings)
+    groups = missing = 0
+    for role in Role:
+        wanted = [rule for rule in rules if rule.role is role]
+        name = f"{facts.settings.cluster_name}-{role}"
+        found = list(facts.cloud.network.security_groups(name=name, project_id=facts.project_id))
+        groups += not found
+        # Rules that others have added to the group have no description of the program's.
+        purposes = {rule.purpose for rule in wanted}
+        made = sum(rule["description"] in purposes for group in found for rule in group.security_group_rules)
+        missing += max(0, len(wanted) - made)
+    return groups, missing
+
+
+def _neutron_room(what: str, needed: int, quota: dict[str, int]) -> Finding:
+    return _room(what, needed, quota["limit"], quota["used"] + quota["reserved"])
+
+
+def _room(what: str, needed: int, limit: int, used: int) -> Finding:
+    looked_at = f"quota: {what}"
+    if limit < 0:
+        return ok(looked_at, f"{needed} more are needed; unlimited")
+    found = f"{needed} more are needed; {max(0, limit - used)} of {limit} are free"
+    if needed > limit - used:
+        return problem(looked_at, found, "ask for a larger quota, delete what is not used, or build less")
+    return ok(looked_at, found)

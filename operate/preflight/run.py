@@ -1,0 +1,110 @@
+"""All checks, in the order in which they are told."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import ForbiddenException, SDKException
+from pydantic import BaseModel
+
+from operate.preflight import account, instances, network, segment
+from operate.preflight.boot import boot
+from operate.preflight.facts import Facts
+from operate.preflight.finding import CannotLookError, Finding, Result, not_looked_at, note, problem
+from operate.stack import Configuration
+
+Check = Callable[[Facts], Generator[Finding]]
+
+
+class Group(BaseModel):
+    """Findings of one kind."""
+
+    title: str
+    findings: list[Finding]
+
+
+class Preflight(BaseModel):
+    """All that was found before a stack's `up`."""
+
+    stack: str
+    groups: list[Group]
+
+    def count(self, result: Result) -> int:
+        """How many findings came out so."""
+        return sum(finding.result is result for group in self.groups for finding in group.findings)
+
+
+def examine(
+    configuration: Configuration, connect: Callable[[], Any], *, with_instance: bool, tell: Callable[[str], None]
+) -> Preflight:
+    """Look at everything, and go on whatever fails; `tell` hears what is being looked at.
+
+    `connect` makes the connection to the cloud. `with_instance` boots the throw-away instance, too.
+    """
+    login = account.log_in(configuration, connect)
+    groups = [Group(title="credentials", findings=login.findings)]
+    for title, checks in _checks(configuration, with_instance=with_instance).items():
+        findings: list[Finding] = []
+        for name, check in checks.items():
+            tell(name)
+            # Kept as they come: what a check has found before it was cut off is told.
+            findings.extend(_run(name, check, login.facts))
+        if findings:
+            groups.append(Group(title=title, findings=findings))
+    bastion = [*segment.bastion(configuration)]
+    if bastion:
+        groups.append(Group(title="bastion", findings=bastion))
+    return Preflight(stack=configuration.stack, groups=groups)
+
+
+def _checks(configuration: Configuration, *, with_instance: bool) -> dict[str, dict[str, Check]]:
+    checks: dict[str, dict[str, Check]] = {
+        "services": {"Nova": account.nova, "Neutron": account.neutron, "Glance": account.glance},
+        "instances": {
+            "flavors": instances.flavors,
+            "images": instances.images,
+            "availability zones": instances.zones,
+            "key pair": instances.key_pair,
+            "hypervisors": instances.spreading,
+        },
+        "quota": {"Nova's quota": account.nova_quota, "Neutron's quota": account.neutron_quota},
+        "network": {
+            "network": network.network,
+            "network's owner": partial(network.owner, tried=with_instance),
+            "subnet": network.subnet,
+            "free addresses": network.free_addresses,
+            "floating network": network.floating_network,
+            "backend": network.backend,
+        },
+        "VIP": {
+            "VIP": network.vip,
+            "address pairs": network.address_pairs,
+            "ARP for the VIP": segment.vip_on_the_wire,
+            "VRRP on the segment": segment.vrrp,
+        },
+        "reachability": {"SSH": partial(segment.admission, configuration=configuration)},
+    }
+    if with_instance:
+        checks["throw-away instance"] = {"throw-away instance": partial(boot, configuration=configuration)}
+    return checks
+
+
+def _run(name: str, check: Check, facts: Facts | None) -> Iterator[Finding]:
+    """What a check tells; what keeps it from telling more is told in its place."""
+    try:
+        if facts is None:
+            raise CannotLookError("the cloud lets nobody in with these credentials")
+        with closing(check(facts)) as findings:
+            yield from findings
+    except CannotLookError as reason:
+        yield not_looked_at(name, reason)
+    except ForbiddenException as error:
+        yield note(name, f"this user may not see it: {_line(error)}", "ask who runs the cloud")
+    except (SDKException, ClientException) as error:
+        yield problem(name, f"the cloud answers with an error: {_line(error)}", "try again, or ask who runs the cloud")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,253 @@
+"""What this machine sees: whether it stands on the subnet's segment, who answers for the VIP, and if SSH may pass."""
+
+import asyncio
+import errno
+import json
+import shlex
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import asyncssh
+
+from model.settings import BastionSettings
+from model.topology import API_PORT, SSH_PORT, Role, host_names
+from operate.pair import answering_load_balancer
+from operate.preflight.facts import Facts
+from operate.preflight.finding import CannotLookError, Finding, not_looked_at, note, ok, problem
+from operate.ssh import Access, failure_of
+from operate.stack import Configuration
+
+PROBES = 3
+CONNECT_SECONDS = 2.0
+LISTEN_SECONDS = 3.5
+"""Three of the longest pauses that are usual between advertisements (VRRPv2: 1 s)."""
+VRRP_PROTOCOL, VRRP_GROUP = 112, "224.0.0.18"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """How a machine sends to an address: through which interface, with which source, and whether directly."""
+
+    interface: str
+    source: IPv4Address
+    direct: bool
+
+
+def parse_route(answer: str) -> Route:
+    """From what `ip -json route get` prints."""
+    (route,) = json.loads(answer)
+    return Route(interface=route["dev"], source=IPv4Address(route["prefsrc"]), direct="gateway" not in route)
+
+
+def route_to(address: IPv4Address) -> Route:
+    """This machine's route. CannotLookError where there is none, or no `ip` to ask."""
+    try:
+        answer = subprocess.run(_route_command(address), capture_output=True, text=True, check=True).stdout
+        return parse_route(answer)
+    except FileNotFoundError:
+        raise CannotLookError("this machine has no `ip` (iproute2) to ask for its routes") from None
+    except subprocess.CalledProcessError as error:
+        raise CannotLookError(f"this machine has no route to {address}: {error.stderr.strip()}") from None
+
+
+def _route_command(address: IPv4Address) -> list[str]:
+    return ["ip", "-json", "route", "get", str(address)]
+
+
+def arp_answer(interface: str, address: IPv4Address) -> str | None:
+    """The hardware address that answers for an address, asked as one does before taking it (RFC 5227); None for nobody.
+
+    CannotLookError without arping (iputils), or the right to use it.
+    """
+    command = ["arping", "-D", "-f", "-c", str(PROBES), "-w", str(PROBES), "-I", interface, str(address)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise CannotLookError("arping is not installed (Debian: iputils-arping)") from None
+    if "[" in done.stdout.partition("reply from")[2]:
+        return done.stdout.partition("[")[2].partition("]")[0].lower()
+    if done.returncode or not done.stdout.startswith("ARPING"):
+        reason = " ".join((done.stderr or done.stdout).split())
+        raise CannotLookError(f"arping of iputils does not work here (it wants root): {reason}")
+    return None
+
+
+def vip_on_the_wire(facts: Facts) -> Generator[Finding]:
+    """Nobody answers for the VIP but the load balancer that holds it."""
+    address = facts.vip
+    if address is None:
+        return
+    if address not in facts.cidr:
+        raise CannotLookError("the VIP is not in the subnet")
+    route = route_to(address)
+    if not route.direct:
+        yield _connected(facts, address)
+        return
+    looked_at = f"ARP for {address}"
+    if route.source == address:
+        yield problem(looked_at, f"this machine has it itself, on {route.interface}", "take another VIP")
+        return
+    hardware = arp_answer(route.interface, address)
+    if hardware is None:
+        yield ok(looked_at, f"nobody answered {PROBES} probes on {route.interface}")
+    elif _is_ours(facts, hardware):
+        yield ok(looked_at, f"{_holder(address)} answers: it is the holder")
+    else:
+        yield problem(
+            looked_at,
+            f"{hardware} answers, and is none of this cluster's load balancers",
+            "take another VIP, or find that machine: Neutron does not know it",
+        )
+
+
+def _is_ours(facts: Facts, hardware: str) -> bool:
+    own = host_names(facts.settings, Role.LOAD_BALANCER)
+    return any(port.mac_address == hardware for port in facts.own_ports if port.name in own)
+
+
+def _holder(address: IPv4Address) -> str:
+    return answering_load_balancer(str(address)) or "a load balancer of this cluster"
+
+
+def _connected(facts: Facts, address: IPv4Address) -> Finding:
+    """What can be seen of an address from beyond a router: who takes or refuses connections is there."""
+    looked_at = f"VIP {address} from here"
+    seen = {port: _attempt(address, port) for port in (API_PORT, SSH_PORT)}
+    told = ", ".join(f"port {port}: {result}" for port, result in seen.items())
+    if not {"open", "refused"} & {*seen.values()}:
+        return not_looked_at(
+            looked_at, f"this machine is not on the segment, and ARP ends at it; nothing answered here ({told})"
+        )
+    if facts.vip_port:
+        return ok(looked_at, f"{told}; it is this cluster's")
+    return problem(
+        looked_at, f"something answers ({told})", "take another VIP, or find that machine: Neutron does not know it"
+    )
+
+
+def _attempt(address: IPv4Address, port: int) -> str:
+    try:
+        socket.create_connection((str(address), port), timeout=CONNECT_SECONDS).close()
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "no answer")
+    return "open"
+
+
+def parse_vrrp(packet: bytes) -> tuple[IPv4Address, int, int]:
+    """Source, version and virtual router id of an advertisement, given with its IP header (RFC 9568, 5)."""
+    header = (packet[0] & 0x0F) * 4
+    return IPv4Address(packet[12:16]), packet[header] >> 4, packet[header + 1]
+
+
+def heard_vrrp(interface: str, seconds: float) -> set[tuple[IPv4Address, int, int]]:
+    """Source, version and id of each advertisement that is sent to all on a segment. PermissionError if not root."""
+    heard: set[tuple[IPv4Address, int, int]] = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, VRRP_PROTOCOL) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        member = struct.pack("4s4si", socket.inet_aton(VRRP_GROUP), bytes(4), socket.if_nametoindex(interface))
+        listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            listener.settimeout(left)
+            try:
+                heard.add(parse_vrrp(listener.recv(2048)))
+            except TimeoutError:
+                break
+    return heard
+
+
+def vrrp(facts: Facts) -> Generator[Finding]:
+    """Which virtual router ids others use. They do no harm: ours is unicast, and its sender is checked (ADR 3)."""
+    looked_at, own = "VRRP on the segment", facts.settings.vrrp_router_id
+    harmless = "it does no harm, for the load balancers listen to each other only (ADR 3)"
+    route = route_to(facts.cidr[1])
+    if not route.direct:
+        yield not_looked_at(looked_at, f"this machine is not on it; should others use id {own}, {harmless}")
+        return
+    try:
+        heard = heard_vrrp(route.interface, LISTEN_SECONDS)
+    except PermissionError:
+        yield not_looked_at(looked_at, f"listening wants root; should others use id {own}, {harmless}")
+        return
+    told = ", ".join(f"id {router} (VRRPv{version}) from {source}" for source, version, router in sorted(heard))
+    if any(router == own for _, _, router in heard):
+        yield note(
+            looked_at,
+            f"{told}: vrrpRouterId is {own}, too; {harmless}",
+            "another vrrpRouterId keeps logs and traces apart",
+        )
+    else:
+        yield ok(looked_at, told or f"no advertisement to all within {LISTEN_SECONDS} s")
+
+
+def admission(facts: Facts, configuration: Configuration) -> Generator[Finding]:
+    """Whether the security groups will let SSH of this machine, or of the bastion, pass."""
+    inside, cidrs, bastion = facts.cidr[1], facts.settings.admin_cidrs, facts.settings.bastion
+    who = "the bastion" if bastion else "this machine"
+    looked_at = f"SSH from {who}"
+    if bastion:
+        access = _bastion_access(bastion, configuration.private_key)
+        try:
+            answer = asyncio.run(access.run(bastion.host, shlex.join(_route_command(inside))))
+        except (OSError, asyncssh.Error) as error:
+            raise CannotLookError(f"the bastion does not tell its route to the subnet: {failure_of(error)}") from None
+        route = parse_route(answer)
+    else:
+        route = route_to(inside)
+    if any(route.source in cidr for cidr in cidrs):
+        yield ok(looked_at, f"{who} has {route.source} towards the subnet, which adminCidrs admits")
+    elif route.direct:
+        yield problem(
+            looked_at,
+            f"{who} has {route.source} towards the subnet, which is not in adminCidrs: hosts would drop its SSH",
+            f"add {route.source}/32, or its network, to adminCidrs",
+        )
+    else:
+        yield note(
+            looked_at,
+            f"{who} has {route.source} towards the subnet, not in adminCidrs; hosts may see another address (NAT)",
+            "add the address that they see to adminCidrs; --boot proves that SSH passes",
+        )
+
+
+def _bastion_access(bastion: BastionSettings, private_key: str) -> Access:
+    return Access(
+        user=bastion.user,
+        private_key=private_key,
+        known_hosts=f"{bastion.host} {bastion.host_key}",
+        port=bastion.port,
+        patience=0,
+    )
+
+
+def bastion(configuration: Configuration) -> Generator[Finding]:
+    """It can be logged in to, and has the host key that was pinned."""
+    there = configuration.settings.bastion
+    if there is None:
+        return
+    looked_at = f"bastion {there.host}"
+    try:
+        asyncio.run(_bastion_access(there, configuration.private_key).run(there.host, "true"))
+    except asyncssh.HostKeyNotVerifiable:
+        yield problem(
+            looked_at,
+            "shows another host key than bastionHostKey",
+            f"compare with `ssh-keyscan -t ed25519 -p {there.port} {there.host}`, and find out why it changed",
+        )
+    except asyncssh.PermissionDenied:
+        yield problem(
+            looked_at, f"refuses {there.user} with sshPrivateKey", "correct bastionUser, or put the public key there"
+        )
+    except (OSError, asyncssh.Error) as error:
+        yield problem(
+            looked_at, f"cannot be reached: {failure_of(error)}", "correct bastionHost or bastionPort, or bring it up"
+        )
+    else:
+        yield ok(looked_at, f"{there.user} can log in, and its host key is the pinned one")

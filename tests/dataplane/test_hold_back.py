@@ -1,0 +1,33 @@
+"""New connections are held back while the VIP moves on purpose, by the real kernel, and for two seconds at most."""
+
+import subprocess
+
+from operate.maintenance import hold_back
+
+VIP = "127.0.0.9"
+# Each line is what became of a connection.
+SCRIPT = """
+ip link set lo up
+socat TCP-LISTEN:6443,fork,reuseaddr /dev/null & server=$!
+until nc -z 127.0.0.1 6443; do sleep 0.1; done
+try() { nc -z -w 1 "$1" 6443 && echo taken || echo held; }
+try "$VIP"
+nft "$HOLD" && nft "$HOLD"
+try "$VIP"
+try 127.0.0.1
+sleep 2
+try "$VIP"
+kill $server
+"""
+
+
+def test_new_connections_to_the_vip_alone_are_held_back_and_let_go_by_themselves():
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", SCRIPT],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "VIP": VIP, "HOLD": hold_back(VIP)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["taken", "held", "taken", "taken"], done.stderr

@@ -1,0 +1,298 @@
+"""`./ha status` and `./ha support-bundle` on a real pair: what is told of it, and that no secret is.
+
+The tests are one story and run in the order of the file; each leaves the pair whole.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.certificate import self_signed
+from demo.failover import Faults
+from demo.stack import Stack, environment, ssh_key
+from demo.standin import FOLDER, UNIT, StandIns
+from lab.progress import console
+from operate.lock import hold
+from operate.pair import wait_for
+from operate.redaction import SHORTEST_LINE
+from operate.ssh import output
+from operate.stack_file import ROOT
+
+STACK = "lab-support"
+VRRP_PASSWORD = "s3cr8t-x"  # noqa: S105
+CLIENT = self_signed("support-client", [])
+CLIENT_PEM = (CLIENT.certificate + CLIENT.key).decode()
+CONTROL_PLANE = "support-cp-0"
+
+
+class System:
+    """The stack under test and what the tests ask of it."""
+
+    def __init__(self) -> None:
+        config = {"clusterName": "support", "controlPlaneCount": 1, "workerCount": 0}
+        secrets = {"vrrpPassword": VRRP_PASSWORD, "apiClientCertificate": CLIENT_PEM}
+        self.stack = Stack(STACK, config | secrets)
+
+    def up(self) -> None:
+        self.stack.up()
+        self.outputs, self.access = self.stack.outputs(), self.stack.access()
+        self.pair = Faults(self.outputs, self.access)
+        StandIns(self.access, self.outputs.control_plane, self.outputs.vip).install()
+
+    def run(self, host: str, command: str, stdin: str = "") -> str:
+        async def run() -> str:
+            addresses = {**self.outputs.load_balancers, **self.outputs.control_plane}
+            async with self.access.connect(addresses[host]) as connection:
+                return await output(connection, command, stdin.encode())
+
+        return asyncio.run(run())
+
+
+def ha(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`./ha` as a user runs it; what it says is printed."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [ROOT / "ha", *arguments],
+        env=os.environ | environment() | env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    took = time.monotonic() - began
+    console.print(f"./ha {' '.join(arguments)}: status {done.returncode} after {took:.1f} s", markup=False)
+    if "--json" not in arguments:
+        console.print(done.stdout + done.stderr, markup=False)
+    return done
+
+
+def words(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture(scope="module")
+def system() -> Generator[System]:
+    system = System()
+    system.stack.destroy()  # what a run that was killed has left
+    system.up()
+    wait_for("the pair is whole", lambda: ha("status", "--stack", STACK).returncode == 0, 60)
+    yield system
+    system.stack.destroy()
+
+
+def status_json() -> Any:
+    return json.loads(ha("status", "--stack", STACK, "--json").stdout)
+
+
+def test_status_tells_what_there_is_to_know_within_seconds(system: System):
+    began = time.monotonic()
+    done = ha("status", "--stack", STACK)
+    assert time.monotonic() - began < 10, "on a busy machine; some two seconds else"
+    assert done.returncode == 0
+    holder = system.pair.holder()
+    assert done.stdout.startswith(f"{holder} holds the VIP since ")
+    assert "\x1b" not in done.stdout, "no colours for a pipe"
+    for told in ("L7OK 200, ", "Debian GNU/Linux 12", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
+        assert told in words(done)
+    found = status_json()
+    assert found["whole"]
+    assert found["holders"].keys() == {holder}
+    assert found["certificates"].keys() == {CONTROL_PLANE}
+    for host in found["hosts"].values():
+        assert host["state"]["versions"]["keepalived"].startswith("2.")
+        assert host["state"]["haproxy"]["api_servers"][CONTROL_PLANE]["code"] == 200
+        assert host["notes"] == []
+
+
+def test_status_notes_another_operator_and_a_reboot_that_is_due(system: System):
+    first, second = system.outputs.load_balancers
+    system.run(second, "echo libc6 | sudo tee /run/reboot-required.pkgs && sudo touch /run/reboot-required")
+
+    async def look_while_locked() -> subprocess.CompletedProcess[str]:
+        async with hold(system.access, first, system.outputs.load_balancers[first], "a test"):
+            return await asyncio.to_thread(ha, "status", "--stack", STACK)
+
+    try:
+        done = asyncio.run(look_while_locked())
+    finally:
+        system.run(second, "sudo rm /run/reboot-required /run/reboot-required.pkgs")
+    assert done.returncode == 0, "neither is a trouble"
+    assert f"{first}: is being worked on by " in words(done)
+    assert f"{second}: waits for a reboot (libc6)" in words(done)
+    assert "note" not in words(ha("status", "--stack", STACK))
+
+
+def test_status_tells_that_a_certificate_expires(system: System):
+    address = system.outputs.control_plane[CONTROL_PLANE]
+    short = self_signed(CONTROL_PLANE, [address, system.outputs.vip], timedelta(days=5))
+    old = {name: system.run(CONTROL_PLANE, f"sudo cat {FOLDER}/{name}") + "\n" for name in ("tls.crt", "tls.key")}
+
+    def install(crt: str, key: str) -> None:
+        for name, text in (("tls.crt", crt), ("tls.key", key)):
+            system.run(CONTROL_PLANE, f"sudo tee {FOLDER}/{name} >/dev/null", text)
+        system.run(CONTROL_PLANE, f"sudo systemctl restart {UNIT}")
+
+    install(short.certificate.decode(), short.key.decode())
+    try:
+        done = ha("status", "--stack", STACK)
+    finally:
+        install(old["tls.crt"], old["tls.key"])
+    assert done.returncode == 1
+    assert words(done).count(f"the certificate of API server {CONTROL_PLANE} expires in 4 days") == 1
+    assert "sudo kubeadm certs renew all" in words(done)
+    wait_for("the pair is whole", lambda: ha("status", "--stack", STACK).returncode == 0, 60)
+
+
+def bundle(path: Path, **env: str) -> tuple[subprocess.CompletedProcess[str], dict[str, bytes]]:
+    """A support bundle, and what is in it by name, without the folder that holds it all."""
+    done = ha("support-bundle", "--stack", STACK, "--output", str(path), **env)
+    assert done.returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as archive:
+        members = {it.name.partition("/")[2]: archive.extractfile(it) for it in archive.getmembers()}
+        return done, {name: file.read() for name, file in members.items() if file}
+
+
+def secret_parts() -> list[str]:
+    """Every secret of the stack's configuration, line by line."""
+    texts = (VRRP_PASSWORD, CLIENT.key.decode(), ssh_key().private)
+    lines = [line for text in texts for line in text.splitlines() if len(line) >= SHORTEST_LINE]
+    return [line for line in lines if not line.startswith("-----")]
+
+
+def plant(system: System, host: str) -> None:
+    """Every secret into the journal of a host, and into a file beside HAProxy's own."""
+    everything = "\n".join(
+        (f"the password is {VRRP_PASSWORD}!", CLIENT_PEM, ssh_key().private, "https://u:hunter2@proxy/")
+    )
+    system.run(host, "logger --tag vrrp", everything)
+    system.run(host, "sudo tee /etc/haproxy/notes.txt >/dev/null", everything)
+
+
+def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Path):
+    first, second = system.outputs.load_balancers
+    plant(system, first)
+    try:
+        done, texts = bundle(tmp_path / "bundle.tar.gz")
+    finally:
+        system.run(first, "sudo rm /etc/haproxy/notes.txt")
+    assert done.stdout.strip() == str(tmp_path / "bundle.tar.gz")
+    for name in (first, second):
+        assert b"auth_pass [redacted]" in texts[f"{name}/files/etc/keepalived/keepalived.conf"]
+        assert b"VI_1 is now" in texts[f"{name}/journal/vrrp.log"]
+        assert b"haproxy_server_status" in texts[f"{name}/haproxy/metrics.txt"]
+        assert b"table inet firewalld" in texts[f"{name}/commands/nft-ruleset.txt"]
+        assert b"net.ipv4.ip_nonlocal_bind = 1" in texts[f"{name}/commands/sysctl.txt"]
+        assert f"{name}/files/etc/haproxy/ha-api/client.pem" not in texts
+    assert b"the password is [redacted]!" in texts[f"{first}/journal/vrrp.log"]
+    assert b"[redacted]@proxy" in texts[f"{first}/files/etc/haproxy/notes.txt"]
+    assert json.loads(texts["stack/configuration.json"])["openstack-ha-api:vrrpPassword"] == {"secret": True}
+    assert {port["name"] for port in json.loads(texts["cloud/ports.json"])} >= {first, second, "support-vip"}
+    assert json.loads(texts["status/status.json"])["whole"]
+    everything = b"\0".join([*map(str.encode, texts), *texts.values()])
+    assert [part for part in secret_parts() if part.encode() in everything] == []
+    assert b"PRIVATE KEY" not in everything
+    assert b"hunter2" not in everything
+
+
+@contextmanager
+def full_disk(system: System, host: str) -> Generator[None]:
+    fill = "dd if=/dev/zero of=/fill bs=64k oflag=append conv=notrunc status=none; sync"
+    system.run(host, f"sudo sh -c 'for turn in 1 2 3; do {fill}; done' 2>/dev/null; true")
+    try:
+        yield
+    finally:
+        system.run(host, "sudo rm /fill")
+
+
+def test_a_full_disk_on_a_host_is_told_and_hinders_no_bundle(system: System, tmp_path: Path):
+    first, _ = system.outputs.load_balancers
+    with full_disk(system, first):
+        assert system.run(first, "df --output=avail / | tail -n 1").strip() == "0"
+        done = ha("status", "--stack", STACK)
+        _, texts = bundle(tmp_path / "bundle.tar.gz")
+    assert done.returncode == 1
+    assert f"{first}: / is nearly full" in words(done)
+    assert b"100% /" in texts[f"{first}/commands/disks.txt"]
+    assert b"VI_1 is now" in texts[f"{first}/journal/vrrp.log"]
+
+
+@pytest.mark.usefixtures("system")
+def test_a_full_disk_here_leaves_no_half_archive(tmp_path: Path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path], check=True)
+    try:
+        done = ha("support-bundle", "--stack", STACK, "--output", str(tmp_path / "bundle.tar.gz"))
+        left = [*tmp_path.iterdir()]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert done.returncode == 2
+    assert "cannot be written: No space left on device" in words(done)
+    assert left == []
+
+
+def test_an_instance_that_is_down_is_told_with_what_the_cloud_says_and_watched_until_it_is_back(
+    system: System, tmp_path: Path
+):
+    holder = system.pair.holder()
+    standby = system.pair.peer_of(holder)
+    seen = tmp_path / "watch.txt"
+
+    def latest() -> str:
+        return " ".join(seen.read_text().rpartition(f"{holder} holds the VIP since")[2].split())
+
+    with seen.open("w") as file:
+        watching = subprocess.Popen(
+            [ROOT / "ha", "status", "--stack", STACK, "--watch"],
+            env=os.environ | environment(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for("the pair is seen whole", lambda: "BACKUP for" in latest(), 20)
+        system.pair.stop(standby)
+        wait_for("it is seen down", lambda: f"{standby}: not reachable" in latest(), 30)
+        down = ha("status", "--stack", STACK)
+        no_cloud = {"OS_CLIENT_CONFIG_FILE": str(tmp_path / "none.yaml"), "OS_CLOUD": ""}
+        blind = ha("status", "--stack", STACK, **no_cloud)
+        _, texts = bundle(tmp_path / "bundle.tar.gz", **no_cloud)
+        system.pair.start(standby)
+        system.pair.wait_until_whole()
+        wait_for("it is seen again", lambda: "BACKUP for" in latest(), 60)
+    finally:
+        system.pair.start(standby)
+        system.pair.wait_until_whole()
+        os.killpg(watching.pid, signal.SIGINT)
+        assert watching.wait(20) == 0
+    assert "Traceback" not in seen.read_text()
+    assert down.returncode == blind.returncode == 1
+    assert f"{standby}: its instance is SHUTOFF: `openstack server start {standby}`" in words(down)
+    assert "the cloud could not be asked for its instance" in words(blind)
+    assert texts[f"{standby}/not-to-be-had.txt"]
+    assert texts["cloud/not-to-be-had.txt"]
+    assert b"VI_1 is now" in texts[f"{holder}/journal/vrrp.log"]
+    wait_for("all is whole again", lambda: ha("status", "--stack", STACK).returncode == 0, 60)
+
+
+@pytest.mark.usefixtures("system")
+@pytest.mark.parametrize("command", ["status", "support-bundle"])
+def test_what_cannot_be_read_is_said_and_ends_with_2(command: str):
+    wrong = ha(command, "--stack", "lab-nonsense")
+    assert wrong.returncode == 2
+    assert "no stack named 'lab-nonsense' found" in words(wrong)
+    other = {"PULUMI_CONFIG_PASSPHRASE_FILE": "", "PULUMI_CONFIG_PASSPHRASE": "not this one"}
+    locked = ha(command, "--stack", STACK, **other)
+    assert locked.returncode == 2
+    assert "incorrect passphrase" in words(locked)
+    assert "Traceback" not in words(wrong) + words(locked)

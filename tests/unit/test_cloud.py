@@ -1,0 +1,187 @@
+"""A cloud that fails for a while, and one that goes on failing: a session against stand-ins for Keystone and Nova."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import SDKException
+from urllib3.util import Retry
+
+from operate import cloud
+from operate.cloud import connect, explain
+
+LOGIN, SERVERS, STOP = (
+    ("POST", "/v3/auth/tokens"),
+    ("GET", "/compute/v2.1/servers/detail"),
+    ("POST", "/compute/v2.1/stop"),
+)
+
+
+class Cloud(ThreadingHTTPServer):
+    """Answers logins and lists no servers, but first what it is told to, each as (status, headers)."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.first: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
+        self.requests: Counter[tuple[str, str]] = Counter()
+
+
+def provider(url: str) -> dict[str, str]:
+    return {
+        "authUrl": f"{url}/v3",
+        "userName": "ada",
+        "password": "secret",
+        "tenantName": "api",
+        "userDomainName": "Default",
+        "projectDomainName": "Default",
+    }
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Cloud  # pyright: ignore[reportIncompatibleVariableOverride]
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = (self.command, self.path.partition("?")[0])
+        self.server.requests[request] += 1
+        first = self.server.first.get(request)
+        if first:
+            status, headers = first.pop(0)
+            self.send(status, {"error": {"message": "try later"}}, headers)
+        elif request == LOGIN:
+            endpoints = [{"interface": "public", "region": "one", "url": f"{self.server.url}/compute/v2.1", "id": "1"}]
+            catalog = [{"type": "compute", "name": "nova", "id": "nova", "endpoints": endpoints}]
+            token = {"expires_at": "2999-01-01T00:00:00Z", "issued_at": "2026-01-01T00:00:00Z", "methods": ["password"]}
+            self.send(201, {"token": token | {"catalog": catalog, "user": {"id": "1"}}}, {"X-Subject-Token": "token"})
+        elif request == ("GET", "/v3"):
+            links = [{"rel": "self", "href": f"{self.server.url}/v3"}]
+            self.send(200, {"version": {"id": "v3.14", "status": "stable", "links": links}}, {})
+        elif request == ("GET", "/compute/v2.1"):
+            links = [{"rel": "self", "href": f"{self.server.url}/compute/v2.1"}]
+            version = {"id": "v2.1", "status": "CURRENT", "version": "2.90", "min_version": "2.1", "links": links}
+            self.send(200, {"version": version}, {})
+        else:
+            self.send(200, {"servers": []}, {})
+
+    do_GET = do_POST = answer  # noqa: N815 the names that http.server looks for
+
+    def send(self, status: int, body: Any, headers: dict[str, str]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in (
+            {"Content-Type": "application/json", "Content-Length": str(len(content))} | headers
+        ).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 part of http.server
+        """Say nothing."""
+
+
+@pytest.fixture(autouse=True)
+def no_cloud_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", "/nonexistent")
+    monkeypatch.delenv("OS_CLOUD", raising=False)
+
+
+@pytest.fixture
+def fake() -> Iterator[Cloud]:
+    with Cloud() as fake:
+        thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield fake
+        fake.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the pauses."""
+    for name in ("_RETRY", "_RETRY_LOGIN"):
+        retry: Retry = getattr(cloud, name)
+        monkeypatch.setattr(cloud, name, retry.new(backoff_factor=0.001))
+
+
+def servers(url: str) -> list[Any]:
+    untyped: Any = connect(provider(url))
+    return [*untyped.compute.servers()]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("request_", [LOGIN, SERVERS], ids=["login", "list"])
+def test_a_cloud_that_fails_for_a_while_is_asked_again(fake: Cloud, request_: tuple[str, str], status: int):
+    fake.first[request_] = [(status, {})] * 3
+    assert servers(fake.url) == []
+    assert fake.requests[request_] == 4
+
+
+def test_the_cloud_may_say_when_to_come_again(fake: Cloud):
+    fake.first[SERVERS] = [(429, {"Retry-After": "1"})]
+    began = time.monotonic()
+    assert servers(fake.url) == []
+    assert 1 <= time.monotonic() - began < 5
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("request_", [LOGIN, SERVERS], ids=["login", "list"])
+def test_a_cloud_that_goes_on_failing_is_given_up_with_what_failed(fake: Cloud, request_: tuple[str, str]):
+    fake.first[request_] = [(500, {})] * 100
+    with pytest.raises((SDKException, ClientException)) as failed:
+        servers(fake.url)
+    assert fake.requests[request_] == 7
+    said = explain(failed.value)
+    assert said.startswith("the cloud still fails when asked again and again: ")
+    assert said.endswith("Wait, and run the command again")
+    assert request_ == LOGIN or f"{fake.url}/compute" in said
+
+
+def test_the_pauses_are_half_a_minute_in_all(monkeypatch: pytest.MonkeyPatch, fake: Cloud):
+    paused: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", paused.append)
+    fake.first[SERVERS] = [(503, {})] * 100
+    with pytest.raises(SDKException):
+        servers(fake.url)
+    assert paused == [1, 2, 4, 8, 15]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_changes_something_is_not_done_twice(fake: Cloud):
+    fake.first[STOP] = [(500, {})] * 2
+    untyped: Any = connect(provider(fake.url))
+    assert untyped.compute.post("/stop").status_code == 500
+    assert fake.requests[STOP] == 1
+
+
+def test_credentials_that_are_refused_are_told_at_once(fake: Cloud):
+    fake.first[LOGIN] = [(401, {})] * 2
+    with pytest.raises((SDKException, ClientException)) as failed:
+        servers(fake.url)
+    said = explain(failed.value)
+    assert said.startswith("the cloud refuses the credentials, or the token has expired")
+    assert "`openstack token issue`" in said
+    assert "secret" not in said
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("settings", [{}, {"cloud": "nowhere"}])
+def test_no_credentials_are_told(settings: dict[str, str]):
+    with pytest.raises((SDKException, ClientException)) as failed:
+        connect(settings)
+    assert explain(failed.value).startswith("the cloud or its credentials are not known: ")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_cloud_that_is_not_there_is_told():
+    with pytest.raises((SDKException, ClientException)) as failed:
+        servers("http://127.0.0.1:9")
+    assert explain(failed.value).startswith("the cloud cannot be reached: ")

@@ -1,0 +1,258 @@
+"""What is refused before anything is done to a pair."""
+
+import shlex
+import subprocess
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+
+from operate import maintenance
+from operate.commands import drain, move, rebuild
+from operate.load_balancer import HostState
+from operate.maintenance import (
+    Maintenance,
+    Rebuild,
+    holder_of,
+    insist,
+    partners,
+    peer_of,
+    plan_rebuild,
+    replacement_command,
+    unfit,
+)
+from operate.pair import PairError
+from operate.report import examine
+from operate.stack import StackError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LB_0, LB_1 = "dev-lb-0", "dev-lb-1"
+
+
+def host(*, master: bool = False, ready: bool = True, **changed: Any) -> HostState:
+    """A load balancer that is whole, but for what is told."""
+    names = ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
+    state: dict[str, Any] = {
+        "time": NOW,
+        "booted": NOW,
+        "versions": {"keepalived": "2.2.7", "kernel": "6.1", "distribution": "Debian"},
+        "services": {name: {"state": "active", "enabled": True, "since": NOW} for name in names},
+        "vrrp": {"state": "MASTER" if master else "BACKUP", "since": NOW},
+        "holds_vip": master,
+        "haproxy": {
+            "alive": True,
+            "ready": ready,
+            "version": "2.6",
+            "configuration_id": "1",
+            "configured_id": "1",
+            "api_servers": {},
+        },
+        "files": {},
+        "changes": [],
+        "reboot": {"required": False, "packages": [], "newer_kernel": None},
+        "disks": {},
+        "locked_by": None,
+        "certificates": {},
+    }
+    return HostState.model_validate(state | changed)
+
+
+def without(service: str, **changed: Any) -> HostState:
+    """A load balancer on which a service does not run."""
+    services = {
+        name: it.model_dump() | ({"state": "inactive"} if name == service else {})
+        for name, it in host().services.items()
+    }
+    return host(services=services, **changed)
+
+
+def test_the_holder_and_the_one_that_could_take_the_vip_are_found():
+    assert partners({LB_0: host(), LB_1: host(master=True)}) == (LB_1, LB_0)
+    assert partners({LB_0: host(master=True), LB_1: host()}) == (LB_0, LB_1)
+
+
+@pytest.mark.parametrize(
+    ("standby", "reason"),
+    [
+        ("OSError: no route", "it is not reachable: OSError: no route"),
+        (host(ready=False), "its HAProxy has no API server"),
+        (without("firewalld"), "firewalld is inactive"),
+        (without("haproxy"), "haproxy is inactive"),
+        (without("keepalived", vrrp={"state": "STOP", "since": NOW}), "keepalived is inactive"),
+        (host(vrrp={"state": "FAULT", "since": NOW}), r"keepalived takes no part in the election \(FAULT\)"),
+        (host(vrrp=None), r"keepalived takes no part in the election \(no state\)"),
+        (without("keepalived", vrrp=None, drained_by="ada, new kernel"), "taken out by ada, new kernel: `./ha resume"),
+    ],
+)
+def test_the_vip_does_not_go_where_it_would_not_be_served(standby: HostState | str, reason: str):
+    with pytest.raises(PairError, match=f"{LB_1} cannot serve alone, so nothing was done: .*{reason}"):
+        partners({LB_0: host(master=True), LB_1: standby})
+
+
+def test_where_nobody_has_an_api_server_nothing_is_lost():
+    assert partners({LB_0: host(master=True, ready=False), LB_1: host(ready=False)}) == (LB_0, LB_1)
+
+
+def test_without_a_holder_nothing_is_moved():
+    with pytest.raises(PairError, match="no load balancer is known to hold the VIP"):
+        partners({LB_0: host(), LB_1: "OSError"})
+
+
+def test_a_drained_one_that_an_up_has_started_again_is_fit():
+    assert unfit(LB_0, {LB_0: host(drained_by="ada"), LB_1: host(master=True)}) == []
+
+
+def test_a_dead_holder_is_not_known_to_hold():
+    states: dict[str, HostState | str] = {LB_0: "TimeoutError", LB_1: host()}
+    assert holder_of(states) is None
+    insist(LB_1, states)
+
+
+def test_a_name_that_is_none_is_told_those_that_are():
+    with pytest.raises(PairError, match="no load balancer dev-lb-2 in this stack, only dev-lb-0 and dev-lb-1"):
+        peer_of("dev-lb-2", {LB_0: host(), LB_1: host()})
+
+
+def test_a_rebuild_names_one_host_and_no_other():
+    command = replacement_command("dev", LB_0)
+    assert command[:3] == ["up", "--stack", "dev"]
+    assert not any(LB_1 in word for word in command)
+
+
+def test_one_that_was_drained_is_no_trouble_and_is_told():
+    drained = without("keepalived", vrrp={"state": "STOP", "since": NOW}, drained_by="ada, new kernel")
+    report = examine("dev", {LB_0: "198.51.100.1", LB_1: "198.51.100.2"}, {}, {LB_0: drained, LB_1: host(master=True)})
+    assert report.whole
+    assert report.hosts[LB_0].notes == ["taken out by ada, new kernel: `./ha resume` brings it back"]
+
+
+def giving(result: Any) -> Callable[..., Any]:
+    """What gives the same whatever it is asked."""
+
+    def give(*_: object) -> Any:
+        return result
+
+    return give
+
+
+class FakeMaintenance:
+    """Remembers what is done to the pair; every look finds the next of what it is given."""
+
+    def __init__(self, *looks: Any) -> None:
+        self.looks = list(looks)
+        self.done: list[str] = []
+
+    def look(self) -> Any:
+        return self.looks.pop(0)
+
+    @contextmanager
+    def alone(self, _purpose: str, **_: object) -> Generator[Any]:
+        yield self.look()
+
+    def __getattr__(self, name: str) -> Any:
+        def do(*_: object) -> None:
+            self.done.append(name)
+
+        return do
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stack of which nothing is asked, in each command."""
+    outputs = SimpleNamespace(vip="198.51.100.9", endpoint="https://127.0.0.1:1")
+    stack = SimpleNamespace(name="dev", outputs=outputs, configuration=SimpleNamespace(cloud=lambda: None))
+    for command in (drain, move, rebuild):
+        monkeypatch.setattr(command, "read_stack", giving(stack))
+    return stack
+
+
+@pytest.mark.usefixtures("stack")
+def test_what_has_changed_while_the_question_stood_is_seen(monkeypatch: pytest.MonkeyPatch):
+    whole = {LB_0: host(master=True), LB_1: host()}
+    dead = {LB_0: host(master=True), LB_1: "OSError: no route"}
+    moved = {LB_0: host(), LB_1: host(master=True)}
+    for command, later in ((move, dead), (move, moved), (drain, dead)):
+        fake = FakeMaintenance(whole, later)
+        monkeypatch.setattr(command, "Maintenance", giving(fake))
+        arguments = {"name": LB_0} if command is drain else {}
+        with pytest.raises(PairError, match="nothing was done"):
+            getattr(command, command.__name__.rpartition(".")[2])(**arguments, stack="dev", yes=True)
+        assert fake.done == []
+
+
+def test_a_rebuild_minds_what_it_deletes_and_not_what_boots_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    """What a killed rebuild has left is built, and boots, while the next one looks at it."""
+    monkeypatch.setattr(maintenance, "recorded_instance", giving("known"))
+
+    def plan(standby: HostState | str, **instances: str) -> Rebuild:
+        found = [SimpleNamespace(id=name, status=status) for name, status in instances.items()]
+        pair: Any = SimpleNamespace(instances=giving(found))
+        return plan_rebuild(stack, pair, LB_1, {LB_0: host(master=True), LB_1: standby})
+
+    stack: Any = SimpleNamespace(name="dev")
+    before = plan("TimeoutError", left="BUILD")
+    assert before.orphans == ("left",)
+    assert plan(without("keepalived"), left="ACTIVE").is_within(before)
+    assert plan("TimeoutError").is_within(before)
+    for changed in (plan("TimeoutError", other="BUILD"), plan("TimeoutError", known="ACTIVE", left="BUILD")):
+        assert not changed.is_within(before)
+
+
+@pytest.mark.usefixtures("stack")
+@pytest.mark.parametrize("holds_vip", [True, False])
+@pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
+def test_a_rebuild_that_comes_to_nothing_leaves_the_pair_with_its_second(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, *, holds_vip: bool
+):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    plan = Rebuild(name=LB_0, peer=LB_1, holds_vip=holds_vip, instances=("1",), shown="ACTIVE (1)", orphans=())
+    fake = FakeMaintenance({}, {})
+    monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
+    monkeypatch.setattr(rebuild, "Pair", giving(None))
+    monkeypatch.setattr(rebuild, "plan_rebuild", giving(plan))
+    monkeypatch.setattr(rebuild, "replace_instance", fail)
+    with pytest.raises(type(error)):
+        rebuild.rebuild(LB_0, "dev", yes=True)
+    assert fake.done == (["stop_keepalived", "start_keepalived"] if holds_vip else [])
+
+
+@pytest.mark.parametrize(
+    ("failing", "status", "done"),
+    [
+        (None, 0, ["python3 hold", "sleep 0.1", "systemctl restart keepalived", "python3 let go"]),
+        ("systemctl", 1, ["python3 hold", "sleep 0.1", "systemctl restart keepalived", "python3 let go"]),
+        ("python3", 0, ["python3 hold", "systemctl restart keepalived", "python3 let go"]),
+    ],
+)
+def test_new_connections_are_held_back_while_the_vip_moves_and_never_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str | None, status: int, done: list[str]
+):
+    for program in ("python3", "systemctl", "sleep"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\nprintf "%s\\0" "{program} $*" >>{tmp_path}/done\n[ {program} != {failing} ]\n')
+        stub.chmod(0o755)
+    given: list[str] = []
+
+    def run(_: object, name: str, command: str) -> None:
+        assert name == LB_0
+        given.append(command)
+
+    monkeypatch.setattr(Maintenance, "_run", run)
+    monkeypatch.setattr(Maintenance, "_wait_until_holds", giving(None))
+    stack: Any = SimpleNamespace(access=None, outputs=SimpleNamespace(vip="198.51.100.9", load_balancers={}))
+    Maintenance(stack).move(LB_0, LB_1)
+    (command,) = given
+    ended = subprocess.run(shlex.split(command), env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert ended.returncode == status
+    calls = (tmp_path / "done").read_text().split("\0")[:-1]
+    told = {"add element": "python3 hold", "delete table": "python3 let go"}
+    assert [next((name for part, name in told.items() if part in call), call) for call in calls] == done
+    # Should all of it end here, the kernel lets go by itself.
+    assert "198.51.100.9 timeout 2s" in calls[0]

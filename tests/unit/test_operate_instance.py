@@ -1,0 +1,18 @@
+"""What is said of an instance whose host does not answer."""
+
+import pytest
+
+from operate.instance import advice
+
+
+@pytest.mark.parametrize(
+    ("status", "fault", "told"),
+    [
+        ("SHUTOFF", None, "its instance is SHUTOFF: `openstack server start k8s-lb-1`"),
+        ("ERROR", "No valid host was found", "ERROR (No valid host was found): `./ha rebuild k8s-lb-1`"),
+        ("ACTIVE", None, "`openstack console log show k8s-lb-1`; then `./ha rebuild k8s-lb-1`"),
+        ("PAUSED", None, "its instance is PAUSED: `openstack server show k8s-lb-1`"),
+    ],
+)
+def test_each_status_has_its_remedy(status: str, fault: str | None, told: str):
+    assert told in advice("k8s-lb-1", status, fault)

@@ -1,0 +1,115 @@
+"""What a load balancer finds out about itself: against a real TLS server, real locks, and lists of kernels."""
+
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from socket import create_server
+from socketserver import TCPServer
+from subprocess import PIPE
+
+import pytest
+from cryptography import x509
+
+from demo.certificate import KeyPair, self_signed
+from demo.standin_apiserver import StandInServer
+from operate import on_host
+from operate.on_host import certificate, drained_by, file, haproxy, locked_by, reboot
+
+
+@pytest.fixture(scope="module")
+def pair() -> KeyPair:
+    return self_signed("k8s-cp-0", ["127.0.0.1"])
+
+
+@pytest.fixture
+def api_server(pair: KeyPair, tmp_path: Path) -> Iterator[str]:
+    crt, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    crt.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(crt, key)
+    with StandInServer(("127.0.0.1", 0), tls, tmp_path / "health", "k8s-cp-0") as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield str(server.server_address[1])
+        server.shutdown()
+        serving.join()
+
+
+def test_the_certificate_of_an_api_server_is_read_without_being_trusted(api_server: str, pair: KeyPair):
+    found = x509.load_pem_x509_certificate(certificate("127.0.0.1", api_server)["pem"].encode())
+    assert found == x509.load_pem_x509_certificate(pair.certificate)
+
+
+def test_an_api_server_that_takes_connections_and_says_nothing_is_waited_for_two_seconds():
+    with TCPServer(("127.0.0.1", 0), None) as silent:  # pyright: ignore[reportArgumentType] - never called
+        assert "timed out" in certificate("127.0.0.1", str(silent.server_address[1]))["error"]
+
+
+def test_an_api_server_that_is_down_has_a_reason_in_place_of_a_certificate():
+    with TCPServer(("127.0.0.1", 0), None, bind_and_activate=False) as down:  # pyright: ignore[reportArgumentType]
+        down.server_bind()
+        assert "refused" in certificate("127.0.0.1", str(down.server_address[1]))["error"]
+
+
+@pytest.mark.parametrize(
+    ("running", "installed", "newer"),
+    [
+        ("6.1.0-18-amd64", ["6.1.0-18-amd64", "6.1.0-9-amd64"], None),
+        ("6.1.0-9-amd64", ["6.1.0-18-amd64", "6.1.0-9-amd64"], "6.1.0-18-amd64"),
+        ("5.15.0-91-generic", ["5.15.0-91-generic", "5.15.0-100-generic"], "5.15.0-100-generic"),
+        # A container, with a kernel that it does not boot.
+        ("6.8.0-host", ["6.1.0-18-amd64"], None),
+        ("6.8.0-host", [], None),
+    ],
+)
+def test_a_kernel_is_newer_by_its_numbers(running: str, installed: list[str], newer: str | None):
+    assert reboot(running, installed)["newer_kernel"] == newer
+
+
+def test_a_lock_is_told_while_somebody_has_it_and_stays_free_for_others(tmp_path: Path):
+    lock = tmp_path / "operator.lock"
+    assert locked_by(str(lock)) is None
+    # As operate/lock.py takes it: by a process that hands it on to its shell, and ends.
+    take = 'exec 9<>"$1"; flock --nonblock 9; echo "ada on desk, drill" >"$1"; echo taken; read -r _'
+    with subprocess.Popen(["bash", "-c", take, "bash", lock], stdin=PIPE, stdout=PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"taken\n"
+        assert locked_by(str(lock)) == "ada on desk, drill"
+        holder.communicate()
+    assert locked_by(str(lock)) is None
+
+
+def test_haproxy_that_ends_in_the_middle_of_its_answer_does_not_answer():
+    with create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def end_at_once() -> None:
+            for _ in range(3):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhaproxy_")
+
+        ending = threading.Thread(target=end_at_once, daemon=True)
+        ending.start()
+        found = haproxy(port, port)
+        ending.join()
+    assert not found["alive"]
+    assert found["api_servers"] == {}
+
+
+def test_files_that_go_while_they_are_looked_at_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(on_host, "PROVEN", tmp_path / "proven")
+    monkeypatch.setattr(on_host, "DRAINED", tmp_path / "drained")
+    assert drained_by() is None
+    assert file(str(tmp_path / "gone")[1:]) is None
+    assert file(str(tmp_path)[1:]) is None
+    (tmp_path / "edited").write_text("by hand")
+    found = file(str(tmp_path / "edited")[1:])
+    assert found
+    assert found["proven_digest"] is None
+    (tmp_path / "drained").write_text("ada, new kernel\n")
+    assert drained_by() == "ada, new kernel"

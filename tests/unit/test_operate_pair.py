@@ -1,0 +1,119 @@
+"""The load balancers as the cloud has them, and as they answer whatever proxy an environment names."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from openstack.compute.v2.server import Server
+from openstack.exceptions import NotFoundException
+
+from components import holder
+from operate import on_host, pair
+from operate.pair import Pair, PairError, answering_load_balancer
+
+ADDRESS = "198.51.100.11"
+
+
+class Health(BaseHTTPRequestHandler):
+    """A load balancer's health port."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"dev-lb-0\n")
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's
+        """Nothing: it is no part of the test's output."""
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A health port on loopback, while the environment names a proxy that is not there, for everything."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = HTTPServer(("127.0.0.1", 0), Health)
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_no_proxy_stands_before_a_load_balancer(port: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pair, "HEALTH_PORT", port)
+    monkeypatch.setattr(holder, "HEALTH_PORT", port)
+    assert answering_load_balancer("127.0.0.1") == "dev-lb-0"
+    assert holder.ask_holder("127.0.0.1") == "dev-lb-0"
+    look: Any = on_host
+    assert look._answer(port, "/healthz")[0] == 200
+
+
+def pair_of(*servers: SimpleNamespace) -> Pair:
+    def named(**_: object) -> list[SimpleNamespace]:
+        return list(servers)
+
+    return pair_in(SimpleNamespace(servers=named))
+
+
+def test_an_instance_is_known_by_its_address_and_one_that_could_not_be_built_by_having_none():
+    ours = SimpleNamespace(id="ours", addresses={"net": [{"addr": ADDRESS}]})
+    theirs = SimpleNamespace(id="theirs", addresses={"net": [{"addr": "198.51.100.99"}]})
+    failed = SimpleNamespace(id="failed", addresses={})
+    assert [it.id for it in pair_of(failed, theirs, ours).instances("dev-lb-0")] == ["ours", "failed"]
+
+
+def test_one_that_is_gone_is_to_be_rebuilt():
+    with pytest.raises(PairError, match=r"`\./ha rebuild dev-lb-0` makes it anew"):
+        pair_of().instance("dev-lb-0")
+
+
+class Nova:
+    """One instance, that is one thing when it is first looked at and another one from then on."""
+
+    def __init__(self, *looks: SimpleNamespace) -> None:
+        self.looks = list(looks)
+        self.asked: list[tuple[str, str]] = []
+
+    def servers(self, **_: object) -> list[SimpleNamespace]:
+        return [self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]]
+
+    def start_server(self, server: SimpleNamespace) -> None:
+        self.asked.append(("start", server.status))
+
+    def wait_for_server(self, server: SimpleNamespace, *, status: str, **_: object) -> None:
+        # As openstacksdk: what it is given has to become so, and may be so already.
+        self.asked.append((f"wait for {status}", server.status))
+
+    def delete_server(self, server: str) -> None:
+        self.asked.append(("delete", server))
+
+    def get_server(self, _: str) -> None:
+        raise NotFoundException("a hypervisor never had it, so it is gone at once")
+
+    def wait_for_delete(self, server: Server, **_: object) -> None:
+        self.asked.append(("wait for its end", server.id))
+
+
+def pair_in(nova: Nova | SimpleNamespace) -> Pair:
+    outputs: Any = SimpleNamespace(load_balancers={"dev-lb-0": ADDRESS})
+    cloud: Any = SimpleNamespace(compute=nova, network=None)
+    return Pair(outputs, cloud)
+
+
+def test_an_instance_that_is_being_stopped_is_started_after_that_and_waited_for():
+    stopping = SimpleNamespace(addresses={}, status="ACTIVE", task_state="powering-off")
+    nova = Nova(stopping, SimpleNamespace(addresses={}, status="SHUTOFF", task_state=None))
+    assert pair_in(nova).start("dev-lb-0")
+    assert nova.asked == [("start", "SHUTOFF"), ("wait for ACTIVE", "SHUTOFF")]
+
+
+def test_one_that_is_gone_at_once_is_deleted():
+    nova = Nova()
+    pair_in(nova).delete_instance("orphan")
+    assert nova.asked == [("delete", "orphan"), ("wait for its end", "orphan")]

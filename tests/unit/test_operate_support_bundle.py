@@ -1,0 +1,156 @@
+"""A support bundle's parts that need no host: what is read there, what is put into the archive, how it is written."""
+
+import io
+import resource
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import cast
+
+import pytest
+import typer
+
+from demo.certificate import self_signed
+from model.settings import Settings
+from operate import support_bundle, support_on_host
+from operate.commands.support_bundle import since_of
+from operate.report import Report
+from operate.ssh import Access
+from operate.stack import AppliedStack, Configuration, Outputs
+from operate.stack_file import ROOT
+from tests.unit.example import example_values
+
+PASSWORD = "s3cr8t-x"  # noqa: S105
+KEY = self_signed("client", []).key.decode()
+
+
+@pytest.fixture
+def stack() -> AppliedStack:
+    values = example_values()
+    outputs = {
+        "vip": "198.51.100.10",
+        "endpoint": "https://198.51.100.10:6443",
+        "addresses": {"loadBalancers": {"k8s-lb-0": "198.51.100.11"}, "controlPlane": {}, "workers": {}},
+        "securityGroupIds": {},
+        "sshCommands": {},
+        "knownHosts": "",
+        "kubeadmConfig": "",
+        "configurationDigests": {},
+    }
+    configuration = Configuration(
+        stack="dev",
+        settings=Settings.parse(values),
+        private_key=values["sshPrivateKey"],
+        secrets=frozenset({PASSWORD, KEY}),
+        provider={"authUrl": "http://198.51.100.99/", "userName": "ada", "password": "openstack-pass"},
+    )
+    access = Access(user="debian", private_key=values["sshPrivateKey"], known_hosts="")
+    return AppliedStack(name="dev", outputs=Outputs.parse(outputs), configuration=configuration, access=access)
+
+
+def test_no_secret_reaches_the_archive(stack: AppliedStack, monkeypatch: pytest.MonkeyPatch):
+    planted = [PASSWORD, KEY, stack.configuration.private_key, "openstack-pass"]
+
+    async def collect(*_: object) -> dict[str, str]:
+        return {"k8s-lb-0/journal/vrrp.log": "\n".join(planted), f"k8s-lb-0/files/etc/{PASSWORD}": "a text"}
+
+    monkeypatch.setattr(support_bundle, "_collect", collect)
+    for name in ("OS_CLOUD", "OS_CLIENT_CONFIG_FILE"):  # of whoever runs this
+        monkeypatch.delenv(name, raising=False)
+    archive = support_bundle.make(stack, "-24h", cast("Callable[[Report], str]", str), print)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        names = members.getnames()
+        everything = "\n".join(names) + "".join(
+            file.read().decode() for name in names if (file := members.extractfile(name))
+        )
+        assert {it.mode for it in members.getmembers()} == {0o600}
+    assert names == [f"support-dev/{it}" for it in (
+        "README.txt", "k8s-lb-0/files/etc/[redacted]", "k8s-lb-0/journal/vrrp.log",
+    )]  # fmt: skip
+    assert "a text" in everything
+    assert not any(line in everything for secret in planted for line in secret.splitlines() if line)
+
+
+def test_an_archive_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: Path):
+    path = tmp_path / "bundle.tar.gz"
+    path.write_bytes(b"older, and longer than the new one")
+    path.chmod(0o644)
+    support_bundle.write(b"new", path)
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_archive_that_does_not_fit_leaves_the_older_one_and_nothing_else(tmp_path: Path):
+    """The limit of a process on the size of its files stands for the disk's."""
+    path = tmp_path / "bundle.tar.gz"
+    path.write_bytes(b"older")
+    program = dedent("""
+        import sys, pathlib
+        from operate.support_bundle import write
+        try:
+            write(bytes(100_000), pathlib.Path(sys.argv[1]))
+        except OSError as error:
+            print(error.strerror)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program, path],
+        cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "File too large\n"
+    assert path.read_bytes() == b"older"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_of_a_long_text_whole_lines_at_its_end_are_kept(tmp_path: Path):
+    line = b"the password is " + PASSWORD.encode() + b"\n"
+    content = line * (support_on_host.MOST_BYTES // len(line) + 10)
+    file = tmp_path / "long.log"
+    file.write_bytes(content)
+    for kept in (support_on_host.end_of(content), support_on_host.read(str(file))):
+        assert len(kept) <= support_on_host.MOST_BYTES
+        assert {*kept.splitlines()} == {line.decode().strip()}
+
+
+def test_a_short_text_is_kept_whole(tmp_path: Path):
+    file = tmp_path / "short.log"
+    file.write_bytes(b"all of it \xff\n")
+    assert support_on_host.read(str(file)) == "all of it \N{REPLACEMENT CHARACTER}\n"
+
+
+def test_a_command_that_fails_or_is_not_there_is_told():
+    assert support_on_host.run("sh", "-c", "echo said; exit 3") == "said\n\n(ended with status 3)\n"
+    assert "No such file" in support_on_host.attempt(lambda: support_on_host.run("no-such-command"))
+
+
+def test_a_command_that_hangs_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(support_on_host, "COMMAND_SECONDS", 0.2)
+    assert support_on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(cut off after 0.2 s)\n"
+
+
+def test_the_client_s_key_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "client.pem").write_text(KEY)
+    (tmp_path / "link.pem").symlink_to("client.pem")
+    (tmp_path / "ca.pem").write_text("public")
+    monkeypatch.setattr(support_on_host, "NEVER", (str(tmp_path / "client.pem"),))
+    monkeypatch.setattr(support_on_host, "FILES", (f"{tmp_path}/*",))
+    names = [name for name, _ in support_on_host.sources("-24h", 8405) if name.startswith("files")]
+    assert names == [f"files{tmp_path}/ca.pem"]
+
+
+@pytest.mark.parametrize("value", ["yesterday", "24", "-24h", "24h; reboot", "0h"])
+def test_a_time_that_is_none_is_refused(value: str):
+    with pytest.raises(typer.BadParameter):
+        since_of(value)
+
+
+@pytest.mark.parametrize("value", ["90min", "24h", "7d"])
+def test_a_time_is_taken(value: str):
+    assert since_of(value) == value

@@ -1,0 +1,849 @@
+"""What preflight finds, of a cloud that a test spoils one thing at a time; no network is asked."""
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from keystoneauth1.exceptions import ConnectFailure, MissingRequiredOptions, NotFound, ServiceUnavailable, Unauthorized
+from openstack.exceptions import ConfigException, ForbiddenException, HttpException, NotFoundException
+
+from model.settings import Settings
+from model.topology import Role, security_rules
+from operate.preflight import account, instances, network, segment
+from operate.preflight.boot import remove
+from operate.preflight.facts import Facts
+from operate.preflight.finding import CannotLookError, Finding, Result
+from operate.preflight.network import Backend, find_backend
+from operate.preflight.run import Preflight, examine
+from operate.preflight.segment import Route, parse_route, parse_vrrp
+from operate.ssh import Access
+from operate.stack import Configuration
+from tests.unit.example import example_values, key_pair
+from tests.unit.test_operate_ssh import HOST_KEY, OTHER_KEY, Server, known_hosts
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+PROJECT, OTHER_PROJECT = "own-project", "other-project"
+VIP = "198.51.100.5"
+GIB = 2**30
+
+
+def plain(**attributes: Any) -> Any:
+    return SimpleNamespace(**attributes)
+
+
+def alter(thing: object, **attributes: Any) -> None:
+    for name, value in attributes.items():
+        setattr(thing, name, value)
+
+
+def port(name: str = "", address: str = "198.51.100.50", **changes: Any) -> Any:
+    values = {
+        "id": f"id-of-{name}",
+        "name": name,
+        "project_id": PROJECT,
+        "fixed_ips": [{"ip_address": address}],
+        "allowed_address_pairs": [],
+        "device_owner": "",
+        "device_id": "",
+        "mac_address": "fa:16:3e:00:00:01",
+        "binding_vif_details": None,
+    }
+    return plain(**(values | changes))
+
+
+def saying(get: Callable[[], Any]) -> Callable[..., Any]:
+    """A function that takes anything and answers with what `get` says by then."""
+
+    def say(*_: object, **__: object) -> Any:
+        return get()
+
+    return say
+
+
+def refusal(error: Exception) -> Callable[..., Any]:
+    def refuse(*_: object, **__: object) -> Any:
+        raise error
+
+    return refuse
+
+
+class Cloud:
+    """Answers as openstacksdk's connection does, for a project in which everything is in order."""
+
+    def __init__(self) -> None:
+        self.vip_ports: list[Any] = []
+        self.flavors = [
+            plain(id="f1", name="small", vcpus=1, ram=1024, disk=5),
+            plain(id="f2", name="medium", vcpus=2, ram=2048, disk=10),
+            plain(id="f3", name="large", vcpus=4, ram=4096, disk=20),
+        ]
+        self.image_of_all = plain(
+            id="i1",
+            name="debian-12",
+            status="active",
+            visibility="public",
+            created_at="2030",
+            min_disk=2,
+            min_ram=0,
+            size=GIB,
+            virtual_size=None,
+            os_distro="debian",
+            os_version="12",
+            architecture="x86_64",
+            hw_vif_model=None,
+        )
+        self.images = [self.image_of_all]
+        self.the_network = plain(
+            id="n1",
+            name="provider",
+            project_id=PROJECT,
+            status="ACTIVE",
+            is_admin_state_up=True,
+            is_shared=False,
+            is_router_external=False,
+            mtu=1500,
+            is_port_security_enabled=True,
+        )
+        self.networks = [self.the_network]
+        self.the_subnet = plain(
+            id="s1",
+            name="provider-v4",
+            cidr="198.51.100.0/24",
+            gateway_ip="198.51.100.1",
+            is_dhcp_enabled=True,
+            allocation_pools=[{"start": "198.51.100.100", "end": "198.51.100.199"}],
+        )
+        self.subnets = [self.the_subnet]
+        self.ports: list[Any] = []
+        self.routers: list[Any] = []
+        self.aliases = {*account.EXTENSIONS, "router", "l3_agent_scheduler"}
+        self.servers: list[Any] = []
+        self.key_pairs: list[Any] = []
+        self.security_groups: list[Any] = []
+        self.limits = plain(
+            instances=20,
+            instances_used=0,
+            total_cores=40,
+            total_cores_used=0,
+            total_ram=99999,
+            total_ram_used=0,
+            server_groups=10,
+            server_groups_used=0,
+            server_group_members=10,
+            keypairs=10,
+        )
+        self.quota = {
+            name: {"limit": 100, "used": 0, "reserved": 0}
+            for name in ("ports", "security_groups", "security_group_rules", "floating_ips")
+        }
+        self.deleted: list[str] = []
+        self.compute = plain(
+            get_endpoint=lambda: "http://nova",
+            get_endpoint_data=lambda: plain(url="http://nova", max_microversion=(2, 93)),
+            get_limits=lambda: plain(absolute=self.limits),
+            flavors=saying(lambda: self.flavors),
+            servers=saying(lambda: self.servers),
+            keypairs=saying(lambda: self.key_pairs),
+            server_groups=saying(list[Any]),
+            availability_zones=lambda: [
+                plain(name="east", state={"available": True}),
+                plain(name="west", state={"available": False}),
+            ],
+            hypervisors=refusal(ForbiddenException("no")),
+        )
+        self.identity: Any = None
+        self.image = plain(get_endpoint=lambda: "http://glance", images=self._images)
+        self.network = plain(
+            get_endpoint=lambda: "http://neutron",
+            extensions=lambda: [plain(alias=alias) for alias in self.aliases],
+            networks=self._networks,
+            subnets=saying(lambda: self.subnets),
+            ports=saying(lambda: self.ports),
+            routers=lambda: self.routers,
+            ips=saying(list[Any]),
+            agents=saying(list[Any]),
+            get_quota=saying(lambda: plain(**self.quota)),
+            security_groups=self._security_groups,
+            get_network_ip_availability=refusal(NotFoundException("only administrators")),
+        )
+        self.access = plain(
+            project_name="k8s",
+            project_id=PROJECT,
+            username="me",
+            user_id="u1",
+            expires=NOW + timedelta(hours=24),
+            application_credential_id=None,
+            role_names=["member"],
+        )
+        self.session = plain(auth=plain(get_access=saying(lambda: self.access)))
+        self.config = plain(config={"auth_type": "password"})
+
+    def _images(self, name: str | None = None, **_: object) -> Iterable[Any]:
+        return (image for image in self.images if name in (None, image.name))
+
+    def _security_groups(self, name: str, **_: object) -> list[Any]:
+        return [it for it in self.security_groups if it.name == name]
+
+    def _networks(self, name: str | None = None, is_router_external: bool | None = None) -> list[Any]:
+        return [
+            it
+            for it in self.networks
+            if name in (None, it.name) and is_router_external in (None, it.is_router_external)
+        ]
+
+    def facts(self, *, is_admin: bool = False, **values: Any) -> Facts:
+        settings = Settings.parse(example_values(**values))
+        return Facts(settings, self, user_id="u1", project_id=PROJECT, is_admin=is_admin)
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud()
+
+
+def configuration(**values: Any) -> Configuration:
+    raw = example_values(**values)
+    return Configuration(
+        stack="dev",
+        settings=Settings.parse(raw),
+        private_key=raw["sshPrivateKey"],
+        secrets=frozenset(),
+        provider={},
+    )
+
+
+def only(findings: Iterable[Finding], result: Result = Result.PROBLEM) -> Finding:
+    (finding,) = [finding for finding in findings if finding.result is result]
+    assert finding.to_do or result is not Result.PROBLEM
+    return finding
+
+
+def all_ok(findings: Iterable[Finding]) -> bool:
+    return all(finding.result is Result.OK for finding in findings)
+
+
+# ---- credentials
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConfigException("Cloud x was not found."), "clouds.yaml does not have"),
+        (MissingRequiredOptions([]), "set OS_CLOUD"),
+        (Unauthorized(message="The request requires authentication"), "password, project or a domain is wrong"),
+        (NotFound(message="Failed to validate token"), "expired or revoked"),
+        (ServiceUnavailable(message="Service Unavailable"), "ask who runs the cloud"),
+        (ConnectFailure("refused"), "can be reached from here"),
+        (TypeError("unexpected keyword argument 'username'"), "fit together"),
+    ],
+)
+def test_why_nobody_is_let_in_is_told(error: Exception, told: str) -> None:
+    login = account.log_in(configuration(), refusal(error), NOW)
+    assert login.facts is None
+    finding = only(login.findings)
+    assert told in finding.found + finding.to_do
+
+
+def test_a_token_that_ends_during_an_up_is_noted_where_it_cannot_be_renewed(cloud: Cloud) -> None:
+    cloud.access.expires = NOW + timedelta(minutes=20)
+    assert all_ok(account.log_in(configuration(), lambda: cloud, NOW).findings)
+    cloud.config.config["auth_type"] = "token"
+    assert "20 min" in only(account.log_in(configuration(), lambda: cloud, NOW).findings, Result.NOTE).found
+
+
+def test_a_token_for_no_project_is_of_no_use(cloud: Cloud) -> None:
+    cloud.access.project_id = None
+    login = account.log_in(configuration(), lambda: cloud, NOW)
+    assert login.facts is None
+    assert "no project" in only(login.findings).found
+
+
+@pytest.mark.parametrize(
+    ("expires", "result"), [("2030-01-11T00:00:00", Result.NOTE), ("2031-01-01T00:00:00", Result.OK), (None, Result.OK)]
+)
+def test_when_an_application_credential_ends_is_told(cloud: Cloud, expires: str | None, result: Result) -> None:
+    cloud.access.application_credential_id = "a1"
+    answer = plain(name="ci", expires_at=expires)
+    cloud.identity = plain(get_application_credential=saying(lambda: answer))
+    assert account.log_in(configuration(), lambda: cloud, NOW).findings[1].result is result
+
+
+def test_an_application_credential_that_may_not_be_read_stops_nothing(cloud: Cloud) -> None:
+    cloud.access.application_credential_id = "a1"
+    cloud.identity = plain(get_application_credential=refusal(ForbiddenException("policy")))
+    login = account.log_in(configuration(), lambda: cloud, NOW)
+    assert login.facts
+    assert login.findings[1].result is Result.NOT_LOOKED_AT
+
+
+# ---- services
+
+
+def test_a_cloud_in_order_has_no_problem(cloud: Cloud) -> None:
+    facts = cloud.facts(vip=VIP)
+    for check in (
+        account.nova,
+        account.neutron,
+        account.glance,
+        account.nova_quota,
+        account.neutron_quota,
+        instances.flavors,
+        instances.images,
+        instances.zones,
+        instances.key_pair,
+        network.network,
+        network.subnet,
+        network.free_addresses,
+        network.floating_network,
+        network.vip,
+        network.address_pairs,
+    ):
+        assert all_ok(check(facts)), check
+    assert all_ok(network.owner(facts, tried=False))
+
+
+def test_a_service_that_the_catalog_does_not_have_is_told(cloud: Cloud) -> None:
+    checks = ((cloud.compute, account.nova), (cloud.network, account.neutron), (cloud.image, account.glance))
+    for proxy, check in checks:
+        proxy.get_endpoint = lambda: None
+        assert "catalog has no endpoint" in only(check(cloud.facts())).found
+
+
+def test_an_old_nova_knows_no_soft_policy(cloud: Cloud) -> None:
+    cloud.compute.get_endpoint_data = lambda: plain(url="http://nova", max_microversion=(2, 14))
+    assert "2.14" in only(account.nova(cloud.facts())).found
+    policies = ("loadBalancer", "controlPlane", "worker")
+    hard: dict[str, Any] = {f"{key}ServerGroupPolicy": "anti-affinity" for key in policies}
+    assert all_ok(account.nova(cloud.facts(**hard)))
+
+
+def test_missing_extensions_are_told(cloud: Cloud) -> None:
+    cloud.aliases -= {"allowed-address-pairs", "router"}
+    assert only(account.neutron(cloud.facts())).found == "missing: allowed-address-pairs"
+    assert "router" in only(account.neutron(cloud.facts(floatingNetwork="outside"))).found
+
+
+# ---- quota
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "looked_at"),
+    [
+        ("instances", 5, "quota: instances"),
+        ("total_cores", 11, "quota: cores"),
+        ("total_ram", 12287, "quota: memory (MiB)"),
+        ("server_groups", 2, "quota: server groups"),
+        ("server_group_members", 2, "quota: members of a server group"),
+        ("keypairs", 0, "quota: key pairs"),
+    ],
+)
+def test_each_of_novas_quotas_counts(cloud: Cloud, name: str, limit: int, looked_at: str) -> None:
+    setattr(cloud.limits, name, limit)  # one less than 2 small, 3 medium and 1 large take
+    assert only(account.nova_quota(cloud.facts())).looked_at == looked_at
+    setattr(cloud.limits, name, limit + 1)
+    assert all_ok(account.nova_quota(cloud.facts()))
+    setattr(cloud.limits, name, -1)
+    assert all_ok(account.nova_quota(cloud.facts()))
+
+
+@pytest.mark.parametrize(("name", "needed"), [("ports", 7), ("security_groups", 3), ("floating_ips", 1)])
+def test_each_of_neutrons_quotas_counts_with_what_is_used_and_reserved(cloud: Cloud, name: str, needed: int) -> None:
+    cloud.quota[name] = {"limit": needed + 4, "used": 3, "reserved": 2}
+    facts = cloud.facts(floatingNetwork="outside")
+    assert (
+        only(account.neutron_quota(facts)).found == f"{needed} more are needed; {needed - 1} of {needed + 4} are free"
+    )
+    cloud.quota[name]["limit"] += 1
+    assert all_ok(account.neutron_quota(facts))
+
+
+def test_rules_are_counted_by_the_table(cloud: Cloud) -> None:
+    rules = len(security_rules(cloud.facts().settings))
+    cloud.quota["security_group_rules"]["limit"] = rules
+    assert all_ok(account.neutron_quota(cloud.facts()))
+    cloud.quota["security_group_rules"]["limit"] -= 1
+    assert only(account.neutron_quota(cloud.facts())).looked_at == "quota: security group rules"
+
+
+def test_what_the_stack_has_made_needs_no_more_room(cloud: Cloud) -> None:
+    facts = cloud.facts()
+    names = ["k8s-lb-0", "k8s-lb-1", "k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"]
+    cloud.servers = [plain(name=name) for name in names]
+    cloud.ports = [port(name, f"198.51.100.{100 + index}") for index, name in enumerate([*names, "k8s-vip"])]
+    cloud.key_pairs = [plain(name="k8s", public_key=key_pair()[1])]
+    cloud.compute.server_groups = lambda: [plain(name=f"k8s-{role}") for role in Role]
+    cloud.security_groups = [
+        plain(
+            name=f"k8s-{role}",
+            security_group_rules=[
+                {"description": rule.purpose} for rule in security_rules(facts.settings) if rule.role is role
+            ],
+        )
+        for role in Role
+    ]
+    alter(cloud.limits, instances=0, total_cores=0, total_ram=0, server_groups=0, keypairs=1)
+    for quota in cloud.quota.values():
+        quota["limit"] = 0
+    assert all_ok(account.nova_quota(facts))
+    assert all_ok(account.neutron_quota(facts))
+    assert all_ok(network.free_addresses(facts))
+
+
+def test_somebody_elses_port_of_the_same_name_is_not_counted(cloud: Cloud) -> None:
+    cloud.ports = [port("k8s-lb-0", project_id=OTHER_PROJECT)]
+    assert "7 more are needed" in [*account.neutron_quota(cloud.facts())][-1].found
+
+
+# ---- flavors, images, zones, keys, hypervisors
+
+
+def test_a_flavor_that_is_not_there_is_told_with_those_that_are(cloud: Cloud) -> None:
+    facts = cloud.facts(workerFlavor="huge")
+    finding = only(instances.flavors(facts))
+    assert "workerFlavor" in finding.found
+    assert "large, medium, small" in finding.to_do
+    with pytest.raises(CannotLookError, match="huge"):
+        list(account.nova_quota(facts))
+
+
+def test_two_flavors_of_one_name_are_told(cloud: Cloud) -> None:
+    cloud.flavors.append(plain(id="f9", name="small", vcpus=1, ram=1024, disk=5))
+    assert "2 flavors" in only(instances.flavors(cloud.facts())).found
+
+
+def test_little_memory_is_noted_for_load_balancers_only(cloud: Cloud) -> None:
+    cloud.flavors[2].ram = 511
+    assert all_ok(instances.flavors(cloud.facts()))
+    cloud.flavors[0].ram = 511
+    assert only(instances.flavors(cloud.facts()), Result.NOTE).looked_at == "flavor small"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"status": "queued"}, "queued"),
+        ({"min_disk": 6}, "needs 6 GiB of disk, and small has 5"),
+        ({"virtual_size": 5 * GIB + 1}, "needs 6 GiB of disk, and small has 5"),
+        ({"min_ram": 1025}, "needs 1025 MiB of memory, and small has 1024"),
+        ({"os_distro": "centos"}, "is centos"),
+        ({"os_version": "11"}, "is debian 11"),
+        ({"os_distro": "ubuntu", "os_version": "20.04"}, "is ubuntu 20.04"),
+    ],
+)
+def test_an_image_that_does_not_do_is_told(cloud: Cloud, change: dict[str, Any], told: str) -> None:
+    alter(cloud.image_of_all, **change)
+    assert told in only(instances.images(cloud.facts())).found
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"visibility": "community"}, "community"),
+        ({"architecture": "aarch64"}, "aarch64"),
+        ({"hw_vif_model": "e1000"}, "e1000"),
+    ],
+)
+def test_what_is_worth_knowing_of_an_image_is_noted(cloud: Cloud, change: dict[str, Any], told: str) -> None:
+    alter(cloud.image_of_all, **change)
+    assert told in only(instances.images(cloud.facts()), Result.NOTE).found
+
+
+def test_an_image_without_a_word_of_itself_is_in_order(cloud: Cloud) -> None:
+    alter(cloud.image_of_all, os_distro=None, os_version=None, architecture=None)
+    assert all_ok(instances.images(cloud.facts()))
+
+
+def test_the_newest_of_several_images_counts(cloud: Cloud) -> None:
+    newer = plain(**(vars(cloud.image_of_all) | {"id": "i2", "created_at": "2031"}))
+    cloud.images.append(newer)
+    assert "i2" in only(instances.images(cloud.facts()), Result.NOTE).found
+
+
+def test_an_image_that_is_not_there_is_told(cloud: Cloud) -> None:
+    finding = only(instances.images(cloud.facts(controlPlaneImage="none")))
+    assert (finding.looked_at, finding.to_do) == ("image none", "take one of debian-12")
+
+
+def test_another_distribution_does_for_the_others(cloud: Cloud) -> None:
+    cloud.images.append(plain(**(vars(cloud.image_of_all) | {"name": "flatcar", "os_distro": "flatcar"})))
+    assert all_ok(instances.images(cloud.facts(controlPlaneImage="flatcar")))
+
+
+def test_zones_have_to_be_there_and_available(cloud: Cloud) -> None:
+    findings = [*instances.zones(cloud.facts(workerAvailabilityZones='["east", "west", "north"]'))]
+    assert [finding.result for finding in findings] == [Result.OK, Result.PROBLEM, Result.PROBLEM]
+
+
+def test_the_key_pair_has_to_be_there_and_ones_own(cloud: Cloud) -> None:
+    named: dict[str, Any] = {"keyPair": "mine", "publicKey": ""}
+    assert "does not exist" in only(instances.key_pair(cloud.facts(**named))).found
+    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJr0TIGoQyHn2RoxXTtnh5m3DpZsaXbTSxc9dXMOuLr2"
+    cloud.key_pairs = [plain(name="mine", public_key=other)]
+    assert "does not belong" in only(instances.key_pair(cloud.facts(**named))).found
+    cloud.key_pairs = [plain(name="mine", public_key=key_pair()[1])]
+    assert all_ok(instances.key_pair(cloud.facts(**named)))
+
+
+def test_a_foreign_key_pair_of_the_clusters_name_is_a_problem_before_the_first_up(cloud: Cloud) -> None:
+    cloud.key_pairs = [plain(name="k8s", public_key="ssh-ed25519 AAAA")]
+    assert "another public key" in only(instances.key_pair(cloud.facts())).found
+    cloud.ports = [port("k8s-vip")]
+    assert all_ok(instances.key_pair(cloud.facts()))
+
+
+def test_hypervisors_are_counted_where_that_is_allowed(cloud: Cloud) -> None:
+    soft, hard = cloud.facts(), cloud.facts(controlPlaneServerGroupPolicy="anti-affinity")
+    assert [it.result for it in instances.spreading(soft)] == [Result.NOT_LOOKED_AT]
+    assert "3" in only(instances.spreading(hard), Result.NOTE).found
+    one = plain(state="up", status="enabled")
+    cloud.compute.hypervisors = lambda: [one, one, plain(state="down", status="enabled")]
+    assert "2, and anti-affinity needs 3" in only(instances.spreading(hard)).found
+    assert all_ok(instances.spreading(soft))
+    cloud.compute.hypervisors = lambda: [one]
+    assert "both load balancers" in only(instances.spreading(soft), Result.NOTE).found
+
+
+# ---- network and VIP
+
+
+def test_a_network_that_is_not_there_is_told_once(cloud: Cloud) -> None:
+    facts = cloud.facts(network="none")
+    assert only(network.network(facts)).to_do == "take one of provider"
+    with pytest.raises(CannotLookError, match="network is not known"):
+        list(network.subnet(facts))
+
+
+def test_two_networks_of_one_name_are_told(cloud: Cloud) -> None:
+    cloud.networks *= 2
+    assert "2 networks" in only(network.network(cloud.facts())).found
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"status": "DOWN"}, "DOWN"),
+        ({"is_admin_state_up": False}, "switched off"),
+        ({"is_port_security_enabled": False}, "security groups guard nothing"),
+    ],
+)
+def test_a_network_that_does_not_do_is_told(cloud: Cloud, change: dict[str, Any], told: str) -> None:
+    alter(cloud.the_network, **change)
+    assert told in only(network.network(cloud.facts())).found
+
+
+def test_a_small_mtu_is_noted(cloud: Cloud) -> None:
+    cloud.the_network.mtu = 1450
+    assert all_ok(network.network(cloud.facts()))
+    cloud.the_network.mtu = 1200
+    assert only(network.network(cloud.facts()), Result.NOTE).looked_at == "MTU"
+
+
+def test_on_another_projects_network_address_pairs_are_refused(cloud: Cloud) -> None:
+    cloud.the_network.project_id = OTHER_PROJECT
+    assert "403" in only(network.owner(cloud.facts(), tried=False)).found
+    assert only(network.owner(cloud.facts(), tried=True), Result.NOTE)
+    assert all_ok(network.owner(cloud.facts(is_admin=True), tried=False))
+
+
+def test_a_subnet_that_does_not_do_is_told(cloud: Cloud) -> None:
+    assert "provider-v4 (198.51.100.0/24)" in only(network.subnet(cloud.facts(subnet="none"))).to_do
+    cloud.the_subnet.is_dhcp_enabled = False
+    assert "DHCP is off" in only(network.subnet(cloud.facts())).found
+    cloud.the_subnet.gateway_ip = None
+    assert "archive" in only(network.subnet(cloud.facts()), Result.NOTE).found
+    cloud.subnets *= 2
+    assert "2 IPv4 subnets" in only(network.subnet(cloud.facts(subnet=""))).found
+
+
+def test_free_addresses_are_counted_from_ports_and_pools(cloud: Cloud) -> None:
+    cloud.ports = [port(str(index), f"198.51.100.{100 + index}") for index in range(93)]
+    cloud.ports += [port("outside the pool", "198.51.100.9"), port("IPv6", "2001:db8::1")]
+    assert "7 more are needed, 7 are free" in next(network.free_addresses(cloud.facts())).found
+    cloud.ports.append(port("one more", "198.51.100.199"))
+    assert only(network.free_addresses(cloud.facts()))
+
+
+def test_administrators_are_told_how_many_addresses_are_free(cloud: Cloud) -> None:
+    told = [{"subnet_id": "s1", "total_ips": 100, "used_ips": 94}]
+    cloud.network.get_network_ip_availability = saying(lambda: plain(subnet_ip_availability=told))
+    assert "6 are free" in only(network.free_addresses(cloud.facts())).found
+
+
+@pytest.mark.parametrize(
+    ("vip", "told"),
+    [
+        ("100.64.0.5", "not in the subnet"),
+        ("198.51.100.1", "gateway"),
+        ("198.51.100.255", "broadcast"),
+        ("198.51.100.0", "network"),
+        ("198.51.100.50", "port id-of-web (web) has it"),
+    ],
+)
+def test_an_address_that_cannot_be_the_vip_is_told(cloud: Cloud, vip: str, told: str) -> None:
+    cloud.ports = [port("web")]
+    assert told in only(network.vip(cloud.facts(vip=vip))).found
+
+
+def test_an_address_of_the_pools_is_noted_until_it_is_reserved(cloud: Cloud) -> None:
+    vip = "198.51.100.150"
+    assert "allocation pool" in only(network.vip(cloud.facts(vip=vip)), Result.NOTE).found
+    cloud.ports = [port("k8s-vip", vip)]
+    assert all_ok(network.vip(cloud.facts(vip=vip)))
+
+
+def test_a_strangers_address_pair_on_the_vip_is_told(cloud: Cloud) -> None:
+    pair = [{"ip_address": VIP, "mac_address": "fa:16:3e:00:00:02"}]
+    cloud.ports = [port("k8s-lb-0", allowed_address_pairs=pair)]
+    assert all_ok(network.address_pairs(cloud.facts(vip=VIP)))
+    cloud.ports.append(port("other-lb-0", allowed_address_pairs=pair))
+    assert "other-lb-0" in only(network.address_pairs(cloud.facts(vip=VIP))).found
+
+
+def test_a_floating_network_needs_a_router_to_the_network(cloud: Cloud) -> None:
+    facts = cloud.facts(floatingNetwork="outside")
+    assert "0 external networks" in only(network.floating_network(facts)).found
+    cloud.networks.append(plain(id="n2", name="outside", is_router_external=True))
+    assert "no router" in only(network.floating_network(facts)).found
+    cloud.routers = [
+        plain(id="r1", external_gateway_info={"network_id": "n2"}),
+        plain(id="r2", external_gateway_info=None),
+    ]
+    cloud.ports = [port("gateway", device_owner="network:router_interface", device_id="r1")]
+    assert all_ok(network.floating_network(cloud.facts(floatingNetwork="outside")))
+    cloud.ports, cloud.the_network.project_id = [], OTHER_PROJECT
+    assert only(network.floating_network(cloud.facts(floatingNetwork="outside")), Result.NOTE)
+
+
+@pytest.mark.parametrize(
+    ("ports", "agents", "aliases", "expected"),
+    [
+        ([port(device_owner="network:distributed", device_id="ovnmeta-n1")], [], set[str](), Backend.OVN),
+        ([port(device_owner="network:dhcp", device_id="ovnmeta-n1")], [], set[str](), Backend.OVN),
+        ([port(binding_vif_details={"bound_drivers": {"0": "ovn"}})], [], set[str](), Backend.OVN),
+        ([port(device_owner="network:router_interface_distributed")], [], set[str](), Backend.DVR),
+        ([port(device_owner="network:dhcp", device_id="dhcp1")], ["Open vSwitch agent"], set[str](), Backend.OVS),
+        (
+            [port(device_owner="network:dhcp", device_id="dhcp1")],
+            ["Linux bridge agent"],
+            set[str](),
+            Backend.LINUXBRIDGE,
+        ),
+        ([port(device_owner="network:dhcp", device_id="dhcp1")], [], set[str](), Backend.AGENTS),
+        ([], [], {"router"}, Backend.OVN),
+        ([], [], {"router", "l3_agent_scheduler"}, Backend.UNKNOWN),
+        ([], [], set[str](), Backend.UNKNOWN),
+    ],
+)
+def test_the_backend_is_known_by_its_traces(
+    cloud: Cloud, ports: list[Any], agents: list[str], aliases: set[str], expected: Backend
+) -> None:
+    cloud.ports, cloud.aliases = ports, aliases
+    cloud.network.agents = lambda: [plain(agent_type=agent) for agent in agents]
+    facts = cloud.facts(is_admin=bool(agents))
+    assert find_backend(facts)[0] is expected
+    quiet = expected not in (Backend.DVR, Backend.UNKNOWN)
+    assert [it.result for it in network.backend(facts)] == [Result.OK if quiet else Result.NOTE]
+
+
+# ---- this machine
+
+
+def on_the_segment(address: IPv4Address) -> Route:
+    return Route(interface="eth0", source=IPv4Address("198.51.100.9"), direct=address in SEGMENT)
+
+
+def beyond_a_router(_: IPv4Address) -> Route:
+    return Route(interface="eth0", source=IPv4Address("100.64.0.9"), direct=False)
+
+
+SEGMENT = [IPv4Address(f"198.51.100.{last}") for last in range(256)]
+
+
+def test_routes_are_understood() -> None:
+    direct = '[{"dst":"198.51.100.5","dev":"eth0","prefsrc":"198.51.100.9","flags":[]}]'
+    assert parse_route(direct) == Route(interface="eth0", source=IPv4Address("198.51.100.9"), direct=True)
+    beyond = '[{"dst":"198.51.100.5","gateway":"100.64.0.1","dev":"eth1","prefsrc":"100.64.0.9","flags":[]}]'
+    assert parse_route(beyond) == Route(interface="eth1", source=IPv4Address("100.64.0.9"), direct=False)
+
+
+def test_who_answers_for_the_vip_is_told(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[str | None] = [None, "fa:16:3e:00:00:02", "fa:16:3e:00:00:01"]
+    monkeypatch.setattr(segment, "route_to", on_the_segment)
+    monkeypatch.setattr(segment, "answering_load_balancer", saying(lambda: "k8s-lb-0"))
+    monkeypatch.setattr(segment, "arp_answer", saying(lambda: answers.pop(0)))
+    assert all_ok(segment.vip_on_the_wire(cloud.facts(vip=VIP)))
+    assert "fa:16:3e:00:00:02 answers" in only(segment.vip_on_the_wire(cloud.facts(vip=VIP))).found
+    cloud.ports = [port("k8s-lb-0"), port("k8s-vip", VIP)]
+    assert "k8s-lb-0 answers" in next(segment.vip_on_the_wire(cloud.facts(vip=VIP))).found
+
+
+def test_this_machines_own_address_is_no_vip(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "route_to", on_the_segment)
+    assert "itself" in only(segment.vip_on_the_wire(cloud.facts(vip="198.51.100.9"))).found
+
+
+def test_beyond_a_router_only_connections_tell(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = "no answer"
+    monkeypatch.setattr(segment, "route_to", beyond_a_router)
+    monkeypatch.setattr(segment, "_attempt", saying(lambda: seen))
+    facts = cloud.facts(vip=VIP)
+    assert next(segment.vip_on_the_wire(facts)).result is Result.NOT_LOOKED_AT
+    seen = "refused"
+    assert "something answers" in only(segment.vip_on_the_wire(facts)).found
+    cloud.ports = [port("k8s-vip", VIP)]
+    assert all_ok(segment.vip_on_the_wire(cloud.facts(vip=VIP)))
+
+
+def test_a_vip_outside_the_subnet_is_not_asked_for(cloud: Cloud) -> None:
+    with pytest.raises(CannotLookError, match="not in the subnet"):
+        list(segment.vip_on_the_wire(cloud.facts(vip="100.64.0.5")))
+
+
+def test_advertisements_are_understood() -> None:
+    header = bytes([0x46, 0, 0, 0, 0, 0, 0, 0, 255, 112, 0, 0, 198, 51, 100, 7, 224, 0, 0, 18, 0x94, 4, 0, 0])
+    assert parse_vrrp(header + bytes([0x31, 52, 100, 1])) == (IPv4Address("198.51.100.7"), 3, 52)
+
+
+def test_anothers_router_id_is_noted_if_it_is_ours(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: set[tuple[IPv4Address, int, int]] = {(IPv4Address("198.51.100.7"), 2, 52)}
+    monkeypatch.setattr(segment, "route_to", on_the_segment)
+    monkeypatch.setattr(segment, "heard_vrrp", saying(lambda: heard))
+    assert "id 52 (VRRPv2) from 198.51.100.7" in next(segment.vrrp(cloud.facts())).found
+    assert all_ok(segment.vrrp(cloud.facts()))
+    assert only(segment.vrrp(cloud.facts(vrrpRouterId="52")), Result.NOTE)
+    monkeypatch.setattr(segment, "heard_vrrp", refusal(PermissionError()))
+    assert "wants root" in next(segment.vrrp(cloud.facts())).found
+    monkeypatch.setattr(segment, "route_to", beyond_a_router)
+    assert next(segment.vrrp(cloud.facts())).result is Result.NOT_LOOKED_AT
+
+
+def test_ssh_of_this_machine_has_to_be_admitted(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "route_to", on_the_segment)
+    assert all_ok(segment.admission(cloud.facts(), configuration()))
+    outside = '["198.51.100.128/25"]'
+    assert "198.51.100.9/32" in only(segment.admission(cloud.facts(adminCidrs=outside), configuration())).to_do
+    monkeypatch.setattr(segment, "route_to", beyond_a_router)
+    assert "NAT" in only(segment.admission(cloud.facts(), configuration()), Result.NOTE).found
+
+
+def at(server: Server, host_key: bytes) -> dict[str, Any]:
+    """A configuration whose bastion is a server on loopback."""
+    key = known_hosts(host_key, 22).partition(" ")[2].strip()
+    port = str(server.access.port)
+    return {"bastionHost": "127.0.0.1", "bastionPort": port, "bastionUser": "debian", "bastionHostKey": key}
+
+
+@pytest.fixture
+def bastion() -> Iterator[Server]:
+    server = Server(Access(user="debian", private_key=key_pair()[0], known_hosts="", patience=0))
+    yield server
+    server.end()
+
+
+def test_a_bastion_has_to_let_in_and_to_be_the_pinned_one(bastion: Server) -> None:
+    assert "cannot be reached" in only(segment.bastion(configuration(**at(bastion, HOST_KEY)))).found
+    bastion.start()
+    assert all_ok(segment.bastion(configuration(**at(bastion, HOST_KEY))))
+    assert "another host key" in only(segment.bastion(configuration(**at(bastion, OTHER_KEY)))).found
+    stranger = replace(configuration(**at(bastion, HOST_KEY)), private_key=OTHER_KEY.decode())
+    assert "refuses debian" in only(segment.bastion(stranger)).found
+    assert [*segment.bastion(configuration())] == []
+
+
+def test_connections_tell_who_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+        assert segment._attempt(IPv4Address("127.0.0.1"), port) == "open"  # pyright: ignore[reportPrivateUsage]
+    assert segment._attempt(IPv4Address("127.0.0.1"), port) == "refused"  # pyright: ignore[reportPrivateUsage]
+
+
+# ---- all of it
+
+
+def run(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, **values: Any) -> Preflight:
+    monkeypatch.setattr(segment, "route_to", on_the_segment)
+    monkeypatch.setattr(segment, "arp_answer", saying(lambda: None))
+    monkeypatch.setattr(segment, "heard_vrrp", saying(set[Any]))
+    return examine(configuration(**values), lambda: cloud, with_instance=False, tell=lambda _: None)
+
+
+def by_name(preflight: Preflight) -> dict[str, Finding]:
+    return {finding.looked_at: finding for group in preflight.groups for finding in group.findings}
+
+
+def test_a_good_configuration_has_no_problem_at_all(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.access.expires = datetime.now(UTC) + timedelta(hours=24)
+    assert run(cloud, monkeypatch, vip=VIP).count(Result.PROBLEM) == 0
+
+
+def test_without_a_token_the_rest_is_not_looked_at_but_the_bastion() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = str(listener.getsockname()[1])
+    key = known_hosts(HOST_KEY, 22).partition(" ")[2].strip()
+    there = configuration(bastionHost="127.0.0.1", bastionPort=closed, bastionHostKey=key)
+    refused = refusal(Unauthorized(message="no"))
+    preflight = examine(there, refused, with_instance=True, tell=lambda _: None)
+    found = by_name(preflight)
+    problems = {name for name, finding in found.items() if finding.result is Result.PROBLEM}
+    assert problems == {"token", "bastion 127.0.0.1"}
+    assert {it.result for name, it in found.items() if name not in problems} == {Result.NOT_LOOKED_AT}
+
+
+def test_everything_wrong_is_told_at_once_and_what_depends_on_it_says_so(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = by_name(run(cloud, monkeypatch, workerFlavor="huge", workerImage="none", subnet="nowhere", vip=VIP))
+    problems = {name for name, finding in found.items() if finding.result is Result.PROBLEM}
+    assert problems == {"flavor huge", "image none", "subnet nowhere"}
+    assert found["Nova's quota"].found == "not looked at, because the flavor 'huge' is not known"
+    assert found["quota: instances"].result is Result.OK
+    assert found["VIP"].found == "not looked at, because the subnet is not known"
+
+
+def test_a_cloud_that_fails_or_refuses_is_a_finding(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.compute.availability_zones = refusal(HttpException("500: Unexpected API Error", http_status=500))
+    cloud.network.get_quota = refusal(ForbiddenException("403: policy"))
+    found = by_name(run(cloud, monkeypatch, workerAvailabilityZones='["east"]'))
+    assert found["availability zones"].result is Result.PROBLEM
+    assert "500" in found["availability zones"].found
+    assert found["Neutron's quota"].result is Result.NOTE
+    assert found["quota: instances"].result is Result.OK
+
+
+def test_all_that_the_throw_away_check_made_is_deleted_and_nothing_else() -> None:
+    deleted: list[str] = []
+
+    def delete(thing: Any, **_: object) -> None:
+        deleted.append(thing if isinstance(thing, str) else thing.id)
+
+    def of_project(kind: str) -> Any:
+        """An administrator's list: of all projects, unless one is named."""
+        every = {"ours": plain(id=kind), "theirs": plain(id=f"their {kind}")}
+
+        def listed(project_id: str | None = None, **_: object) -> list[Any]:
+            return [it for project, it in every.items() if project_id in (None, project)]
+
+        return listed
+
+    servers = [plain(id="server", name="k8s-preflight"), plain(id="other", name="k8s-preflight-2")]
+    cloud = plain(
+        compute=plain(
+            servers=saying(lambda: servers),
+            delete_server=delete,
+            wait_for_delete=saying(lambda: deleted.append("waited")),
+            delete_keypair=delete,
+        ),
+        network=plain(
+            ports=of_project("port"),
+            delete_port=delete,
+            security_groups=of_project("group"),
+            delete_security_group=delete,
+        ),
+    )
+    remove(cloud, "ours", "k8s-preflight")
+    assert deleted == ["server", "waited", "port", "group", "k8s-preflight"]
