@@ -14,7 +14,7 @@ import typer
 from model.rendering import LoadBalancerHost, load_balancer_files
 from model.settings import ConfigurationError, Settings
 from model.topology import Role, host_names
-from tools.stack_file import stack_values
+from operate.stack_file import stack_values
 
 STAND_IN_NETWORK = IPv4Address("198.51.100.0")
 STAND_IN_INTERFACE = "ens3"
@@ -25,8 +25,10 @@ STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - shown instead of one
 def render(settings: Settings, out: Path) -> list[Path]:
     """Write `out/<host>/<path>` for both load balancers and return the paths."""
     addresses = [STAND_IN_NETWORK + 11 + index for index in range(Settings.LOAD_BALANCERS)]
-    api_servers = tuple(
-        (name, STAND_IN_NETWORK + 21 + index) for index, name in enumerate(host_names(settings, Role.CONTROL_PLANE))
+    made = enumerate(host_names(settings, Role.CONTROL_PLANE))
+    api_servers = (
+        *((name, STAND_IN_NETWORK + 21 + index) for index, name in made),
+        *((str(address), address) for address in settings.api_servers),
     )
     written: list[Path] = []
     for index, name in enumerate(host_names(settings, Role.LOAD_BALANCER)):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from operate.guard_rails import Rail
+from operate.stack_file import ROOT
 from tests.unit.make_targets import make_targets, targets_named
-from tools.stack_file import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
@@ -47,14 +48,51 @@ def test_every_target_that_is_called_exists(script: Path):
     assert called <= make_targets()
 
 
-def test_the_pull_request_gets_the_preview_as_a_comment():
-    [preview] = [step for step in steps(FOLDER / "preview.yml") if step.get("uses", "").startswith("pulumi/actions@")]
-    assert preview["with"]["command"] == "preview"
-    assert preview["with"]["comment-on-pr"] is True
+def preview_jobs() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The job with credentials, and the one without."""
+    jobs = yaml.safe_load((FOLDER / "preview.yml").read_text())["jobs"]
+    return jobs["preview"], jobs["without-credentials"]
+
+
+def commands(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def test_the_pull_request_gets_the_preview_as_one_comment_that_is_edited_and_then_the_verdict():
+    with_credentials, _ = preview_jobs()
+    (comment,) = (it for it in commands(with_credentials) if it.startswith("gh "))
+    assert comment.startswith('gh pr comment "$NUMBER" ')
+    assert comment.endswith(" --edit-last --create-if-none --body-file build/pull-request/comment.md")
+    # The comment is there when the rails stop it.
+    assert commands(with_credentials)[-2:] == [comment, "make guard"]
+    assert with_credentials["steps"][-1]["if"] == with_credentials["steps"][-2]["if"] == "${{ !cancelled() }}"
+
+
+def test_both_previews_show_the_rendered_files_beside_it():
+    for job in preview_jobs():
+        assert "make render-diff BASE=HEAD^1" in commands(job)
+        (checkout,) = (step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@"))
+        assert checkout["with"]["fetch-depth"] == 2
+        assert 'cat build/pull-request/summary.md >>"$GITHUB_STEP_SUMMARY"' in commands(job)
+
+
+def test_each_rail_has_a_label_and_no_text_of_a_label_reaches_a_shell():
+    allow = preview_jobs()[0]["env"]["ALLOW"]
+    for rail in Rail:
+        assert f"contains(github.event.pull_request.labels.*.name, 'allow:{rail}') && '{rail}' || ''" in allow
+    assert allow.count("startsWith(github.event.label.name, 'allow:') && contains(") == len(Rail)
+    assert allow.count("${{") == len(Rail)
 
 
 def test_secrets_never_meet_the_code_of_a_fork():
     workflow = yaml.safe_load((FOLDER / "preview.yml").read_text())
     assert workflow[True].keys() == {"pull_request"}  # YAML reads the key `on` as true
-    for job in workflow["jobs"].values():
-        assert "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
+    own = "github.event.pull_request.head.repo.full_name == github.repository"
+    with_credentials, without = preview_jobs()
+    assert with_credentials["if"] == f"vars.PULUMI_STACK != '' && {own}"
+    assert without["if"] == f"vars.PULUMI_STACK == '' || {own.replace('==', '!=')}"
+    assert len(workflow["jobs"]) == 2
+    assert "secrets." not in str(without)
+    assert "token" not in str(without)
+    assert "environment" not in without
+    assert without["permissions"] == {"contents": "read"}

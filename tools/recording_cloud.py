@@ -1,17 +1,32 @@
-"""Runs the whole program against Pulumi mocks that record every resource, and answer as a cloud would."""
+"""Runs the whole program against Pulumi mocks that record every resource, and answer as a cloud would.
+
+For those who have no cloud: the unit tests, and the preview of a pull request that comes without credentials.
+"""
 
 import asyncio
+import json
 import runpy
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pulumi
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.settings import reset_options
 
 from model.settings import SECRET_KEYS
-from tests.unit.example import key_pair
-from tools.stack_file import ROOT
+from operate.stack_file import ROOT
+
+
+@cache
+def key_pair() -> tuple[str, str]:
+    """A private key in OpenSSH format and its public half; the same half in each run."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
 
 NOVA_PUBLIC_KEY = key_pair()[1]
 PROJECT = "openstack-ha-api"
@@ -57,6 +72,7 @@ class RecordingMonitor(mocks.MockMonitor):
         self.cloud = cloud
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's spelling
+        """Keep the whole registration, then answer it."""
         self.cloud.registrations[request.type, request.name] = request
         return super().RegisterResource(request)  # pyright: ignore[reportUnknownMemberType]
 
@@ -70,6 +86,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """Names that the cloud does not have."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses that are taken, with the names of their ports."""
+    subnet: str = "198.51.100.0/24"
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -109,14 +126,16 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return wanted | {
             "id": f"id-of-{name}",
             "name": name,
-            "cidr": "198.51.100.0/24",
+            "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
             "publicKey": NOVA_PUBLIC_KEY,
         }, []
 
     def run(self, values: dict[str, Any]) -> "RecordingCloud":
         """Run `__main__.py` with a configuration. Raises what the program raises."""
-        config = {f"{PROJECT}:{key}": str(value) for key, value in values.items()}
+        config = {
+            f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
+        }
         secrets = [f"{PROJECT}:{key}" for key in SECRET_KEYS if values.get(key)]
 
         # The SDK takes the thread's event loop, which other tests have closed.

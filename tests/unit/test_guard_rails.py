@@ -1,0 +1,250 @@
+"""Both answers of every guard rail, on previews of a stack of the lab (tests/unit/previews, cut to what rails read)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from operate.__main__ import app
+from operate.guard_rails import Rail, examine
+from operate.stack import StackError
+
+PREVIEWS = Path(__file__).parent / "previews"
+
+
+def preview(name: str) -> str:
+    return (PREVIEWS / f"{name}.json").read_text()
+
+
+def changed(name: str, **steps: str) -> str:
+    """A preview with other operations on the resources of these names (`_` for `-`)."""
+    content = json.loads(preview(name))
+    for step in content["steps"]:
+        resource = step["urn"].rpartition("::")[2]
+        step["op"] = steps.get(resource.replace("-", "_"), step["op"])
+    del content["changeSummary"]
+    return json.dumps(content)
+
+
+def rewritten(name: str, resource: str, key: str, value: Any) -> str:
+    """A preview in which the new inputs of one resource hold something else."""
+    content = json.loads(preview(name))
+    (step,) = (step for step in content["steps"] if step["urn"].endswith(f"::{resource}") and step["op"] != "same")
+    step["newState"]["inputs"][key] = value
+    return json.dumps(content)
+
+
+def rails(preview: str) -> list[Rail]:
+    return [catch.rail for catch in examine(preview)]
+
+
+def with_rule(**rule: Any) -> str:
+    """A preview that creates one rule."""
+    urn = "urn:pulumi:dev::openstack-ha-api::SecurityGroups$openstack:networking/secGroupRule:SecGroupRule::dev-rule"
+    step = {"op": "create", "urn": urn, "newState": {"inputs": {"direction": "ingress", "protocol": "tcp"} | rule}}
+    return json.dumps({"steps": [step], "changeSummary": {"create": 1}})
+
+
+@pytest.mark.parametrize(
+    ("name", "rails"),
+    [
+        ("no-changes", []),
+        ("one-load-balancer", []),
+        ("one-member", []),
+        ("same-vip", []),
+        ("load-balancer-flavor", [Rail.BOTH_LOAD_BALANCERS]),
+        ("key-pair", [Rail.BOTH_LOAD_BALANCERS, Rail.CONTROL_PLANE_MAJORITY]),
+        ("vip", [Rail.VIP]),
+        ("vip-replaced", [Rail.VIP]),
+        ("control-plane-flavor", [Rail.CONTROL_PLANE_MAJORITY]),
+        ("control-plane-policy", [Rail.CONTROL_PLANE_MAJORITY]),
+        ("control-plane-shrunk", [Rail.CONTROL_PLANE_MAJORITY]),
+        ("admin-cidrs", [Rail.OPEN_TO_THE_WORLD] * 6),
+        ("address-pairs", [Rail.BOTH_LOAD_BALANCERS]),
+        ("power-state", [Rail.BOTH_LOAD_BALANCERS, Rail.CONTROL_PLANE_MAJORITY]),
+        ("vrrp-rule", [Rail.VIP]),
+        ("vrrp-rule-renamed", []),
+        ("security-group", [Rail.VIP]),
+        # The lab has no floating IPs: this one was written into the stack's state before the preview.
+        ("floating-ip", [Rail.VIP]),
+    ],
+)
+def test_what_the_rails_catch_in_a_preview(name: str, rails: list[Rail]):
+    assert [catch.rail for catch in examine(preview(name))] == rails
+
+
+def test_the_reason_names_what_and_what_to_do():
+    (lost,) = examine(preview("control-plane-shrunk"))
+    assert "guard-cp-1, guard-cp-2: 2 of the control plane's 3" in lost.reason
+    assert "etcd needs 2 of them" in lost.reason
+    (moved,) = examine(preview("vip"))
+    assert "198.18.1.180 to 198.18.1.240" in moved.reason
+
+
+@pytest.mark.parametrize("op", ["delete", "delete-replaced", "replace", "create-replacement"])
+def test_every_way_in_which_the_engine_tells_of_a_replacement_is_known(op: str):
+    two = changed("no-changes", guard_lb_0=op, guard_lb_1=op)
+    assert [catch.rail for catch in examine(two)] == [Rail.BOTH_LOAD_BALANCERS]
+    assert examine(changed("no-changes", guard_lb_0=op)) == []
+    assert [catch.rail for catch in examine(changed("no-changes", guard_cp_0=op, guard_cp_1=op))] == [
+        Rail.CONTROL_PLANE_MAJORITY
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "lost"),
+    [
+        ([], True),
+        ([{"ipAddress": "198.18.1.250"}], True),
+        ([{"ipAddress": "198.18.1.122"}], False),
+        ([{"ipAddress": "198.18.1.250"}, {"ipAddress": "198.18.1.122"}], False),
+        # Of a VIP whose port is replaced, another rail tells.
+        ([{"ipAddress": "04da6b54-80e4-46f7-96ec-b56ff0331ba9"}], False),
+        ("04da6b54-80e4-46f7-96ec-b56ff0331ba9", False),
+    ],
+)
+def test_ports_that_may_not_answer_for_the_vip_any_more_are_load_balancers_taken_down(pairs: Any, lost: bool):
+    found = rails(rewritten("address-pairs", "guard-lb-0", "allowedAddressPairs", pairs))
+    assert found == [Rail.BOTH_LOAD_BALANCERS] * lost
+
+
+def test_a_port_without_the_vip_and_the_other_instance_replaced_are_both_load_balancers():
+    content = json.loads(changed("address-pairs", guard_lb_0="same"))
+    assert rails(json.dumps(content)) == []
+    for step in content["steps"]:
+        if step["urn"].endswith("instance:Instance::guard-lb-0"):
+            step["op"] = "replace"
+    assert rails(json.dumps(content)) == [Rail.BOTH_LOAD_BALANCERS]
+
+
+def test_instances_that_are_started_stay():
+    """What somebody has shut off is brought back."""
+    content = json.loads(preview("power-state"))
+    for step in content["steps"]:
+        if "powerState" in (step["detailedDiff"] or {}):
+            step["oldState"]["inputs"]["powerState"], step["newState"]["inputs"]["powerState"] = "shutoff", "active"
+    assert rails(json.dumps(content)) == []
+
+
+@pytest.mark.parametrize("op", ["delete", "replace"])
+def test_while_one_load_balancer_is_made_the_other_must_stay(op: str):
+    content = json.loads(changed("no-changes", guard_lb_0="create"))
+    (made,) = (step for step in content["steps"] if step["op"] == "create")
+    del made["oldState"]
+    assert rails(json.dumps(content)) == []
+    (other,) = (step for step in content["steps"] if step["urn"].endswith("::guard-lb-1"))
+    other["op"] = op
+    assert rails(json.dumps(content)) == [Rail.BOTH_LOAD_BALANCERS]
+
+
+def test_a_floating_ip_of_the_vip_that_leads_elsewhere_is_caught():
+    (moved,) = examine(preview("floating-ip"))
+    assert "guard-vip-floating is taken off the VIP's port" in moved.reason
+    assert rails(rewritten("floating-ip", "guard-vip-floating", "portId", None)) == [Rail.VIP]
+    vip = "c894a237-f526-4a05-a793-b7c445e05848"
+    assert rails(rewritten("floating-ip", "guard-vip-floating", "portId", vip)) == []
+    for op in ("delete", "replace"):
+        content = json.loads(preview("floating-ip"))
+        (step,) = (step for step in content["steps"] if step["op"] == "update")
+        step["op"] = op
+        assert rails(json.dumps(content)) == [Rail.VIP]
+
+
+def test_a_port_of_the_vip_that_is_deleted_is_caught():
+    assert [catch.rail for catch in examine(changed("vip", guard_vip="delete"))] == [Rail.VIP]
+
+
+def test_an_address_of_the_vip_that_neutron_is_to_pick_anew_is_caught():
+    content = json.loads(preview("vip"))
+    (step,) = (step for step in content["steps"] if step["urn"].endswith("::guard-vip"))
+    del step["newState"]["inputs"]["fixedIps"][0]["ipAddress"]
+    assert "to what Neutron picks" in examine(json.dumps(content))[0].reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "caught"),
+    [
+        ({"remoteIpPrefix": "0.0.0.0/0"}, True),
+        ({"remoteIpPrefix": "128.0.0.0/1"}, True),
+        ({"remoteIpPrefix": "::/0"}, True),
+        ({"remoteIpPrefix": "2000::/3"}, True),
+        ({"remoteIpPrefix": "04da6b54-80e4-46f7-96ec-b56ff0331ba9"}, True),  # the engine's mark of an unknown value
+        ({}, True),
+        ({"remoteIpPrefix": "10.0.0.0/8"}, False),
+        ({"remoteIpPrefix": "2001:db8::/32"}, False),
+        ({"remoteGroupId": "04da6b54-80e4-46f7-96ec-b56ff0331ba9"}, False),
+        ({"remoteIpPrefix": "0.0.0.0/0", "direction": "egress"}, False),
+    ],
+)
+def test_a_rule_that_admits_everybody_is_caught_whichever_way_it_says_so(rule: dict[str, Any], caught: bool):
+    assert bool(examine(with_rule(**rule))) is caught
+
+
+def test_a_port_without_port_security_is_open_to_the_world():
+    content = json.loads(preview("first-deployment"))
+    ports = [it for it in content["steps"] if "networking/port:Port" in it["newState"]["type"]]
+    ports[0]["newState"]["inputs"]["portSecurityEnabled"] = False
+    assert [catch.rail for catch in examine(json.dumps(content))] == [Rail.OPEN_TO_THE_WORLD]
+
+
+def test_a_first_deployment_passes():
+    assert examine(preview("first-deployment")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("wrong-value", "controlPlaneCount = '4'"), ("vip-protected", "marked for protection")],
+)
+def test_a_preview_that_failed_says_nothing_but_the_engine_s_reason(name: str, message: str):
+    with pytest.raises(StackError, match=message) as failed:
+        examine(preview(name))
+    assert "exited with non-zero" not in str(failed.value)
+    assert "preview failed\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "error: no stack", "[]", "{}", '{"steps": [{"op": "same"}]}', '{"steps": [{"op": "same", "urn": "x"}]}'],
+)
+def test_what_is_no_preview_is_refused(text: str):
+    with pytest.raises(StackError, match="no output of `pulumi preview --json`"):
+        examine(text)
+
+
+def test_a_preview_without_what_stays_is_refused():
+    """Nobody could tell a majority of the control plane."""
+    content = json.loads(preview("one-member"))
+    content["steps"] = [step for step in content["steps"] if step["op"] != "same"]
+    with pytest.raises(StackError, match="--show-sames"):
+        examine(json.dumps(content))
+
+
+def guard(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["guard", *arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_the_command_stops_what_is_caught_and_says_how_to_allow_it():
+    status, shown = guard(str(PREVIEWS / "key-pair.json"))
+    assert status == 1
+    assert "stopped both-load-balancers: guard-lb-0 and guard-lb-1" in shown
+    assert "--allow both-load-balancers --allow control-plane-majority" in shown
+    assert guard(str(PREVIEWS / "no-changes.json")) == (0, "No rail catches anything.")
+
+
+def test_a_rail_is_overridden_by_its_name_and_no_other_is():
+    both = str(PREVIEWS / "key-pair.json")
+    status, shown = guard(both, "--allow", "both-load-balancers")
+    assert status == 1
+    assert "allowed both-load-balancers" in shown
+    assert "for this run: --allow control-plane-majority" in shown
+    status, shown = guard(both, "--allow", "both-load-balancers", "--allow", "control-plane-majority")
+    assert status == 0
+    assert "allowed control-plane-majority" in shown
+    assert guard(both, "--allow", "vip")[0] == 1
+
+
+def test_a_rail_that_does_not_exist_cannot_be_allowed():
+    assert guard(str(PREVIEWS / "no-changes.json"), "--allow", "everything")[0] == 2

@@ -1,0 +1,204 @@
+"""The make targets of a pull request, in a repository of their own, and the Markdown that comes of them."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from operate.guard_rails import Rail
+from operate.stack_file import ROOT
+from tools.pull_request import COMMENT, SUMMARY, Section, compose, cut, fenced, verdict
+
+PREVIEWS = Path(__file__).parent / "previews"
+CIPHERTEXT = "v1:c2VjcmV0:bm90IHRvIGJlIHNob3du"
+HAPROXY = "templates/etc/haproxy/haproxy.cfg.j2"
+
+
+class Repository:
+    """The project as it stands in the checkout, as the base, and a change of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+        for name in listed.split("\0"):
+            if name and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                # With its time, so that make finds the Python packages up to date.
+                shutil.copy2(ROOT / name, folder / name)
+        self._git("init", "--quiet")
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        (folder / ".git" / "info" / "exclude").write_text(".venv\nbuild\n")
+        self.commit("base")
+
+    def _git(self, *arguments: str, cwd: Path | None = None) -> str:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgSign=false"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=cwd or self.folder, capture_output=True, text=True, check=True).stdout
+
+    def commit(self, message: str) -> None:
+        self._git("add", "--all")
+        self._git("commit", "--quiet", "--allow-empty", f"--message={message}")
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        assert old in text
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        env = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "ALLOW", "STACK", "BASE")}
+        return subprocess.run(
+            ["make", "--silent", *arguments], cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+
+    def made(self, name: str) -> str:
+        return (self.folder / "build" / "pull-request" / name).read_text()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path)
+
+
+def added(diff: str) -> list[str]:
+    return [line[1:].strip() for line in diff.splitlines() if re.match(r"\+[^+]", line)]
+
+
+def test_a_change_of_a_template_is_read_on_both_hosts_and_in_the_comment(repository: Repository):
+    repository.edit(HAPROXY, "retries 3", "retries 7")
+    repository.commit("change")
+    for target in ("render-diff", "preview-against-mocks"):
+        done = repository.make(target, "BASE=HEAD^1")
+        assert done.returncode == 0, done.stderr
+    for file, of_what in (("files.diff", "haproxy.cfg"), ("resources.diff", "-configure.yaml")):
+        diff = repository.made(file)
+        assert added(diff).count("retries 7") == 2
+        changed = re.findall(r"^\+\+\+ b/head/(\S+)", diff, re.MULTILINE)
+        assert [name.endswith(of_what) for name in changed if "prove" not in name] == [True, True]
+    done = repository.make("pull-request-comment")
+    assert done.returncode == 0, done.stderr
+    for text in (repository.made("comment.md"), repository.made("summary.md")):
+        assert text.startswith("## Preview of `dev`\n")
+        assert "Without credentials" in text
+        assert "retries 7" in text
+
+
+def test_a_change_of_the_configuration_is_read_and_no_secret_is(repository: Repository):
+    stack = "Pulumi.dev.yaml"
+    secret = f"  openstack-ha-api:vrrpPassword:\n    secure: {CIPHERTEXT}\n"
+    repository.edit(stack, "  openstack-ha-api:clusterName: dev\n", "  openstack-ha-api:clusterName: dev\n" + secret)
+    repository.edit(stack, "    - 198.51.100.0/24\n", "    - 198.51.100.0/25\n")
+    repository.commit("change")
+    for arguments in (
+        ["render-diff", "BASE=HEAD^1"],
+        ["preview-against-mocks", "BASE=HEAD^1"],
+        ["pull-request-comment"],
+    ):
+        done = repository.make(*arguments)
+        assert done.returncode == 0, done.stderr
+    summary = repository.made("summary.md")
+    for shown in ("remoteIpPrefix: 198.51.100.0/25", "auth_pass (secret)", "stdin: (secret)"):
+        assert shown in summary
+    for unwanted in (CIPHERTEXT, "standin", "PRIVATE KEY"):
+        assert unwanted not in summary
+
+
+def test_without_a_change_nothing_is_shown(repository: Repository):
+    repository.commit("nothing")
+    for arguments in (
+        ["render-diff", "BASE=HEAD^1"],
+        ["preview-against-mocks", "BASE=HEAD^1"],
+        ["pull-request-comment"],
+    ):
+        assert repository.make(*arguments).returncode == 0
+    assert repository.made("files.diff") == repository.made("resources.diff") == ""
+    assert repository.made("comment.md").count("Nothing changes.") == 2
+
+
+def test_a_base_that_cannot_be_shown_is_said_to_be_so(repository: Repository):
+    shutil.rmtree(repository.folder / "tools")
+    repository.commit("an old base")
+    shutil.copytree(ROOT / "tools", repository.folder / "tools")
+    repository.commit("change")
+    done = repository.make("render-diff", "BASE=HEAD^1")
+    assert done.returncode == 0, done.stderr
+    diff = repository.made("files.diff")
+    assert diff.startswith("The base cannot be shown, so that all is new:\n")
+    assert "No module named" in diff.splitlines()[1]
+    assert any(line.startswith("server dev-cp-0 ") for line in added(diff))
+
+
+def test_a_change_that_cannot_be_rendered_fails_with_the_reason_also_in_the_comment(repository: Repository):
+    repository.edit("Pulumi.dev.yaml", "clusterName: dev", "clusterName: $(reboot)")
+    repository.commit("change")
+    for target in ("render-diff", "preview-against-mocks"):
+        done = repository.make(target, "BASE=HEAD^1")
+        assert done.returncode != 0
+        assert "clusterName = '$(reboot)'" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert repository.make("pull-request-comment").returncode == 0
+    assert repository.made("comment.md").count("clusterName = '$(reboot)'") == 2
+
+
+def test_a_base_that_is_not_there_says_what_to_do(repository: Repository):
+    done = repository.make("render-diff", "BASE=nonsense")
+    assert done.returncode != 0
+    assert "there is no base nonsense" in done.stderr
+    assert "set BASE" in done.stderr
+
+
+def test_the_guard_stops_what_the_preview_shows_and_the_comment_says_so(repository: Repository):
+    folder = repository.folder / "build" / "pull-request"
+    folder.mkdir(parents=True)
+    shutil.copy(PREVIEWS / "load-balancer-flavor.json", folder / "preview.json")
+    (folder / "preview.txt").write_text("+-openstack:compute/instance:Instance: (replace)\n")
+    for allow, status, told in (("", 2, "Stopped"), ("both-load-balancers", 0, "Allowed"), ("vip", 2, "Stopped")):
+        # make ends with 2 whatever the status of its command.
+        assert repository.make("guard", f"ALLOW={allow}").returncode == status
+        assert repository.make("pull-request-comment", f"ALLOW={allow}").returncode == 0
+        assert f"- **{told}: `both-load-balancers`.** dev-lb" not in repository.made("comment.md")
+        assert f"- **{told}: `both-load-balancers`.** guard-lb-0 and guard-lb-1" in repository.made("comment.md")
+        assert "+-openstack:compute/instance:Instance: (replace)" in repository.made("comment.md")
+
+
+def test_the_verdict_tells_a_failed_preview_from_one_that_passes():
+    assert "cannot say anything" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
+    assert "controlPlaneCount = '4'" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
+    assert "cannot say anything" in verdict("", [])
+    assert verdict((PREVIEWS / "no-changes.json").read_text(), []) == "The guard rails catch nothing.\n"
+    both = (PREVIEWS / "key-pair.json").read_text()
+    assert "allow:NAME" in verdict(both, [Rail.BOTH_LOAD_BALANCERS])
+    assert "allow:NAME" not in verdict(both, [Rail.BOTH_LOAD_BALANCERS, Rail.CONTROL_PLANE_MAJORITY])
+
+
+@pytest.mark.parametrize(
+    ("text", "fence"), [("plain", "```"), ("```\nfence\n```", "````"), ("a `````b", "``````"), ("", "```")]
+)
+def test_a_fence_is_longer_than_what_it_holds(text: str, fence: str):
+    lines = fenced(text, "diff").splitlines()
+    assert (lines[0], lines[-1]) == (f"{fence}diff", fence)
+
+
+def test_a_cut_text_says_how_much_is_missing_and_where_it_is():
+    text = "".join(f"line {index}\n" for index in range(1000))
+    short = cut(text, 200, "elsewhere")
+    kept = short.splitlines()
+    assert len(short.encode()) <= 200
+    assert kept[-1] == f"... {1000 - len(kept) + 1} more lines: elsewhere"
+    assert kept[:-1] == text.splitlines()[: len(kept) - 1]
+    assert cut("short", 200, "elsewhere") == "short"
+
+
+@pytest.mark.parametrize("limit", [COMMENT, SUMMARY])
+@pytest.mark.parametrize("line", ["+ a line\n", "+ ````````\n", "+ Zürich → ½\n"])
+def test_a_long_comment_keeps_to_its_limit_and_leaves_the_short_section_whole(limit: int, line: str):
+    long, short = Section("Long", line * (limit // 5), "diff"), Section("Short", "one line", "")
+    for sections in ([long, short], [short, long], [long, Section("Longer", long.text * 2, "diff")]):
+        text = compose("## Head\n", sections, limit, "elsewhere")
+        assert limit * 0.9 < len(text.encode()) <= limit
+        assert "more lines: elsewhere" in text
+        assert text.count("<details>") == text.count("</details>") == 2
+        if short in sections:
+            assert "\none line\n" in text

@@ -1,0 +1,66 @@
+"""What a branch changes in the files that a tool writes for a stack: `make render-diff`, `make preview-against-mocks`.
+
+The tool runs in the checkout, and in a copy of the base with the base's own program and stack file.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from operate.stack_file import ROOT
+
+
+def _written(tool: str, stack: str, out: Path, tree: Path) -> str:
+    """Have the tool of a tree write its files; its error, or nothing."""
+    out.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", tool, stack, out], cwd=tree, capture_output=True, text=True, check=False
+    )
+    return (result.stderr.strip() or result.stdout.strip() or "no reason is told") if result.returncode else ""
+
+
+def main(
+    tool: Annotated[str, typer.Argument(help="Module that writes files: `python -m TOOL STACK FOLDER`.")],
+    stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
+    base: Annotated[str, typer.Argument(help="What to compare with, a commit or branch.")],
+    diff: Annotated[Path, typer.Argument(help="File to write the difference to; empty when there is none.")],
+) -> None:
+    """Write how a tool's files differ between a base and the checkout.
+
+    Where the base's tool fails (it may not be there yet) all files are shown as new, with the reason on top. Ends with
+    status 1 when the checkout's tool fails, whose reason stands in the file then.
+    """
+    diff.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        archive, tree = folder / "base.tar", folder / "tree"
+        command = ["git", "archive", "--format=tar", f"--output={archive}", base]
+        fetched = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if fetched.returncode:
+            sys.exit(f"there is no base {base} to compare with: {fetched.stderr.strip()}; fetch it, or set BASE")
+        tree.mkdir()
+        subprocess.run(["tar", "--extract", "--file", archive, "--directory", tree], check=True)
+        old_error = _written(tool, stack, folder / "base", tree)
+        error = _written(tool, stack, folder / "head", ROOT)
+        if error:
+            diff.write_text(f"{tool} fails for the stack {stack}:\n{error}\n")
+            sys.exit(diff.read_text())
+        note = f"The base cannot be shown, so that all is new:\n{old_error}\n\n" if old_error else ""
+        # What was written before it failed is no base either.
+        old = "base" if not old_error else (folder / "nothing").mkdir() or "nothing"
+        shown = subprocess.run(
+            ["git", "diff", "--no-index", "--no-color", "--no-ext-diff", old, "head"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        diff.write_text(note + shown.stdout)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,77 @@
+"""Writes what the program would register, one file a resource, with no cloud and no engine (tools/recording_cloud.py).
+
+Two such folders, of two versions of the project, show what a change does where nobody has credentials. What only the
+cloud knows is a stand-in; secrets are `(secret)`, and a client certificate (`apiClientCertificate`) is left out.
+"""
+
+import sys
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+import pulumi
+import typer
+import yaml
+
+from operate.stack_file import stack_values
+from tools.recording_cloud import RecordingCloud, key_pair
+
+SECRET = "(secret)"  # noqa: S105 - shown instead of one
+STAND_IN_PASSWORD = "standin"  # noqa: S105 - a value that the program accepts; it is never shown
+
+
+class _Readable(yaml.SafeDumper):
+    """Texts of several lines as they are, so that a change of a line shows as that line."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)  # pyright: ignore
+
+
+_Readable.add_representer(str, _text)
+
+
+def register(values: dict[str, Any]) -> RecordingCloud:
+    """Run the program with a stack's raw values (`stack_values`), whose secrets nobody can read here.
+
+    Raises what the program raises.
+    """
+    private, public = key_pair()
+    readable = values | {"sshPrivateKey": private, "apiClientCertificate": ""}
+    readable["publicKey"] = public if values.get("publicKey") else ""
+    readable["vrrpPassword"] = STAND_IN_PASSWORD if values.get("vrrpPassword") else ""
+    vip = values.get("vip")
+    # The subnet is the cloud's; this one has room for any VIP.
+    cloud = RecordingCloud(subnet=str(ip_network(f"{vip}/8", strict=False))) if vip else RecordingCloud()
+    return cloud.run(readable)
+
+
+def write(cloud: RecordingCloud, out: Path, *, public_key: str) -> None:
+    """Write the inputs of each resource to `out/<type>/<name>.yaml`; `public_key` is shown for the stand-in's."""
+    for resource in cloud.resources:
+        shown = {key: SECRET if resource.is_secret(key) else value for key, value in resource.inputs.items()}
+        if not shown:
+            continue
+        text = yaml.dump(shown, Dumper=_Readable, width=200, allow_unicode=True)
+        path = out / resource.type.rpartition(":")[2] / f"{resource.name.replace('/', '_')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace(key_pair()[1], public_key))
+
+
+def main(
+    stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write into; files of the same name are replaced.")],
+) -> None:
+    """Write what the program would register for a stack, one file a resource."""
+    try:
+        values = stack_values(stack)
+        cloud = register(values)
+    except FileNotFoundError as error:
+        sys.exit(f"there is no stack file {error.filename}; STACK names a Pulumi.<stack>.yaml of this project")
+    except pulumi.RunError as error:
+        sys.exit(str(error))
+    write(cloud, out, public_key=values.get("publicKey", ""))
+
+
+if __name__ == "__main__":
+    typer.run(main)
