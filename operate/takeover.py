@@ -1,0 +1,342 @@
+"""Takes a VIP over from load balancers that were built by hand.
+
+The stack's own pair stands beside them by then, on an address of its own, and was proven there. What is left is a
+change of its VIP, and one thing that no other change of a VIP has: those built by hand go on answering for it, for
+their VRRP and the stack's do not understand each other. So their ports lose the right to, in the cloud: that works at
+once, on hosts that nobody logs in to, also after they boot again, and is undone by giving it back.
+"""
+
+import asyncio
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_network
+from typing import Any
+
+import asyncssh
+from openstack.connection import Connection
+
+from model.settings import Settings
+from model.topology import API_PORT, vip_port_name
+from operate.load_balancer import HostState, collect
+from operate.pair import PairError, wait_for
+from operate.signals import uninterrupted
+from operate.ssh import failure_of
+from operate.stack import PULUMI, AppliedStack, StackError, read_stack
+from operate.stack_file import ROOT
+
+HELD_SECONDS = 30.0
+"""After the files are in place the election takes a few seconds at most."""
+
+SETTLED_SECONDS = 30.0
+"""Neutron's agents apply a change within seconds, busy ones later; then two failed checks take an API server out."""
+
+AddressPair = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand:
+    """The port of a load balancer that was built by hand, on the VIP's network."""
+
+    name: str
+    port_id: str
+    address: str
+    hardware_addresses: frozenset[str]
+    """Those that may answer for the VIP, in lower case."""
+    pairs: tuple[AddressPair, ...]
+    """Allowed address pairs that let it hold the VIP."""
+    other_pairs: tuple[AddressPair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a takeover will do, all of it looked at beforehand."""
+
+    vip: IPv4Address
+    old: tuple[ByHand, ...]
+    reserving_port: str | None
+    """Id of the port that reserves the VIP until then; None where nothing does."""
+    notes: tuple[str, ...]
+    """What is no obstacle, and may be a surprise."""
+
+
+def covers(pair: AddressPair, vip: IPv4Address) -> bool:
+    """Whether an allowed address pair lets a port hold the VIP; people enter it with its subnet's prefix as well."""
+    network = ip_network(pair["ip_address"], strict=False)
+    return network.version == vip.version and vip in network
+
+
+def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
+    """Look at the load balancers that were built by hand (names or ids), the VIP, and the stack's own pair.
+
+    Nothing is changed. PairError with every reason why the VIP cannot be taken over.
+    """
+    vip = stack.settings.vip
+    if vip is None:
+        raise StackError("vip is not set: `pulumi config set vip ADDRESS`, the address that is to be taken over")
+    untyped: Any = cloud
+    own = {address: _port_of(untyped, address) for address in stack.outputs.load_balancers.values()}
+    network_id = next(iter(own.values())).network_id
+    # Another run may have been cut off after it; then the rest is done without looking for what is gone.
+    taken = stack.outputs.vip == str(vip)
+    problems: list[str] = []
+    old: list[ByHand] = []
+    for name in names:
+        server = untyped.compute.find_server(name, ignore_missing=True)
+        if server is None:
+            problems.append(f"{name}: the cloud has no such instance (`openstack server list`)")
+            continue
+        ports = [port for port in untyped.network.ports(device_id=server.id) if port.network_id == network_id]
+        if any(port.id == mine.id for port in ports for mine in own.values()):
+            problems.append(f"{name}: is one of the stack's own load balancers; name those that were built by hand")
+            continue
+        found = [_by_hand(server.name, port, vip) for port in ports]
+        holding = [it for it in found if it.pairs]
+        if any(not port.is_port_security_enabled for port in ports):
+            problems.append(
+                f"{name}: port security is off on its port, so the cloud cannot keep it from answering for {vip}; "
+                "turn it on with the address pair and a security group first"
+            )
+        elif not holding and not taken:
+            problems.append(f"{name}: no port of it on this network may hold {vip} (its allowed address pairs)")
+        old += holding
+    reserving, reserving_problems = _reservation(untyped, stack.settings, vip)
+    known = {port.id for port in own.values()} | {it.port_id for it in old}
+    forgotten, notes = _others(untyped, network_id, vip, known)
+    problems += reserving_problems + forgotten + _own_problems(stack)
+    if not taken and not problems:
+        problems += _holder_problems(stack, vip, old)
+    if problems:
+        raise PairError(
+            f"{vip} cannot be taken over, and nothing was changed:\n" + "\n".join(f"  - {it}" for it in problems)
+        )
+    notes += _shut_out(untyped, stack.settings, old)
+    return Plan(vip=vip, old=tuple(old), reserving_port=reserving, notes=tuple(notes))
+
+
+def narrow(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
+    """Cut the old pair's address pairs down to the VIP alone, and see whether the stack's pair serves all the same.
+
+    Neutron counts a port's pairs among the addresses of its security groups: one with the subnet's prefix lets the
+    whole subnet through a rule that names the old pair's group, as long as it is there. PairError, with all as it was
+    before, where the stack's own load balancers have reached the API servers by that alone.
+    """
+    network: Any = cloud.network
+    exact = {str(agreed.vip), f"{agreed.vip}/32"}
+    wide = [it for it in agreed.old if any(pair["ip_address"] not in exact for pair in it.pairs)]
+    if not wide:
+        return
+    try:
+        for it in wide:
+            # The same address with another MAC (keepalived's use_vmac) is another pair.
+            narrowed = {pair.get("mac_address"): dict(pair) | {"ip_address": str(agreed.vip)} for pair in it.pairs}
+            network.update_port(it.port_id, allowed_address_pairs=[*map(dict, it.other_pairs), *narrowed.values()])
+        problems = _lasting_problems(stack)
+        if problems:
+            raise PairError(
+                f"{agreed.vip} cannot be taken over, and all is as it was: the stack's pair is let through only as "
+                "long as the old ports have an address pair with a prefix:\n"
+                + "\n".join(f"  - {it}" for it in problems)
+            )
+    except BaseException:
+        with uninterrupted():
+            for it in wide:
+                network.update_port(it.port_id, allowed_address_pairs=[*map(dict, (*it.other_pairs, *it.pairs))])
+        raise
+
+
+def _lasting_problems(stack: AppliedStack) -> list[str]:
+    """What the stack's own pair lacks within SETTLED_SECONDS."""
+    deadline = time.monotonic() + SETTLED_SECONDS
+    before: list[str] = []
+    problems = _own_problems(stack)
+    # Until seen twice in a row: one login or check that was late is none of the narrowing's doing.
+    while not (before and problems) and time.monotonic() < deadline:
+        time.sleep(1)
+        before, problems = problems, _own_problems(stack)
+    return problems
+
+
+def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
+    """Give the VIP's reservation to the stack's own port, in the moment in which the old one lets go."""
+    if agreed.reserving_port is None:
+        return
+    network: Any = cloud.network
+    (mine,) = network.ports(name=vip_port_name(stack.settings))
+    theirs = network.get_port(agreed.reserving_port)
+    before = theirs.fixed_ips
+    (place,) = mine.fixed_ips
+    # In between, Neutron could give the VIP to anybody.
+    with uninterrupted():
+        try:
+            network.update_port(theirs, fixed_ips=[])
+            network.update_port(mine, fixed_ips=[place | {"ip_address": str(agreed.vip)}])
+        except Exception:
+            if str(agreed.vip) not in {it["ip_address"] for it in network.get_port(mine.id).fixed_ips}:
+                network.update_port(theirs, fixed_ips=before)
+            raise
+
+
+def move(stack: str, *, yes: bool) -> None:
+    """Bring the stack's pair up with the VIP, but for the proof that nobody else answers for it.
+
+    Pulumi shows what will change, and asks unless `yes`.
+    """
+    _up(stack, "--exclude", "**::*-prove", *(["--yes"] if yes else []))
+
+
+def wait_until_held(stack: str, vip: IPv4Address) -> None:
+    """Wait until one of the stack's load balancers holds the VIP and has an API server; PairError if none does."""
+
+    def held() -> bool:
+        applied = read_stack(stack)
+        states = [state for state in collect(applied).values() if isinstance(state, HostState)]
+        holding = [state for state in states if state.holds_vip and state.haproxy.ready]
+        return applied.outputs.vip == str(vip) and len(holding) == 1
+
+    try:
+        wait_for(f"one load balancer of {stack} holds {vip} and has an API server", held, HELD_SECONDS)
+    except PairError as error:
+        raise PairError(
+            f"{error}. Those built by hand may answer for it still: see `./ha status`, then run this again"
+        ) from None
+
+
+def fence(cloud: Connection, agreed: Plan) -> None:
+    """Take the right to hold the VIP from those that were built by hand."""
+    network: Any = cloud.network
+    for it in agreed.old:
+        network.update_port(it.port_id, allowed_address_pairs=[dict(pair) for pair in it.other_pairs])
+
+
+def prove(stack: str) -> None:
+    """Have the stack prove that its pair serves, and that nobody else answers for the VIP."""
+    _up(stack, "--yes")
+
+
+def _up(stack: str, *arguments: str) -> None:
+    with subprocess.Popen([PULUMI, "up", "--suppress-outputs", "--stack", stack, *arguments], cwd=ROOT) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            # The terminal has interrupted Pulumi too, which ends what it had begun.
+            process.wait()
+            raise
+    if status:
+        raise StackError("`pulumi up` did not come to its end (see above); run again to go on, nothing is done twice")
+
+
+def _port_of(cloud: Any, address: str) -> Any:
+    for port in cloud.network.ports(fixed_ips=f"ip_address={address}"):
+        return port
+    raise PairError(f"the cloud has no port with the address {address}: run `pulumi up`")
+
+
+def _by_hand(name: str, port: Any, vip: IPv4Address) -> ByHand:
+    pairs: list[AddressPair] = port.allowed_address_pairs or []
+    holding = tuple(pair for pair in pairs if covers(pair, vip))
+    return ByHand(
+        name=name,
+        port_id=port.id,
+        address=port.fixed_ips[0]["ip_address"],
+        # A pair may name a virtual router's address in place of the port's own.
+        hardware_addresses=frozenset(pair.get("mac_address", port.mac_address).lower() for pair in holding),
+        pairs=holding,
+        other_pairs=tuple(pair for pair in pairs if not covers(pair, vip)),
+    )
+
+
+def _reservation(cloud: Any, settings: Settings, vip: IPv4Address) -> tuple[str | None, list[str]]:
+    """The port of somebody else that has the VIP as its own address, and what is in the way of taking it from it."""
+    for port in cloud.network.ports(fixed_ips=f"ip_address={vip}"):
+        if port.name == vip_port_name(settings):
+            continue
+        if port.device_id:
+            return None, [f"{vip}: is the own address of a port in use, {port.id} (`openstack port show {port.id}`)"]
+        # Neutron drops the association with the address; a cloud without routers knows no floating IPs.
+        if cloud.network.find_extension("router") and [*cloud.network.ips(port_id=port.id)]:
+            return None, [f"{vip}: its port {port.id} has a floating IP, which would be lost; see docs/takeover.md"]
+        return port.id, []
+    return None, []
+
+
+def _own_problems(stack: AppliedStack) -> list[str]:
+    problems: list[str] = []
+    for name, state in collect(stack).items():
+        if isinstance(state, str):
+            problems.append(f"{name}: {state}")
+            continue
+        down = [unit for unit, service in state.services.items() if service.state != "active"]
+        if down:
+            problems.append(f"{name}: {', '.join(down)} is not active; see `./ha status`")
+        if not state.haproxy.ready:
+            problems.append(
+                f"{name}: has no API server. Let the group {stack.outputs.security_group_ids['loadBalancers']} reach "
+                f"port {API_PORT} of the API servers (`openstack security group rule create --remote-group`)"
+            )
+    return problems
+
+
+def _holder_problems(stack: AppliedStack, vip: IPv4Address, old: Sequence[ByHand]) -> list[str]:
+    """The VIP must be answered by one of those that were named: a wrong address is found here, and a forgotten host."""
+    held = "ours"  # a run that was cut off has come as far as that
+    command = (
+        f"dev=$(ip -oneline -4 route get {vip} | sed -n 's/.* dev \\([^ ]*\\) .*/\\1/p') && "
+        f'if [ -n "$(ip -oneline -4 address show to {vip}/32)" ]; then echo {held}; '
+        f'else sudo -n arping -c 3 -w 3 -I "$dev" {vip} || true; fi'
+    )
+    heard = ""
+    for name, address in stack.outputs.load_balancers.items():
+        try:
+            heard += asyncio.run(stack.access.run(address, command))
+        except (OSError, asyncssh.Error) as error:
+            return [f"{name}: {failure_of(error)}"]
+    if held in heard:
+        return []
+    answering = {found.lower() for found in re.findall(r"\[((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})\]", heard)}
+    if not answering:
+        return [f"{vip}: nobody answers for it on the network; is it the address of the endpoint that is there?"]
+    others = answering - frozenset[str]().union(*(it.hardware_addresses for it in old))
+    return [f"{vip}: is answered by {other}, which is no port of those that were named" for other in sorted(others)]
+
+
+def _others(cloud: Any, network_id: str, vip: IPv4Address, known: set[str]) -> tuple[list[str], list[str]]:
+    """Ports that were not named and may hold the VIP: those that were made for it, and those with a wide network."""
+    forgotten: list[str] = []
+    wide: list[str] = []
+    for port in cloud.network.ports(network_id=network_id):
+        pairs: list[AddressPair] = port.allowed_address_pairs or []
+        holding = [pair["ip_address"] for pair in pairs if covers(pair, vip)]
+        if not holding or port.id in known:
+            continue
+        found = f"instance {port.device_id}, port {port.id}, may hold {vip} as well ({', '.join(holding)})"
+        if any(address.partition("/")[0] == str(vip) for address in holding):
+            forgotten.append(f"{found}: name it too, or take the address pair off it")
+        else:
+            wide.append(found)
+    return forgotten, wide
+
+
+def _shut_out(cloud: Any, settings: Settings, old: Sequence[ByHand]) -> Iterator[str]:
+    """Who may use the endpoint now, and not as the stack is configured."""
+    admitted = [*settings.api_allowed_cidrs, *map(IPv4Network, settings.api_servers)]
+    own = {it.address for it in old}
+    groups = {group for it in old for group in cloud.network.get_port(it.port_id).security_group_ids}
+    sources: set[IPv4Network] = set()
+    for group in groups:
+        for rule in cloud.network.security_group_rules(security_group_id=group, direction="ingress"):
+            if rule.ether_type != "IPv4" or rule.protocol not in (None, "tcp", "6"):
+                continue
+            if rule.port_range_min is not None and not rule.port_range_min <= API_PORT <= rule.port_range_max:
+                continue
+            if rule.remote_group_id:
+                members = cloud.network.ports(security_group_ids=[rule.remote_group_id])
+                found = {ip["ip_address"] for port in members for ip in port.fixed_ips} - own
+                sources |= {IPv4Network(address) for address in found if ":" not in address}
+            else:
+                sources.add(IPv4Network(rule.remote_ip_prefix or "0.0.0.0/0"))
+    for source in sorted(sources):
+        if not any(source.subnet_of(network) for network in admitted):
+            yield f"{source} may use the endpoint now, and is not in apiAllowedCidrs"
