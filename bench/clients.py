@@ -20,7 +20,8 @@ from multiprocessing.connection import Connection
 
 from pyroute2 import netns
 
-from demo.probe import MAX_SECONDS, NO_ANSWER, Probe, Report
+from demo.standin_apiserver import BACKEND_HEADER
+from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, Report
 
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
@@ -232,6 +233,7 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
                         timeout=timeout,
                         limit=MAX_SECONDS,
                         authorization=AUTHORIZATION,
+                        backend_header=BACKEND_HEADER,
                     )
                     probes.append((timeout, time.monotonic(), probe.__enter__()))
                 pipe.send(None)

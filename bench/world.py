@@ -381,7 +381,11 @@ class Machine:
 
     def signal(self, number: signal.Signals, unit: str | None = None) -> None:
         """A signal to all processes of a unit, or of the whole machine."""
-        _send(self.processes(unit), number)
+        processes = self.processes(unit)
+        if number == signal.SIGKILL:
+            # One whose parent dies first would end in its own way, as keepalived's child does, which says goodbye.
+            _send(processes, signal.SIGSTOP)
+        _send(processes, number)
 
     # ---- services and files
 
