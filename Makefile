@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STACK ?= dev
 OUT ?= build/rendered/$(STACK)
+BASE ?= origin/main
+PULL_REQUEST := build/pull-request
+PROMTOOL = build/prometheus/usr/bin/promtool
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +39,7 @@ lint: setup ## formatting, lint, types, directions of imports
 unit: setup ## model and components, against mocks; seconds, as any user
 	.venv/bin/pytest -n auto tests/unit
 
-golden: setup packages ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
+golden: setup packages $(PROMTOOL) ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
 dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 5 minutes)
@@ -46,31 +49,64 @@ toolchain-test: setup toolchain ## the plugins that are built here
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
 
-e2e: setup toolchain lab-up ## a real `pulumi up` on the lab, faults and all (root, about 15 minutes)
+e2e: setup toolchain lab-up $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, faults and all (root, about 50 minutes)
 	.venv/bin/pytest -s tests/e2e
 
 test: lint unit golden dataplane toolchain-test e2e ## everything
 
+# $(call debian,COMMANDS,PACKAGES): where a command is missing, root gets the packages installed and others are told.
+debian = @missing=; for command in $(1); do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+    [ "$$(id -u)" = 0 ] || { echo "missing: apt-get install $(2)"; exit 1; }; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; }
+
 packages: ## Debian's packages that the golden tests run
-	@command -v haproxy >/dev/null && command -v keepalived >/dev/null || { \
-	    [ "$$(id -u)" = 0 ] || { echo "haproxy and keepalived are missing: apt-get install haproxy keepalived"; exit 1; }; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends haproxy keepalived iproute2 >/dev/null; }
+	$(call debian,haproxy ip keepalived,haproxy iproute2 keepalived)
 
 bench-packages: packages
-	@for command in curl ip logger nc nft nsenter setpriv socat; do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
-	    [ "$$(id -u)" = 0 ] || { echo "missing: apt-get install bsdutils curl iproute2 netcat-openbsd nftables socat util-linux"; exit 1; }; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    bsdutils curl iproute2 netcat-openbsd nftables socat util-linux >/dev/null; }
+	$(call debian,curl ip logger nc nft nsenter setpriv socat,bsdutils curl iproute2 netcat-openbsd nftables socat util-linux)
+
+e2e-packages: ## what the lab's tests ask ARP with, and the browser that they open a drill's report in
+	$(call debian,arping chromium,chromium iputils-arping)
+
+# Debian's Prometheus, which tests run: unpacked and not installed, so that no service of it starts anywhere.
+$(PROMTOOL):
+	@rm -rf build/prometheus build/prometheus.new && mkdir -p build/prometheus.new
+	@cd build/prometheus.new && download() { apt-get download -qq -o APT::Sandbox::User=root prometheus; } && { download || \
+	    { [ "$$(id -u)" = 0 ] && apt-get update -qq && download; } || { echo "prometheus cannot be had: apt-get update, as root"; exit 1; }; }
+	@dpkg -x build/prometheus.new/*.deb build/prometheus.new && rm build/prometheus.new/*.deb && mv build/prometheus.new build/prometheus
 
 # ---- the program -----------------------------------------------------------------------------------------------------------
 render: setup ## write the files that would land on each host: STACK=dev OUT=folder
 	@.venv/bin/python -m tools.render $(STACK) $(OUT)
 
 status: setup ## are the load balancers as they were applied, and whole? STACK=dev
-	@.venv/bin/python -m tools.status $(STACK)
+	@./ha status --stack $(STACK)
+
+preview: setup toolchain ## what `pulumi up` would change, for a pull request and its guard rails: STACK=dev
+	@mkdir -p $(PULL_REQUEST) && rm -f $(PULL_REQUEST)/resources.diff
+	@# A preview that fails is told by the comment and by `make guard`.
+	@toolchain/pulumi preview --stack $(STACK) --non-interactive --json --show-sames >$(PULL_REQUEST)/preview.json || true
+	@toolchain/pulumi preview --stack $(STACK) --non-interactive --color never --diff >$(PULL_REQUEST)/preview.txt 2>&1 || true
+
+preview-against-mocks: setup ## the same for whoever has no credentials, as the difference to BASE: STACK=dev BASE=origin/main
+	@rm -f $(PULL_REQUEST)/preview.*
+	@.venv/bin/python -m tools.compare tools.resources $(STACK) $(BASE) $(PULL_REQUEST)/resources.diff
+
+render-diff: setup ## how the files on the hosts differ from those of BASE: STACK=dev BASE=origin/main
+	@.venv/bin/python -m tools.compare tools.render $(STACK) $(BASE) $(PULL_REQUEST)/files.diff
+
+guard: setup ## stop what `make preview` found and nobody should do in passing: ALLOW="vip ..."
+	@./ha guard $(PULL_REQUEST)/preview.json $(ALLOW:%=--allow %)
+
+pull-request-comment: setup ## a comment, and a longer summary, of what the targets above found: ALLOW="vip ..."
+	@.venv/bin/python -m tools.pull_request $(STACK) $(PULL_REQUEST) $(ALLOW:%=--allow %)
 
 reapply: setup ## have `pulumi up` write the files again that status finds changed: STACK=dev
-	@.venv/bin/python -m tools.status --reapply $(STACK)
+	@./ha status --reapply --stack $(STACK)
+
+monitoring: OUT = build/monitoring/$(STACK)
+monitoring: setup ## Prometheus targets, alert rules and a Grafana dashboard: STACK=dev OUT=folder
+	@./ha monitoring --stack $(STACK) --output $(OUT)
 
 readme-table: setup ## make the README's table of the configuration from Pulumi.yaml
 	.venv/bin/python -m tools.config_table --write
@@ -112,5 +148,6 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 	@.venv/bin/python -m lab clean-cache
 	@toolchain/clean
 
-.PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages render status reapply readme-table toolchain \
+.PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
+	preview preview-against-mocks render-diff guard pull-request-comment status reapply monitoring readme-table toolchain \
 	bench bench-report demo lab-up lab-down lab-status lab-purge clean-cache

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,20 +19,25 @@ import openstack
 import pytest
 
 from demo.certificate import self_signed
-from demo.failover import Failover, Pair, answering_load_balancer, wait_for
-from demo.probe import Probe
-from demo.stack import CLOUD, PROJECT_FOLDER, Change, Outputs, Stack, StackError, environment
+from demo.failover import Failover, Faults
+from demo.stack import CLOUD, Change, Outputs, Stack, StackError, environment
 from demo.standin import Health, StandIns
+from demo.standin_apiserver import BACKEND_HEADER
 from lab.progress import console
 from model.rendering import HostFile, LoadBalancerHost, configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
+from operate.pair import answering_load_balancer, wait_for
+from operate.probe import Probe
 from operate.ssh import Access
+from operate.stack_file import ROOT
 
 CLUSTER = "e2e"
 TIMERS = PROFILES[Profile.DEFAULT]
 # Generous bounds, for a busy machine; what was measured is printed. Advertisements that are missing take longest to be
 # noticed.
 FAILOVER_SECONDS = TIMERS.master_down_interval / 1000 + 2
+# The gratuitous ARP that a holder sends as long as it holds the VIP (vrrp_garp_master_refresh).
+ANNOUNCEMENT_SECONDS = 5.0
 # A move of the VIP that was told costs those requests that are under way.
 PLANNED_MOVE_SECONDS = 0.5
 # Where nothing may be dropped a request has this long, for both cores may be booting instances meanwhile.
@@ -60,8 +64,8 @@ class System:
         return changes
 
     @property
-    def pair(self) -> Pair:
-        return Pair(self.outputs, self.access)
+    def pair(self) -> Faults:
+        return Faults(self.outputs, self.access)
 
     def stand_ins(self) -> StandIns:
         return StandIns(self.access, self.outputs.control_plane, self.outputs.vip)
@@ -69,8 +73,8 @@ class System:
     def status(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """What `make status` prints, and its exit status."""
         return subprocess.run(
-            [sys.executable, "-m", "tools.status", *arguments, self.stack.name],
-            cwd=PROJECT_FOLDER,
+            [ROOT / "ha", "status", "--stack", self.stack.name, *arguments],
+            cwd=ROOT,
             env=os.environ | environment() | env,
             capture_output=True,
             text=True,
@@ -186,7 +190,7 @@ def test_what_the_issue_names_is_on_the_hosts(system: System):
             "systemctl is-enabled firewalld haproxy ha-api-watchdog keepalived": "\n".join(["enabled"] * 4),
             "cat /run/ha-api/haproxy": "0",
             "sudo firewall-cmd --get-zone-of-interface=eth0": "public",
-            "sudo firewall-cmd --zone=public --list-ports": "6443/tcp 8404/tcp 8405/tcp",
+            "sudo firewall-cmd --zone=public --list-ports": "6443/tcp 8404/tcp 8405/tcp 9100/tcp",
             "/sbin/sysctl -n net.ipv4.ip_nonlocal_bind": "1",
         }
         for command, expected in checks.items():
@@ -203,7 +207,7 @@ def test_a_second_preview_has_no_changes(system: System):
 
 def test_the_vip_answers_once_there_is_an_api_server(system: System):
     system.stand_ins().install()
-    with Probe(system.outputs.endpoint, limit=60) as probe:
+    with Probe(system.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
         wait_for("the VIP answers", lambda: probe.steady >= 2, 60)
     assert set(probe.report().backends) == {"e2e-cp-0"}
 
@@ -226,7 +230,7 @@ def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(s
     created = {change.name for change in changes if change.op == "create"}
     assert created == {f"e2e-cp-{i}{part}" for i in (1, 2) for part in ("", "-host-key", "-prepare")}
     system.stand_ins().install()
-    with Probe(system.outputs.endpoint, limit=60) as probe:
+    with Probe(system.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
         wait_for("all API servers answer", lambda: len(probe.report().backends) == 3, 60)
 
 
@@ -240,11 +244,11 @@ def test_an_api_server_that_fails_is_taken_out_and_comes_back(system: System):
     stand_ins = system.stand_ins()
     stand_ins.set_health(Health.FAILING, ["e2e-cp-0"])
     time.sleep(5)
-    with Probe(system.outputs.endpoint, limit=60) as probe:
+    with Probe(system.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
         wait_for("the others answer", lambda: probe.steady >= 5, 30)
     assert set(probe.report().backends) == {"e2e-cp-1", "e2e-cp-2"}
     stand_ins.set_health(Health.HEALTHY, ["e2e-cp-0"])
-    with Probe(system.outputs.endpoint, limit=60) as probe:
+    with Probe(system.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
         wait_for("all API servers answer", lambda: len(probe.report().backends) == 3, 30)
 
 
@@ -255,7 +259,7 @@ def test_all_api_servers_down_does_not_move_the_vip(system: System):
     time.sleep(5)
     assert system.holders() == before
     stand_ins.start()
-    with Probe(system.outputs.endpoint, limit=60) as probe:
+    with Probe(system.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
         wait_for("all API servers answer", lambda: len(probe.report().backends) == 3, 30)
 
 
@@ -273,7 +277,7 @@ def test_an_api_server_is_killed_and_the_others_take_its_requests(system: System
     # Those that it had taken are lost.
     assert report.failures <= report.requests / 50
     assert report.longest_gap <= 1 + report.longest_stall
-    with Probe(system.outputs.endpoint, limit=60) as probe:
+    with Probe(system.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
         wait_for("all API servers answer", lambda: len(probe.report().backends) == 3, 30)
 
 
@@ -296,7 +300,7 @@ def test_an_instance_that_is_shut_down_says_goodbye_and_one_that_is_cut_off_cann
     cut_off = system.pair.cut_off_holder()
     console.print(cut_off.report.render())
     assert cut_off.report.longest_gap <= FAILOVER_SECONDS + cut_off.report.longest_stall
-    assert stopped.report.longest_gap < cut_off.report.longest_gap
+    assert stopped.report.longest_gap - stopped.report.longest_stall < cut_off.report.longest_gap
     assert cut_off.after != cut_off.before
     # Both held it meanwhile; of two equals the one with the higher address keeps it (RFC 5798, 6.4.3).
     system.holder_and_standby()
@@ -342,7 +346,8 @@ def test_what_was_changed_by_hand_is_told_and_put_right(system: System):
     assert system.holder_and_standby() == (holder, standby)
 
 
-@pytest.mark.parametrize("profile", ["fast", "default"])
+# Not `fast`, with which a machine that is only busy looks dead.
+@pytest.mark.parametrize("profile", ["steady", "default"])
 def test_other_timers_are_rolled_out_one_host_after_the_other_and_drop_nothing(system: System, profile: str):
     holder, standby = system.holder_and_standby()
     with undisturbed(system):
@@ -355,11 +360,14 @@ def test_other_timers_are_rolled_out_one_host_after_the_other_and_drop_nothing(s
 
 
 def test_another_router_id_leaves_the_vip_answering(system: System):
-    """Neither understands the other until both have it: both hold the VIP for a while, and one is left."""
+    """Neither understands the other until both have it: both hold the VIP for a while, and one is left.
+
+    Clients that went to the other one meanwhile are lost until the one that is left announces itself again.
+    """
     with probed(system) as probe:
         system.up(vrrpRouterId=52)
     system.router_id = 52
-    assert probe.report().longest_gap <= FAILOVER_SECONDS + probe.report().longest_stall
+    assert probe.report().longest_gap <= ANNOUNCEMENT_SECONDS + FAILOVER_SECONDS + probe.report().longest_stall
     system.holder_and_standby()
     assert system.status().returncode == 0
 
@@ -515,7 +523,7 @@ def test_an_up_that_was_killed_is_continued(system: System):
     system.stack.preview(system.config | {"workerCount": 3})  # writes the configuration
     process = subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", "lab-e2e"],
-        cwd=PROJECT_FOLDER,
+        cwd=ROOT,
         env=os.environ | environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,7 +2,7 @@
 
 import re
 
-from tools.stack_file import ROOT
+from operate.stack_file import ROOT
 
 
 def make_targets() -> set[str]:

@@ -5,7 +5,7 @@ import pytest
 from bench.clients import ClientsReport, HeldResult, Probed
 from bench.results import Held, Machine, Requests, Results, Run, Span
 from bench.run import out_after, requests
-from demo.probe import Report, Sample
+from operate.probe import Report, Sample
 
 
 def run(holders: dict[str, tuple[Span, ...]], lost: tuple[float | None, ...] = ()) -> Run:

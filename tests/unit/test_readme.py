@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from operate.stack_file import ROOT, project_schema
 from tests.unit.make_targets import make_targets, targets_named
 from tools.config_table import README, with_table
-from tools.stack_file import ROOT, project_schema
 
 ALL_PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # What is said of the program itself; the lab's and the toolchain's pages have words of their own.
