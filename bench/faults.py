@@ -193,15 +193,8 @@ def _crash_loop(scene: Scene) -> None:
 
 
 def _reload(scene: Scene, machine: Machine, path: str, text: str, unit: str) -> str | None:
-    """Another text for a file of a machine, and a reload; why that failed, or None."""
-    file = machine.root / path
-    # Not in place: a program that reads it now must see one or the other.
-    new = file.with_name(file.name + ".new")
-    new.write_text(text)
-    new.chmod(file.stat().st_mode & 0o7777)
-    new.rename(file)
     scene.mark(f"{machine.name} reloads")
-    return machine.systemctl("reload", unit)
+    return machine.reload_with(path, text, unit)
 
 
 def _edit(path: str, edit: Callable[[str], str], unit: str, seconds: float = 2) -> Callable[[Scene], None]:

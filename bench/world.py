@@ -407,6 +407,16 @@ class Machine:
             with control.makefile() as answers:
                 return json.loads(answers.readline() or '"the machine ended"')
 
+    def reload_with(self, path: str, text: str, unit: str) -> str | None:
+        """Another text for one of its files, and a reload; why that failed, or None."""
+        file = self.root / path
+        # Not in place: a program that reads it now must see one or the other.
+        new = file.with_name(file.name + ".new")
+        new.write_text(text)
+        new.chmod(file.stat().st_mode & 0o7777)
+        new.rename(file)
+        return self.systemctl("reload", unit)
+
     def vrrp(self) -> Mapping[str, str]:
         """What keepalived itself says of its first instance and its checks: `State`, `Effective priority` and others.
 

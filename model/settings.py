@@ -349,12 +349,7 @@ class Settings(_Model):
         """The profile's timers, with those that are set in their place."""
         timers = PROFILES[self.failover_profile]
         if self.vrrp_authentication:
-            vrrp = PROFILES[Profile.STEADY]
-            timers = replace(
-                timers,
-                advertisement_interval=vrrp.advertisement_interval,
-                missed_advertisements=vrrp.missed_advertisements,
-            )
+            timers = timers.in_whole_seconds()
         return replace(timers, **{field.name: own for field in fields(Timers) if (own := getattr(self, field.name))})
 
     @property

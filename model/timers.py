@@ -3,8 +3,9 @@
 What each combination costs and survives is measured: docs/failover.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class Timers:
         """What the peer waits for, without the skew (RFC 5798, 6.1)."""
         return self.advertisement_interval * self.missed_advertisements
 
+    def in_whole_seconds(self) -> Self:
+        """The same for VRRPv2, whose advertisements come in whole seconds: three of one (RFC 3768, 5.3.7 and 6.1)."""
+        return replace(self, advertisement_interval=1000, missed_advertisements=3)
+
     @property
     def api_fast_check_interval(self) -> int:
         """The second question after a failed check comes sooner than the next one would."""
@@ -57,10 +62,12 @@ class Profile(StrEnum):
 
 PROFILES = {
     # Live migration and oversubscribed hypervisors pause a guest for a second or two; a needless move of the VIP cuts
-    # every connection, so it waits for longer than that.
+    # every connection, so it waits for longer than that. It advertises as often as `default`: a standby that is given
+    # another profile waits by its own timers until it has heard the holder once, so no profile may wait for less than
+    # another one's interval.
     Profile.STEADY: Timers(
-        advertisement_interval=1000,
-        missed_advertisements=3,
+        advertisement_interval=100,
+        missed_advertisements=25,
         watchdog_interval=500,
         watchdog_failures=4,
         api_check_interval=2000,

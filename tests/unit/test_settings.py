@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields, replace
 from ipaddress import IPv4Address, IPv4Network
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -203,6 +204,12 @@ def test_the_default_keeps_the_vip_through_half_a_second_s_pause_of_its_holder()
     timers = PROFILES[Profile.DEFAULT]
     assert timers.master_down_interval - timers.advertisement_interval > 500
     assert timers.master_down_interval < 800
+
+
+def test_whichever_profile_follows_which_the_standby_hears_the_holder_twice_before_it_would_take_the_vip():
+    """It changes first, and waits by its own new timers until it has heard an advertisement (VRRPv3)."""
+    for mine, holders in permutations(PROFILES.values(), 2):
+        assert mine.master_down_interval >= 2 * holders.advertisement_interval
 
 
 def test_a_password_means_advertisements_in_whole_seconds():
