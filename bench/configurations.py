@@ -115,6 +115,7 @@ ADVERTISEMENTS = (
     *((3, interval) for interval in (1000, 500, 300, 100, 50)),
     *((5, interval) for interval in (100, 50)),
     (7, 100),
+    (25, 100),
     (10, 50),
 )
 

@@ -26,7 +26,7 @@ from bench.summary import Spread, fault_end
 
 BEGIN = "<!-- timers: begin; made by `make bench-report` -->"
 END = "<!-- timers: end -->"
-LOOK = {3: (INK, "o"), 5: (PEER, "s"), 7: (ALARM, "D"), 10: (FIRST, "^")}
+LOOK = {3: (INK, "o"), 5: (PEER, "s"), 7: (ALARM, "D"), 10: (FIRST, "^"), 25: (FAINT, "v")}
 """Colour and marker by the number of missing advertisements."""
 
 
