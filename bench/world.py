@@ -383,8 +383,10 @@ class Machine:
         """A signal to all processes of a unit, or of the whole machine."""
         processes = self.processes(unit)
         if number == signal.SIGKILL:
-            # One whose parent dies first would end in its own way, as keepalived's child does, which says goodbye.
+            # keepalived's child says goodbye when its parent is gone, and the kernel lets one go on that was stopped: so
+            # children first, and the parent is stopped lest it answers by starting another one.
             _send(processes, signal.SIGSTOP)
+            processes.reverse()
         _send(processes, number)
 
     # ---- services and files

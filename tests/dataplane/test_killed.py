@@ -1,0 +1,30 @@
+"""What is killed in the bench dies at once, with all that it has: nothing of it says goodbye."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.configurations import CONFIGURATIONS
+from bench.world import KEEPALIVED, World
+
+
+def test_keepalived_says_no_goodbye_however_late_the_last_of_its_processes_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kill = os.kill
+
+    def kill_and_be_preempted(pid: int, number: int) -> None:
+        kill(pid, number)
+        time.sleep(0.1)
+
+    with World(CONFIGURATIONS["seed"].files, tmp_path) as world:
+        for machine in world.machines:
+            world.boot(machine)
+        world.wait_until_serving(40, world.machines)
+        holder = world.holder
+        monkeypatch.setattr(os, "kill", kill_and_be_preempted)
+        holder.signal(signal.SIGKILL, KEEPALIVED)
+        assert holder.name in world.holders.current()
