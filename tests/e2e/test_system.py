@@ -84,8 +84,14 @@ class System:
 
     def holder_and_standby(self) -> tuple[str, str]:
         """Wait for exactly one holder; its name, and the other's."""
-        wait_for("one load balancer holds the VIP", lambda: len(self.holders()) == 1, 30)
-        (holder,) = self.holders()
+        holders: list[str] = []
+
+        def one() -> bool:
+            holders[:] = self.holders()
+            return len(holders) == 1
+
+        wait_for("one load balancer holds the VIP", one, 30)
+        (holder,) = holders
         (standby,) = self.outputs.load_balancers.keys() - {holder}
         return holder, standby
 
