@@ -130,7 +130,7 @@ def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
             name: {
                 "state": state,
                 "check": checks.get(name),
-                # 0 where the check did not come as far as an answer.
+                # 0 while a check is under way, be the last one's status still told, and where it got no answer.
                 "code": int(codes.get(name, 0)) or None,
                 "duration_ms": round(1000 * durations[name]) if name in durations else None,
                 "since": now - int(changed.get(name, 0)),

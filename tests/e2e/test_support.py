@@ -103,7 +103,7 @@ def test_status_tells_what_there_is_to_know_within_seconds(system: System):
     holder = system.pair.holder()
     assert done.stdout.startswith(f"{holder} holds the VIP since ")
     assert "\x1b" not in done.stdout, "no colours for a pipe"
-    for told in ("L7OK 200, ", "Debian GNU/Linux 12", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
+    for told in ("L7OK", "Debian GNU/Linux 12", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
         assert told in words(done)
     found = status_json()
     assert found["whole"]
@@ -111,8 +111,14 @@ def test_status_tells_what_there_is_to_know_within_seconds(system: System):
     assert found["certificates"].keys() == {CONTROL_PLANE}
     for host in found["hosts"].values():
         assert host["state"]["versions"]["keepalived"].startswith("2.")
-        assert host["state"]["haproxy"]["api_servers"][CONTROL_PLANE]["code"] == 200
         assert host["notes"] == []
+
+    def codes() -> set[int | None]:
+        hosts = status_json()["hosts"].values()
+        return {host["state"]["haproxy"]["api_servers"][CONTROL_PLANE]["code"] for host in hosts}
+
+    # HAProxy forgets the last answer's code when it asks again.
+    wait_for("no look falls into a health check", lambda: codes() == {200}, 30)
 
 
 def test_status_notes_another_operator_and_a_reboot_that_is_due(system: System):
