@@ -383,8 +383,8 @@ class Machine:
         """A signal to all processes of a unit, or of the whole machine."""
         processes = self.processes(unit)
         if number == signal.SIGKILL:
-            # keepalived's child says goodbye when its parent is gone, and the kernel then continues it if it is stopped:
-            # so children first, with the parent stopped lest it starts another one.
+            # keepalived's child says goodbye when its parent is gone, and the kernel then continues one that is stopped
+            # (exit(3)): so children first, with the parent stopped lest it starts another one.
             _send(processes, signal.SIGSTOP)
             processes.reverse()
         _send(processes, number)
