@@ -34,7 +34,7 @@ lint: setup ## formatting, lint, types, directions of imports
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports
-	.venv/bin/python -m tools.config_table --check
+	.venv/bin/python -m dev.reference --check
 
 unit: setup ## model and components, against mocks; seconds, as any user
 	.venv/bin/pytest -n auto tests/unit
@@ -77,7 +77,7 @@ $(PROMTOOL):
 
 # ---- the program -----------------------------------------------------------------------------------------------------------
 render: setup ## write the files that would land on each host: STACK=dev OUT=folder
-	@.venv/bin/python -m tools.render $(STACK) $(OUT)
+	@.venv/bin/python -m dev.review.render $(STACK) $(OUT)
 
 status: setup ## are the load balancers as they were applied, and whole? STACK=dev
 	@./ha status --stack $(STACK)
@@ -90,16 +90,16 @@ preview: setup toolchain ## what `pulumi up` would change, for a pull request an
 
 preview-against-mocks: setup ## the same for whoever has no credentials, as the difference to BASE: STACK=dev BASE=origin/main
 	@rm -f $(PULL_REQUEST)/preview.*
-	@.venv/bin/python -m tools.compare tools.resources $(STACK) $(BASE) $(PULL_REQUEST)/resources.diff
+	@.venv/bin/python -m dev.review.compare dev.review.resources $(STACK) $(BASE) $(PULL_REQUEST)/resources.diff
 
 render-diff: setup ## how the files on the hosts differ from those of BASE: STACK=dev BASE=origin/main
-	@.venv/bin/python -m tools.compare tools.render $(STACK) $(BASE) $(PULL_REQUEST)/files.diff
+	@.venv/bin/python -m dev.review.compare dev.review.render $(STACK) $(BASE) $(PULL_REQUEST)/files.diff
 
 guard: setup ## stop what `make preview` found and nobody should do in passing: ALLOW="vip ..."
 	@./ha guard $(PULL_REQUEST)/preview.json $(ALLOW:%=--allow %)
 
 pull-request-comment: setup ## a comment, and a longer summary, of what the targets above found: ALLOW="vip ..."
-	@.venv/bin/python -m tools.pull_request $(STACK) $(PULL_REQUEST) $(ALLOW:%=--allow %)
+	@.venv/bin/python -m dev.review.pull_request $(STACK) $(PULL_REQUEST) $(ALLOW:%=--allow %)
 
 reapply: setup ## have `pulumi up` write the files again that status finds changed: STACK=dev
 	@./ha status --reapply --stack $(STACK)
@@ -109,43 +109,43 @@ monitoring: setup ## Prometheus targets, alert rules and a Grafana dashboard: ST
 	@./ha monitoring --stack $(STACK) --output $(OUT)
 
 readme-table: setup ## make the README's table of the configuration from Pulumi.yaml
-	.venv/bin/python -m tools.config_table --write
+	.venv/bin/python -m dev.reference --write
 
 toolchain: ## Pulumi's CLI and plugins, from PATH, the vendor, or built here
 	@toolchain/install
 
 bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="fault ...", CONFIGURATION="name ...", REPEATS=3
-	@.venv/bin/python -m bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
+	@.venv/bin/python -m dev.bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
 	    $(REPEATS:%=--repeats %)
 
 bench-timers: setup bench-packages ## how fast advertisements may be, measured (root, 20 minutes): REPEATS=3
-	@.venv/bin/python -m bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
+	@.venv/bin/python -m dev.bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
 
 bench-storm: setup bench-packages ## 5,000 connections that arrive at once (root, half a minute)
-	@.venv/bin/python -m bench.storm
+	@.venv/bin/python -m dev.bench.storm
 
 bench-report: setup ## put what both benches found into docs/failover.md, with pictures
-	@.venv/bin/python -m bench.report build/bench/results.json
-	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m bench.curves build/bench-timers/results.json
+	@.venv/bin/python -m dev.bench.report build/bench/results.json
+	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m dev.bench.curves build/bench-timers/results.json
 
 demo: setup toolchain ## a real OpenStack on this machine, the system on it, a failover shown (root)
-	@.venv/bin/python -m demo
+	@.venv/bin/python -m dev.demo
 
 # ---- the lab ---------------------------------------------------------------------------------------------------------------
 lab-up: setup ## start a real OpenStack in a container on this machine (root)
-	@.venv/bin/python -m lab up
+	@.venv/bin/python -m dev.lab up
 
 lab-down: setup ## stop it; instances and data are kept
-	@.venv/bin/python -m lab down
+	@.venv/bin/python -m dev.lab down
 
 lab-status: setup ## how it is, and how to use it
-	@.venv/bin/python -m lab status
+	@.venv/bin/python -m dev.lab status
 
 lab-purge: setup ## stop it and forget all of it
-	@.venv/bin/python -m lab purge
+	@.venv/bin/python -m dev.lab purge
 
 clean-cache: setup ## forget what was built: root file system, image, toolchain
-	@.venv/bin/python -m lab clean-cache
+	@.venv/bin/python -m dev.lab clean-cache
 	@toolchain/clean
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \

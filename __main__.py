@@ -2,17 +2,17 @@
 
 import pulumi_openstack as openstack
 
-from components.cloud import look_up
-from components.configuration import read_configuration
-from components.holder import ask_holder
 from components.host import Login
 from components.instance import RoleArgs
-from components.load_balancer import LoadBalancers, LoadBalancersArgs
-from components.network import VirtualIp, VirtualIpArgs
-from components.outputs import export_outputs
+from components.load_balancers import LoadBalancers, LoadBalancersArgs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.servers import Servers
+from components.virtual_ip import VirtualIp, VirtualIpArgs
 from model.topology import Role, vip_port_name
+from program.configuration import read_configuration
+from program.holder import ask_holder
+from program.lookups import look_up
+from program.outputs import export_outputs
 
 configuration = read_configuration()
 settings = configuration.settings

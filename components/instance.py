@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 import pulumi
 import pulumi_openstack as openstack
 
-from components.cloud import Cloud
 from components.host import Host, Login, make_host_key
+from model.cloud import Cloud
 from model.rendering import prepare_script, user_data
 from model.settings import RoleSettings, ServerGroupPolicy, Settings
 from model.topology import Role

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_openstack as openstack
 
-from components.cloud import Cloud
+from model.cloud import Cloud
 from model.settings import Settings
 from model.topology import vip_port_name
 

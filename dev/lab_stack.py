@@ -27,12 +27,12 @@ from cryptography.hazmat.primitives.serialization import (
 from pulumi import automation
 from pulumi.automation.events import DiagnosticEvent, EngineEvent, ResourcePreEvent
 
-from lab.progress import console
-from lab.settings import LabSettings
+from dev.lab.progress import console
+from dev.lab.settings import LabSettings
 from model.settings import SECRET_KEYS
-from operate.ssh import Access
-from operate.stack import Outputs, StackError
-from operate.stack_file import ROOT
+from operate.hosts.ssh import Access
+from operate.stack.applied import Outputs, StackError
+from operate.stack.files import ROOT
 
 PROJECT = "openstack-ha-api"
 CLOUD = "lab"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from operate.stack_file import ROOT, project_schema
+from operate.stack.files import ROOT, project_schema
 
 README = ROOT / "README.md"
 BEGIN = "<!-- configuration: begin; made by `make readme-table` from Pulumi.yaml -->"

@@ -16,6 +16,7 @@ from model.settings import Settings
 from model.timers import Timers
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
+LOAD_BALANCER_TEMPLATES = TEMPLATES / "load_balancer"
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -95,12 +96,12 @@ def load_balancer_files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
     """The files of one load balancer."""
 
     def text(path: str) -> str:
-        program = TEMPLATES / path
+        program = LOAD_BALANCER_TEMPLATES / path
         if program.exists():
             return program.read_text()
         # haproxy.cfg carries its own digest, which is that of the text without it.
-        configuration_id = _digest(_render(f"{path}.j2", host=host, configuration_id=""))
-        return _render(f"{path}.j2", host=host, configuration_id=configuration_id)
+        configuration_id = _digest(_render(f"load_balancer/{path}.j2", host=host, configuration_id=""))
+        return _render(f"load_balancer/{path}.j2", host=host, configuration_id=configuration_id)
 
     # A file without text is one that this configuration has no use for.
     return tuple(

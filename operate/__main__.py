@@ -8,7 +8,6 @@ from openstack.exceptions import SDKException
 from rich.console import Console
 from rich.text import Text
 
-from operate.cloud import explain
 from operate.commands.drain import drain
 from operate.commands.drill import drill
 from operate.commands.guard import guard
@@ -20,9 +19,10 @@ from operate.commands.resume import resume
 from operate.commands.status import status
 from operate.commands.support_bundle import support_bundle
 from operate.commands.takeover import takeover
-from operate.pair import PairError
-from operate.ssh import HostError
-from operate.stack import StackError
+from operate.hosts.pair import PairError
+from operate.hosts.ssh import HostError
+from operate.stack.applied import StackError
+from operate.stack.cloud import explain
 
 CANNOT_SAY = 2
 """Exit status when a command could not do its work; 1 is for one that did and found something wrong."""

@@ -3,8 +3,8 @@
 import pulumi
 
 from components.host import Host
-from components.network import VirtualIp
 from components.security_groups import SecurityGroups
+from components.virtual_ip import VirtualIp
 from model.rendering import kubeadm_config
 from model.settings import BastionSettings, Settings
 from model.topology import API_PORT, Role

@@ -1,10 +1,10 @@
 """What faults cost clients, measured with the real keepalived and HAProxy in network namespaces: as root, `make bench`.
 
-    python -m bench --list                                          configurations and faults
-    python -m bench --quick                                         a few faults, in three minutes
-    python -m bench --only node-death --configuration default       one of each; both options may be repeated
-    python -m bench --repeats 5 --out build/bench                   all of it, five times
-    python -m bench --timers --out build/bench-timers               choices of the advertisements' timers
+    python -m dev.bench --list                                          configurations and faults
+    python -m dev.bench --quick                                         a few faults, in three minutes
+    python -m dev.bench --only node-death --configuration default       one of each; both options may be repeated
+    python -m dev.bench --repeats 5 --out build/bench                   all of it, five times
+    python -m dev.bench --timers --out build/bench-timers               choices of the advertisements' timers
 
 Prints a line for each run, and writes OUT/results.json (bench/results.py) after each, so that a bench that is ended
 early loses nothing. The journals of the load balancers are kept in OUT/logs/CONFIGURATION/; their times are those of
@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import faults, results
-from bench.configurations import CONFIGURATIONS, TIMERS, Configuration
-from bench.faults import FAULTS, OF_TIMERS, Fault
-from bench.run import measure
-from bench.summary import print_summary
-from bench.world import TOP_PRIORITY, World, WorldError, remove_left_overs
+from dev.bench import faults, results
+from dev.bench.configurations import CONFIGURATIONS, TIMERS, Configuration
+from dev.bench.faults import FAULTS, OF_TIMERS, Fault
+from dev.bench.run import measure
+from dev.bench.summary import print_summary
+from dev.bench.world import TOP_PRIORITY, World, WorldError, remove_left_overs
 
 T = TypeVar("T")
 QUICK_CONFIGURATIONS = ("seed", "default")

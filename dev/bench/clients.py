@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 
 from pyroute2 import netns
 
-from demo.standin_apiserver import BACKEND_HEADER
+from dev.standin.apiserver import BACKEND_HEADER
 from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, Report
 
 API_PORT = 6443

@@ -1,6 +1,6 @@
 """The configurations that the bench compares: ours, and those that others publish for the same job.
 
-A peer is a folder in `bench/peers/`: what would stand on each load balancer, at its own path; templates end in ".j2".
+A peer is a folder in `peers/`: what would stand on each load balancer, at its own path; templates end in ".j2".
 The files are written anew from the published settings; each names its source and what was adapted to the bench. All of
 them side by side: docs/peers.md.
 """

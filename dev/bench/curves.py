@@ -1,6 +1,6 @@
 """What the timers of advertisements buy and cost, into docs/failover.md: `make bench-timers`, then `make bench-report`.
 
-    python -m bench.curves build/bench-timers/results.json
+    python -m dev.bench.curves build/bench-timers/results.json
 
 Writes FOLDER/failover/timers.svg, and what stands between the two marks in FOLDER/failover.md.
 """
@@ -17,12 +17,12 @@ import typer
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from bench.configurations import ADVERTISEMENTS, timers_name
-from bench.faults import STALLS_MS
-from bench.figures import ALARM, FAINT, FIRST, INK, PEER, WIDTH, save, style
-from bench.report import PICTURES, machine, table, with_report
-from bench.results import Results, Run
-from bench.summary import Spread, fault_end
+from dev.bench.configurations import ADVERTISEMENTS, timers_name
+from dev.bench.faults import STALLS_MS
+from dev.bench.figures import ALARM, FAINT, FIRST, INK, PEER, WIDTH, save, style
+from dev.bench.report import PICTURES, machine, table, with_report
+from dev.bench.results import Results, Run
+from dev.bench.summary import Spread, fault_end
 
 BEGIN = "<!-- timers: begin; made by `make bench-report` -->"
 END = "<!-- timers: end -->"

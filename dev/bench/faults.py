@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from bench.world import (
+from dev.bench.world import (
     ADDRESSES,
     API_SERVERS,
     DIE_WITH_BENCH,

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from bench.results import MENDED, Run, Span
-from bench.summary import fault_end, pace
+from dev.bench.results import MENDED, Run, Span
+from dev.bench.summary import fault_end, pace
 
 INK, FAINT, GRID, UNSEEN = "#1b1f24", "#656d76", "#d9dee3", "#eef0f2"
 FIRST, PEER, ALARM = "#9ecae9", "#22577f", "#d1361b"

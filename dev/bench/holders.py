@@ -11,7 +11,7 @@ from pyroute2 import netns
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from bench.results import Span
+from dev.bench.results import Span
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Puts what a bench found into docs/failover.md, with a picture for each fault: `make bench-report`.
 
-    python -m bench.report build/bench/results.json
-    python -m bench.report build/bench/results.json --out FOLDER
+    python -m dev.bench.report build/bench/results.json
+    python -m dev.bench.report build/bench/results.json --out FOLDER
 
 Writes FOLDER/failover/FAULT.svg, and what stands between the two marks in FOLDER/failover.md. A file of that name that
 is not there yet is made, with a title and the marks.
@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from bench.figures import Lane, save, style, timeline
-from bench.results import Results, Run
-from bench.summary import (
+from dev.bench.figures import Lane, save, style, timeline
+from dev.bench.results import Results, Run
+from dev.bench.summary import (
     LEGEND,
     STALL_NOTE,
     Headline,

@@ -4,10 +4,10 @@ import random
 import time
 from collections.abc import Sequence
 
-from bench.clients import ClientsReport, Probed
-from bench.faults import Fault, Scene
-from bench.results import MENDED, Held, Mark, Requests, Run
-from bench.world import World, WorldError
+from dev.bench.clients import ClientsReport, Probed
+from dev.bench.faults import Fault, Scene
+from dev.bench.results import MENDED, Held, Mark, Requests, Run
+from dev.bench.world import World, WorldError
 
 PACE_SECONDS, LONG_PACE_SECONDS = 0.02, 0.1
 """Between two requests; the longer one where a fault is watched for minutes."""

@@ -19,8 +19,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.configurations import CONFIGURATIONS, Configuration
-from bench.world import ADDRESSES, API_SERVERS, HAPROXY, TOP_PRIORITY, VIP, Machine, World, remove_left_overs
+from dev.bench.configurations import CONFIGURATIONS, Configuration
+from dev.bench.world import ADDRESSES, API_SERVERS, HAPROXY, TOP_PRIORITY, VIP, Machine, World, remove_left_overs
 from model.timers import Profile
 from model.topology import API_PORT
 
@@ -121,7 +121,7 @@ def _row(what: str, answered: Sequence[float | None]) -> tuple[str, ...]:
 
 def main(
     connections: Annotated[int, typer.Option(min=3, max=5000, help="arriving at once")] = 5000,
-    configuration: Annotated[str, typer.Option(help="one of `python -m bench --list`")] = Profile.DEFAULT.value,
+    configuration: Annotated[str, typer.Option(help="one of `python -m dev.bench --list`")] = Profile.DEFAULT.value,
     out: Annotated[Path, typer.Option(help="folder for journals")] = Path("build/bench-storm"),
 ) -> None:
     """Measure how long thousands of clients wait that arrive at once."""

@@ -13,9 +13,9 @@ from statistics import median_high
 from rich.console import Console
 from rich.table import Table
 
-from bench.configurations import CONFIGURATIONS
-from bench.faults import FAULTS
-from bench.results import Requests, Results, Run, Span
+from dev.bench.configurations import CONFIGURATIONS
+from dev.bench.faults import FAULTS
+from dev.bench.results import Requests, Results, Run, Span
 
 QUIET_SECONDS = 1.0
 """A failure after so long without any begins an interruption of its own."""

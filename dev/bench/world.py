@@ -23,10 +23,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
-from bench.clients import Clients
-from bench.holders import Holders
-from bench.standin_systemd import UNIT_VARIABLE
-from demo.certificate import self_signed
+from dev.bench.clients import Clients
+from dev.bench.holders import Holders
+from dev.bench.standin_systemd import UNIT_VARIABLE
+from dev.standin.certificate import self_signed
 from model.rendering import HostFile, LoadBalancerHost
 from model.timers import PROFILES, Profile
 
@@ -44,7 +44,7 @@ ADDRESSES = {
 HAPROXY, KEEPALIVED = "haproxy.service", "keepalived.service"
 RUN = Path("/run")
 PREFIX = "habench-"
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 
 TOP_PRIORITY = -20
 DIE_WITH_BENCH = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -247,7 +247,7 @@ class ApiServer:
         if self._process is not None and self._process.poll() is None:
             return
         command = (
-            sys.executable, str(PROJECT / "demo/standin_apiserver.py"), "--listen", str(ADDRESSES[self.name]),
+            sys.executable, str(PROJECT / "dev/standin/apiserver.py"), "--listen", str(ADDRESSES[self.name]),
             "--certificate", str(self._certificate), "--key", str(self._certificate),
             "--health-file", str(self._health), "--backend", self.name,
         )  # fmt: skip
@@ -261,7 +261,7 @@ class ApiServer:
         )
 
     def say(self, word: str) -> None:
-        """How it answers from now on: the words of demo/standin_apiserver.py."""
+        """How it answers from now on: the words of dev/standin/apiserver.py."""
         new = self._health.with_suffix(".new")
         new.write_text(word)
         new.rename(self._health)
@@ -316,7 +316,7 @@ class Machine:
             path.write_text(file.text)
             path.chmod(file.mode)
         unshare = ("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL", "--")
-        arguments = (str(self._folder), self.name, str(PROJECT / "bench/standin_systemd.py"), *self.units)
+        arguments = (str(self._folder), self.name, str(PROJECT / "dev/bench/standin_systemd.py"), *self.units)
         with (self._log / "console.log").open("a") as console:
             self._process = subprocess.Popen(
                 [*DIE_WITH_BENCH, *PLAIN_PRIORITY, *unshare, "sh", "-c", BOOT, "boot", *arguments],

@@ -1,4 +1,4 @@
-"""`python -m demo`: from nothing to a highly available endpoint on the lab, and its failover measured.
+"""`python -m dev.demo`: from nothing to a highly available endpoint on the lab, and its failover measured.
 
 Every phase finds out what is done already, so a run that was cut off goes on, and a second one is quick.
 """
@@ -14,16 +14,16 @@ from openstack.exceptions import SDKException
 from rich.table import Table
 from rich.text import Text
 
-from demo.failover import Failover, Faults
-from demo.stack import USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
-from demo.standin import StandIns
-from demo.standin_apiserver import BACKEND_HEADER
-from lab.errors import LabError
-from lab.progress import console, phase
-from operate.pair import PairError, wait_for
+from dev.demo.failover import Failover, Faults
+from dev.lab.errors import LabError
+from dev.lab.progress import console, phase
+from dev.lab_stack import USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
+from dev.standin.apiserver import BACKEND_HEADER
+from dev.standin.hosts import StandIns
+from operate.hosts.pair import PairError, wait_for
+from operate.hosts.ssh import HostError
 from operate.probe import Probe
-from operate.ssh import HostError
-from operate.stack_file import ROOT
+from operate.stack.files import ROOT
 
 PYTHON = ".venv/bin/python"
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -79,7 +79,7 @@ def down() -> None:
 
 def _lab_up() -> None:
     # A process of its own: it shows its own phases, and ends with a message of its own.
-    result = subprocess.run([sys.executable, "-m", "lab", "up"], cwd=ROOT, check=False)
+    result = subprocess.run([sys.executable, "-m", "dev.lab", "up"], cwd=ROOT, check=False)
     if result.returncode:
         raise LabError("The lab did not come up, see above.")
 
@@ -129,10 +129,10 @@ def _show(outputs: Outputs, failovers: list[Failover]) -> None:
 [bold]How to go on[/]
   ask the endpoint                           curl --insecure {outputs.endpoint}/readyz
   log in to a host                           ssh -F {_ssh_config(outputs)} {next(iter(outputs.load_balancers))}
-  the environment for pulumi and openstack   eval "$({PYTHON} -m demo shell-env)"
+  the environment for pulumi and openstack   eval "$({PYTHON} -m dev.demo shell-env)"
   then, for instance                         pulumi stack --stack lab; pulumi up --stack lab; pulumi cancel --stack lab
   measure while you break something          {PYTHON} -m operate.probe {outputs.endpoint} --seconds 30
-  delete all of it from the cloud            {PYTHON} -m demo down
+  delete all of it from the cloud            {PYTHON} -m dev.demo down
   stop the lab, or forget it                 make lab-down; make lab-purge"""
     )
 

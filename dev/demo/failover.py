@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from demo.stack import CLOUD
-from demo.standin_apiserver import BACKEND_HEADER
-from lab.settings import LabSettings
-from operate.pair import STOP_SECONDS, Pair, answering_load_balancer, wait_for
+from dev.lab.settings import LabSettings
+from dev.lab_stack import CLOUD
+from dev.standin.apiserver import BACKEND_HEADER
+from operate.hosts.pair import STOP_SECONDS, Pair, answering_load_balancer, wait_for
+from operate.hosts.ssh import Access, on_all
 from operate.probe import Probe, Report
-from operate.ssh import Access, on_all
-from operate.stack import Outputs
+from operate.stack.applied import Outputs
 
 # A fault is over when for so long every request has been answered.
 STEADY_SECONDS = 5.0

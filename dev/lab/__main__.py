@@ -1,4 +1,4 @@
-"""`python -m lab`: brings the lab up, takes it down, shows it, forgets it."""
+"""`python -m dev.lab`: brings the lab up, takes it down, shows it, forgets it."""
 
 import fcntl
 import json
@@ -15,14 +15,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from lab import configuration, foreign_image, host_network, image, kvm, packages, rootfs
-from lab.apt import HostApt
-from lab.cloud import Cloud, answers, api_urls, wait_for, write_clouds_yaml
-from lab.configuration import ConfiguredFile, Passwords
-from lab.container import Container
-from lab.errors import LabError
-from lab.progress import console, phase
-from lab.settings import LabSettings
+from dev.lab import configuration, foreign_image, host_network, image, kvm, packages, rootfs
+from dev.lab.apt import HostApt
+from dev.lab.cloud import Cloud, answers, api_urls, wait_for, write_clouds_yaml
+from dev.lab.configuration import ConfiguredFile, Passwords
+from dev.lab.container import Container
+from dev.lab.errors import LabError
+from dev.lab.progress import console, phase
+from dev.lab.settings import LabSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A real OpenStack on this machine (docs/lab.md).",
 )
-_LOOK = "`python -m lab status` shows what runs; logs are in {log}."
+_LOOK = "`python -m dev.lab status` shows what runs; logs are in {log}."
 
 
 @app.command()

@@ -9,8 +9,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab.errors import LabError
-from lab.shell import run
+from dev.lab.errors import LabError
+from dev.lab.shell import run
 
 SUITE = "bookworm"
 

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from lab.apt import SUITE, HostApt
-from lab.progress import phase
-from lab.shell import run
+from dev.lab.apt import SUITE, HostApt
+from dev.lab.progress import phase
+from dev.lab.shell import run
 
 # Neither documentation nor translations are read in a lab; and what a power cut leaves half built is built again.
 _MMDEBSTRAP = (

@@ -12,11 +12,11 @@ import yaml
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from lab.apt import HostApt
-from lab.configuration import Passwords, write_private
-from lab.container import Container
-from lab.errors import LabError
-from lab.settings import LabSettings
+from dev.lab.apt import HostApt
+from dev.lab.configuration import Passwords, write_private
+from dev.lab.container import Container
+from dev.lab.errors import LabError
+from dev.lab.settings import LabSettings
 
 REGION = "RegionOne"
 # name of the user that is the service, type, port and path of its endpoint

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lab.host_network import MTU
-from lab.settings import LabSettings
+from dev.lab.host_network import MTU
+from dev.lab.settings import LabSettings
 
 _TREE = Path(__file__).parent / "cloud" / "rootfs"
 _TEMPLATE_SUFFIX = ".j2"

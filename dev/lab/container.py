@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lab.errors import LabError
-from lab.host_network import API_LINK, PROVIDER_LINK
-from lab.settings import LabSettings
-from lab.shell import run
+from dev.lab.errors import LabError
+from dev.lab.host_network import API_LINK, PROVIDER_LINK
+from dev.lab.settings import LabSettings
+from dev.lab.shell import run
 
 _RUN = Path(__file__).parent / "host" / "run-container.sh"
 _DEVICES = ("/dev/net/tun", "/dev/fuse", "/dev/loop-control")

@@ -3,10 +3,10 @@
 import tempfile
 from pathlib import Path
 
-from lab.cloud import EMULATED_PROPERTIES, Cloud
-from lab.progress import phase
-from lab.settings import LabSettings
-from lab.shell import run
+from dev.lab.cloud import EMULATED_PROPERTIES, Cloud
+from dev.lab.progress import phase
+from dev.lab.settings import LabSettings
+from dev.lab.shell import run
 
 _EXTRACT = Path(__file__).parent / "host" / "extract-root.sh"
 _QCOW2_MAGIC = b"QFI\xfb"

@@ -6,9 +6,9 @@ from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
-from lab.settings import LabSettings
-from lab.shell import run
+from dev.lab.errors import LabError
+from dev.lab.settings import LabSettings
+from dev.lab.shell import run
 
 # Host's end and container's end of the two links, as systemd-nspawn wants them written.
 API_LINK = "lab-api:lab-api0"
@@ -146,7 +146,7 @@ def assert_free(settings: LabSettings, addresses: dict[str, list[str]]) -> None:
     if other is not None and other != settings.state:
         raise LabError(
             f"Another lab runs on this machine, with its state in {other}: stop it first, "
-            f"with XDG_STATE_HOME={other.parent.parent} and `python -m lab down`."
+            f"with XDG_STATE_HOME={other.parent.parent} and `python -m dev.lab down`."
         )
     errors = collisions(settings, host_routes(), addresses)
     if errors:

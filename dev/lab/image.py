@@ -4,10 +4,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-from lab import build
-from lab.apt import HostApt
-from lab.settings import LabSettings
-from lab.shell import run
+from dev.lab import build
+from dev.lab.apt import HostApt
+from dev.lab.settings import LabSettings
+from dev.lab.shell import run
 
 _SOURCE = Path(__file__).parent / "guest"
 

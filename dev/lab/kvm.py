@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lab.errors import LabError
-from lab.progress import phase
-from lab.shell import run
+from dev.lab.errors import LabError
+from dev.lab.progress import phase
+from dev.lab.shell import run
 
 _PROBE = Path(__file__).parent / "host" / "probe-kvm.sh"
 

@@ -3,8 +3,8 @@
 import os
 import shutil
 
-from lab.progress import phase
-from lab.shell import run
+from dev.lab.progress import phase
+from dev.lab.shell import run
 
 # program: the package that it comes with
 _PROGRAMS = {

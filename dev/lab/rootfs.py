@@ -3,9 +3,9 @@
 import shlex
 from pathlib import Path
 
-from lab import build
-from lab.apt import HostApt
-from lab.settings import LabSettings
+from dev.lab import build
+from dev.lab.apt import HostApt
+from dev.lab.settings import LabSettings
 
 _SOURCE = Path(__file__).parent / "cloud"
 _PARTS = ("packages", "users.conf", "customize.sh")

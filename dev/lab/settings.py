@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lab.errors import LabError
+from dev.lab.errors import LabError
 
 PROJECT = "openstack-ha-api"
 VIRT_TYPES = ("lxc", "qemu", "kvm")

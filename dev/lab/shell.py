@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.errors import LabError
+from dev.lab.errors import LabError
 
 _SHOWN_LINES = 15
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from operate.stack_file import ROOT
+from operate.stack.files import ROOT
 
 
 def _written(tool: str, stack: str, out: Path, tree: Path) -> str:

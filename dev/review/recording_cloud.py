@@ -17,7 +17,7 @@ from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.settings import reset_options
 
 from model.settings import SECRET_KEYS
-from operate.stack_file import ROOT
+from operate.stack.files import ROOT
 
 
 @cache

@@ -14,7 +14,7 @@ import typer
 from model.rendering import LoadBalancerHost, load_balancer_files
 from model.settings import ConfigurationError, Settings
 from model.topology import Role, host_names
-from operate.stack_file import stack_values
+from operate.stack.files import stack_values
 
 STAND_IN_NETWORK = IPv4Address("198.51.100.0")
 STAND_IN_INTERFACE = "ens3"

@@ -1,4 +1,4 @@
-"""Writes what the program would register, one file a resource, with no cloud and no engine (tools/recording_cloud.py).
+"""Writes what the program would register, one file a resource, with no cloud and no engine (recording_cloud.py).
 
 Two such folders, of two versions of the project, show what a change does where nobody has credentials. What only the
 cloud knows is a stand-in; secrets are `(secret)`, and a client certificate (`apiClientCertificate`) is left out.
@@ -13,8 +13,8 @@ import pulumi
 import typer
 import yaml
 
-from operate.stack_file import stack_values
-from tools.recording_cloud import RecordingCloud, key_pair
+from dev.review.recording_cloud import RecordingCloud, key_pair
+from operate.stack.files import stack_values
 
 SECRET = "(secret)"  # noqa: S105 - shown instead of one
 STAND_IN_PASSWORD = "standin"  # noqa: S105 - a value that the program accepts; it is never shown

@@ -11,22 +11,22 @@ from enum import StrEnum
 from pathlib import Path
 from textwrap import dedent
 
-from demo import standin_apiserver
-from demo.certificate import self_signed
-from operate.ssh import Access, on_all, output
+from dev.standin import apiserver
+from dev.standin.certificate import self_signed
+from operate.hosts.ssh import Access, on_all, output
 
 UNIT = "standin-apiserver.service"
 FOLDER = "/opt/standin-apiserver"
 HEALTH_FILE = "/run/standin-apiserver/health"
-PROGRAM = Path(standin_apiserver.__file__)
+PROGRAM = Path(apiserver.__file__)
 
 
 class Health(StrEnum):
     """What a stand-in does with requests; a unit that is started anew is healthy."""
 
-    HEALTHY = standin_apiserver.HEALTHY
-    FAILING = standin_apiserver.FAILING
-    HANGING = standin_apiserver.HANGING
+    HEALTHY = apiserver.HEALTHY
+    FAILING = apiserver.FAILING
+    HANGING = apiserver.HANGING
 
 
 def unit_file(user: str, backend: str, address: str) -> str:

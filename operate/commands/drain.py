@@ -7,8 +7,8 @@ from rich.console import Console
 
 from operate.commands.move import show_what_clients_feel
 from operate.commands.options import LoadBalancer, StackName, Yes
-from operate.maintenance import Maintenance, insist, peer_of
-from operate.stack import read_stack
+from operate.maintenance.moves import Maintenance, insist, peer_of
+from operate.stack.applied import read_stack
 
 
 def drain(

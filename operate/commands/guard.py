@@ -9,8 +9,8 @@ from rich.console import Console
 
 from operate.commands.options import StackName
 from operate.guard_rails import Rail, examine
-from operate.stack import PULUMI, StackError
-from operate.stack_file import ROOT
+from operate.stack.applied import PULUMI, StackError
+from operate.stack.files import ROOT
 
 Allow = Annotated[
     list[Rail] | None, typer.Option("--allow", help="A rail that may be crossed in this run; repeatable.")

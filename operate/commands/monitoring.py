@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from operate.commands.options import StackName
-from operate.monitoring import Monitored, monitoring_files
-from operate.stack import StackError, read_stack
+from operate.monitoring.files import Monitored, monitoring_files
+from operate.stack.applied import StackError, read_stack
 
 
 def monitoring(

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 
 from operate.commands.options import StackName, Yes
-from operate.maintenance import Maintenance, partners
-from operate.pair import PairError, wait_for
+from operate.hosts.pair import PairError, wait_for
+from operate.maintenance.moves import Maintenance, partners
 from operate.probe import ALIVE, Probe
-from operate.stack import AppliedStack, read_stack
+from operate.stack.applied import AppliedStack, read_stack
 
 # Asked before the VIP moves, to know whether this machine gets answers at all, and after it, for what it has cost.
 BEFORE_SECONDS = 1.0

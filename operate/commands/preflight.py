@@ -11,7 +11,7 @@ from rich.text import Text
 from operate.commands.options import AsJson, StackName
 from operate.preflight.finding import Result
 from operate.preflight.run import Preflight, examine
-from operate.stack import read_configuration
+from operate.stack.applied import read_configuration
 
 _STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.PROBLEM: "bold red", Result.NOT_LOOKED_AT: "dim"}
 

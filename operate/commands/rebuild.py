@@ -4,10 +4,10 @@ import typer
 from rich.console import Console
 
 from operate.commands.options import LoadBalancer, StackName, Yes
-from operate.load_balancer import collect
-from operate.maintenance import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
-from operate.pair import Pair, PairError
-from operate.stack import read_stack
+from operate.hosts.pair import Pair, PairError
+from operate.hosts.state import collect
+from operate.maintenance.moves import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
+from operate.stack.applied import read_stack
 
 
 def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:

@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from operate.commands.options import LoadBalancer, StackName
-from operate.maintenance import Maintenance
-from operate.stack import read_stack
+from operate.maintenance.moves import Maintenance
+from operate.stack.applied import read_stack
 
 
 def resume(name: LoadBalancer, stack: StackName = None) -> None:

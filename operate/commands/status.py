@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from operate.commands.options import AsJson, StackName
-from operate.instance import describe
-from operate.load_balancer import HostState, collect, watch
-from operate.report import CERTIFICATE_TIME_LEFT, HostReport, Report, examine
-from operate.stack import PULUMI, AppliedStack, read_stack
-from operate.stack_file import ROOT
+from operate.hosts.instance import describe
+from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, Report, examine
+from operate.hosts.state import HostState, collect, watch
+from operate.stack.applied import PULUMI, AppliedStack, read_stack
+from operate.stack.files import ROOT
 
 WATCH_SECONDS = 2.0
 

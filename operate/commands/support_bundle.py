@@ -12,9 +12,9 @@ from rich.console import Console
 
 from operate.commands.options import StackName
 from operate.commands.status import render
-from operate.report import Report
-from operate.stack import read_stack
-from operate.support_bundle import make, write
+from operate.hosts.report import Report
+from operate.stack.applied import read_stack
+from operate.support.bundle import make, write
 
 
 def _text(report: Report) -> str:

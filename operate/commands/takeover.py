@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from operate import takeover as steps
 from operate.commands.options import StackName, Yes
-from operate.lock import hold_all
-from operate.stack import read_stack
+from operate.hosts.lock import hold_all
+from operate.stack.applied import read_stack
+from operate.takeover import takeover as steps
 
 console = Console(soft_wrap=True, highlight=False)
 

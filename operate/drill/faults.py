@@ -17,11 +17,11 @@ import asyncssh
 
 from model.timers import Profile
 from model.topology import API_PORT
-from operate.netfilter import NFT
-from operate.pair import Pair
-from operate.report import Report
-from operate.ssh import HostError, failure_of, output
-from operate.stack import AppliedStack
+from operate.hosts.netfilter import NFT
+from operate.hosts.pair import Pair
+from operate.hosts.report import Report
+from operate.hosts.ssh import HostError, failure_of, output
+from operate.stack.applied import AppliedStack
 
 UNDONE_BY_HOST_SECONDS = 30
 """A host undoes what lives on it after so long; longer than a drill leaves it in place."""

@@ -15,13 +15,13 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_fixed
 
 from operate.drill.faults import FAULTS, Fault, FaultName, Site
 from operate.drill.result import Measured, Planned, Result, Seen
-from operate.load_balancer import HostState, collect
-from operate.lock import hold_all
-from operate.pair import BOOT_SECONDS, STOP_SECONDS, PairError, answering_load_balancer, wait_for
+from operate.hosts.lock import hold_all
+from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, answering_load_balancer, wait_for
+from operate.hosts.report import Report, examine
+from operate.hosts.ssh import HostError
+from operate.hosts.state import HostState, collect
 from operate.probe import ALIVE, MAX_SECONDS, Probe
-from operate.report import Report, examine
-from operate.ssh import HostError
-from operate.stack import AppliedStack
+from operate.stack.applied import AppliedStack
 
 STEADY_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0

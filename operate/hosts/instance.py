@@ -3,8 +3,8 @@
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
-from operate.pair import Pair, PairError
-from operate.stack import AppliedStack
+from operate.hosts.pair import Pair, PairError
+from operate.stack.applied import AppliedStack
 
 CLOUD_SECONDS = 10.0
 """For one answer of the cloud; whoever asks why a host is down has waited for the host already."""

@@ -11,7 +11,7 @@ from threading import Thread
 
 import asyncssh
 
-from operate.ssh import Access, HostError, failure_of
+from operate.hosts.ssh import Access, HostError, failure_of
 
 LOCK = "/run/ha-api-operator.lock"
 """Of root alone, and gone after a reboot, as is the process that had it."""

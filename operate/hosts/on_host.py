@@ -2,7 +2,7 @@
 
 Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `health_port`, `metrics_port`, `lock` (the
 operators' lock file), and `paths`, the files to look at, without the leading slash. What it prints is `HostState` in
-operate/load_balancer.py. Nothing is changed, and no content of a file is told, only digests. Nothing is waited for
+operate/hosts/state.py. Nothing is changed, and no content of a file is told, only digests. Nothing is waited for
 without a bound: it is asked when something is wrong.
 """
 
@@ -30,7 +30,7 @@ from typing import Any
 SERVICES = ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
 PROVEN = Path("/var/lib/ha-api/proven")
 DRAINED = Path("/var/lib/ha-api/drained")
-"""Who has taken this load balancer out, why and since when (operate/maintenance.py)."""
+"""Who has taken this load balancer out, why and since when (operate/maintenance/moves.py)."""
 VRRP_STATE = Path("/run/ha-api/vrrp_state")
 HAPROXY_CONFIGURATION = Path("/etc/haproxy/haproxy.cfg")
 # Proxies are for what is far away, and a host's environment may name one for everything.

@@ -10,7 +10,7 @@ from openstack.compute.v2.server import Server
 from openstack.connection import Connection
 
 from model.topology import HEALTH_PORT
-from operate.stack import Outputs
+from operate.stack.applied import Outputs
 
 # Nova ends an instance that does not shut down after 60 s; a boot in software emulation takes longer than two minutes.
 STOP_SECONDS = 120.0

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from pydantic import BaseModel, computed_field
 
 from model.rendering import LOAD_BALANCER_FILES
-from operate.load_balancer import HostState, InstalledFile
+from operate.hosts.state import HostState, InstalledFile
 
 OWNER = "root:root"
 PARTICIPATING = ("MASTER", "BACKUP")
@@ -107,7 +107,7 @@ def examine(
 ) -> Report:
     """Compare what was found on the hosts (or why nothing was) with the digests that were applied.
 
-    `instances` is what the cloud says of those that are down, by name (operate/instance.py).
+    `instances` is what the cloud says of those that are down, by name (operate/hosts/instance.py).
     """
     hosts: dict[str, HostReport] = {}
     for name, address in addresses.items():

@@ -1,4 +1,4 @@
-"""A load balancer's state, collected over SSH by one program that runs there (operate/on_host.py)."""
+"""A load balancer's state, collected over SSH by one program that runs there (operate/hosts/on_host.py)."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ from cryptography import x509
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_validator
 
 from model.topology import HEALTH_PORT, METRICS_PORT
-from operate import on_host
-from operate.lock import LOCK
-from operate.ssh import failure_of, output
-from operate.stack import AppliedStack
+from operate.hosts import on_host
+from operate.hosts.lock import LOCK
+from operate.hosts.ssh import failure_of, output
+from operate.stack.applied import AppliedStack
 
 PROGRAM = Path(on_host.__file__).read_bytes()
 ANSWER_SECONDS = 15.0

@@ -9,15 +9,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from model.topology import API_PORT
-from operate.load_balancer import HostState, collect
-from operate.lock import hold_all, sign
-from operate.netfilter import NFT
-from operate.on_host import DRAINED
-from operate.pair import BOOT_SECONDS, Pair, PairError, wait_for
-from operate.report import PARTICIPATING
-from operate.ssh import HostError, on_all
-from operate.stack import PULUMI, AppliedStack, StackError
-from operate.stack_file import ROOT
+from operate.hosts.lock import hold_all, sign
+from operate.hosts.netfilter import NFT
+from operate.hosts.on_host import DRAINED
+from operate.hosts.pair import BOOT_SECONDS, Pair, PairError, wait_for
+from operate.hosts.report import PARTICIPATING
+from operate.hosts.ssh import HostError, on_all
+from operate.hosts.state import HostState, collect
+from operate.stack.applied import PULUMI, AppliedStack, StackError
+from operate.stack.files import ROOT
 
 # A peer that is told takes over in milliseconds; what takes longer is a busy host's answer.
 TAKE_OVER_SECONDS = 15.0

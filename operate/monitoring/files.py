@@ -11,13 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model.timers import Timers
 from model.topology import EXPORTER_PORT, HEALTH_PORT, METRICS_PORT
-from operate.dashboard import dashboard
+from operate.monitoring.dashboard import dashboard
 
 INTERVAL = "15s"
 """Between two scrapes, and two looks at the rules: the hosts' own state is as old as that."""
 
 _environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=FileSystemLoader(Path(__file__).parent),
     undefined=StrictUndefined,
     variable_start_string="<<",  # {{ }} is Prometheus's own
     variable_end_string=">>",

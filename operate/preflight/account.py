@@ -12,7 +12,7 @@ from model.settings import ServerGroupPolicy
 from model.topology import Role, host_names, security_rules
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, not_looked_at, note, ok, problem
-from operate.stack import Configuration
+from operate.stack.applied import Configuration
 
 SOON = timedelta(days=30)
 """An application credential that ends within this time is told."""

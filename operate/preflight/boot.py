@@ -20,11 +20,11 @@ from openstack.exceptions import ForbiddenException, ResourceFailure, ResourceTi
 from model.rendering import install_script, prepare_script, user_data
 from model.settings import Settings
 from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
+from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, ok, problem
 from operate.signals import uninterrupted
-from operate.ssh import Access, failure_of, output
-from operate.stack import Configuration
+from operate.stack.applied import Configuration
 
 DELETE_SECONDS = 300
 _DESCRIPTION = "Throw-away check of `./ha preflight --boot`"

@@ -28,7 +28,7 @@ def is_id(name_or_id: str) -> bool:
 class Facts:
     """The configuration, and what its cloud says; a fact that cannot be had raises CannotLookError or the cloud's own.
 
-    Names are looked up as the program does it (components/cloud.py). The cloud's own objects are passed on: their
+    Names are looked up as the program does it (program/lookups.py). The cloud's own objects are passed on: their
     attributes are made at run time and carry no types.
     """
 

@@ -13,7 +13,7 @@ from operate.preflight import account, instances, network, segment
 from operate.preflight.boot import boot
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotLookError, Finding, Result, not_looked_at, note, problem
-from operate.stack import Configuration
+from operate.stack.applied import Configuration
 
 Check = Callable[[Facts], Generator[Finding]]
 

@@ -16,11 +16,11 @@ import asyncssh
 
 from model.settings import BastionSettings
 from model.topology import API_PORT, SSH_PORT, Role, host_names
-from operate.pair import answering_load_balancer
+from operate.hosts.pair import answering_load_balancer
+from operate.hosts.ssh import Access, failure_of
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotLookError, Finding, not_looked_at, note, ok, problem
-from operate.ssh import Access, failure_of
-from operate.stack import Configuration
+from operate.stack.applied import Configuration
 
 PROBES = 3
 CONNECT_SECONDS = 2.0

@@ -13,9 +13,9 @@ from typing import Any
 from openstack.connection import Connection
 
 from model.settings import SECRET_KEYS, ConfigurationError, Settings
-from operate.cloud import connect
-from operate.ssh import Access
-from operate.stack_file import ROOT
+from operate.hosts.ssh import Access
+from operate.stack.cloud import connect
+from operate.stack.files import ROOT
 
 PULUMI = ROOT / "toolchain" / "pulumi"
 """Finds the CLI wherever it is, and takes the caller's backend, passphrase and PATH as they are."""

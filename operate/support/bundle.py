@@ -25,16 +25,16 @@ from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
 from model.topology import METRICS_PORT
-from operate import support_on_host
-from operate.instance import CLOUD_SECONDS, describe
-from operate.load_balancer import collect
-from operate.redaction import REDACTED, redactor
-from operate.report import Report, examine
-from operate.ssh import failure_of, output
-from operate.stack import AppliedStack, StackError, without_secrets
-from operate.stack_file import ROOT
+from operate.hosts.instance import CLOUD_SECONDS, describe
+from operate.hosts.report import Report, examine
+from operate.hosts.ssh import failure_of, output
+from operate.hosts.state import collect
+from operate.stack.applied import AppliedStack, StackError, without_secrets
+from operate.stack.files import ROOT
+from operate.support import on_host
+from operate.support.redaction import REDACTED, redactor
 
-PROGRAM = Path(support_on_host.__file__).read_bytes()
+PROGRAM = Path(on_host.__file__).read_bytes()
 CONSOLE_LINES = 1000
 HOST_SECONDS = 180
 """Some 35 commands of up to 15 s each, four at a time: a host in distress is what a bundle is made for."""
@@ -93,7 +93,7 @@ def make(stack: AppliedStack, since: str, report: Callable[[Report], str], progr
         stack=stack.name,
         made=made,
         since=since,
-        lines=support_on_host.JOURNAL_LINES,
+        lines=on_host.JOURNAL_LINES,
         redacted=REDACTED,
         manifest=manifest,
     )

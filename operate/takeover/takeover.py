@@ -20,12 +20,12 @@ from openstack.connection import Connection
 
 from model.settings import Settings
 from model.topology import API_PORT, vip_port_name
-from operate.load_balancer import HostState, collect
-from operate.pair import PairError, wait_for
+from operate.hosts.pair import PairError, wait_for
+from operate.hosts.ssh import failure_of
+from operate.hosts.state import HostState, collect
 from operate.signals import uninterrupted
-from operate.ssh import failure_of
-from operate.stack import PULUMI, AppliedStack, StackError, read_stack
-from operate.stack_file import ROOT
+from operate.stack.applied import PULUMI, AppliedStack, StackError, read_stack
+from operate.stack.files import ROOT
 
 HELD_SECONDS = 30.0
 """After the files are in place the election takes a few seconds at most."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.configurations import CONFIGURATIONS
-from bench.faults import QUICK
-from bench.results import Results, Run
-from bench.storm import measure
+from dev.bench.configurations import CONFIGURATIONS
+from dev.bench.faults import QUICK
+from dev.bench.results import Results, Run
+from dev.bench.storm import measure
 
 OURS, SEED = "default", "seed"
 ALONE = ("vip-added", "partition", "holder-without-api", "api-all-down")
@@ -23,7 +23,7 @@ Runs = Mapping[tuple[str, str], Run]
 
 def bench(out: Path, *options: str) -> Results:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *options, "--out", str(out)],
+        [sys.executable, "-m", "dev.bench", *options, "--out", str(out)],
         capture_output=True,
         text=True,
         timeout=900,

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from operate.maintenance import hold_back
+from operate.maintenance.moves import hold_back
 
 VIP = "127.0.0.9"
 # Each line is what became of a connection.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.configurations import CONFIGURATIONS
-from bench.world import KEEPALIVED, World
+from dev.bench.configurations import CONFIGURATIONS
+from dev.bench.world import KEEPALIVED, World
 
 
 def test_keepalived_says_no_goodbye_however_late_the_last_of_its_processes_is_killed(

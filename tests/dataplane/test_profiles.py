@@ -4,8 +4,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from bench.configurations import CONFIGURATIONS
-from bench.world import KEEPALIVED, World, hosts
+from dev.bench.configurations import CONFIGURATIONS
+from dev.bench.world import KEEPALIVED, World, hosts
 from model.timers import Profile
 
 KEEPALIVED_CONF = "etc/keepalived/keepalived.conf"

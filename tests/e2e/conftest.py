@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lab.settings import LabSettings
+from dev.lab.settings import LabSettings
 
 
 @pytest.fixture(scope="session", autouse=True)

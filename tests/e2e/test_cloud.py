@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from lab import host_network
-from lab.cloud import IMAGE, NETWORK, Cloud, connect
-from lab.container import Container
-from lab.settings import LabSettings
+from dev.lab import host_network
+from dev.lab.cloud import IMAGE, NETWORK, Cloud, connect
+from dev.lab.container import Container
+from dev.lab.settings import LabSettings
 
 PARALLEL_REQUESTS = 50
 BULK_MIB = 200
@@ -224,4 +224,4 @@ def _forget_a_disk() -> None:
 
 
 def _lab(command: str) -> None:
-    subprocess.run([sys.executable, "-m", "lab", command], check=True, timeout=400)
+    subprocess.run([sys.executable, "-m", "dev.lab", command], check=True, timeout=400)

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from demo.stack import Stack, environment
-from demo.standin import StandIns
-from lab.progress import console
+from dev.lab.progress import console
+from dev.lab_stack import Stack, environment
+from dev.standin.hosts import StandIns
 from operate.drill.faults import TABLE, UNDONE_BY_HOST_SECONDS, FaultName, Site
-from operate.load_balancer import collect
-from operate.lock import hold_all
-from operate.pair import BOOT_SECONDS, wait_for
-from operate.report import examine
-from operate.stack import AppliedStack, read_stack
-from operate.stack_file import ROOT
+from operate.hosts.lock import hold_all
+from operate.hosts.pair import BOOT_SECONDS, wait_for
+from operate.hosts.report import examine
+from operate.hosts.state import collect
+from operate.stack.applied import AppliedStack, read_stack
+from operate.stack.files import ROOT
 
 NAME = "lab-drill"
 CHROMIUM = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.stack import Stack, StackError, environment, ssh_key
-from operate.stack_file import ROOT
+from dev.lab_stack import Stack, StackError, environment, ssh_key
+from operate.stack.files import ROOT
 
 CONFIG: dict[str, object] = {"clusterName": "guard", "controlPlaneCount": 3, "workerCount": 0}
 PULUMI = ROOT / "toolchain" / "pulumi"

@@ -15,16 +15,16 @@ from contextlib import contextmanager
 
 import pytest
 
-from demo.failover import Faults
-from demo.stack import Stack, environment
-from demo.standin import StandIns
-from lab.progress import console
+from dev.demo.failover import Faults
+from dev.lab.progress import console
+from dev.lab_stack import Stack, environment
+from dev.standin.hosts import StandIns
 from model.topology import HEALTH_PORT
-from operate.lock import hold_all
-from operate.maintenance import HELD
-from operate.pair import wait_for
+from operate.hosts.lock import hold_all
+from operate.hosts.pair import wait_for
+from operate.maintenance.moves import HELD
 from operate.probe import Probe
-from operate.stack_file import ROOT
+from operate.stack.files import ROOT
 
 STACK = "lab-maint"
 LB_0, LB_1 = "mnt-lb-0", "mnt-lb-1"

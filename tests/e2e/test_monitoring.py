@@ -23,16 +23,16 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.certificate import self_signed
-from demo.failover import Faults
-from demo.stack import Stack, environment
-from demo.standin import FOLDER, UNIT, StandIns
-from lab.progress import console
+from dev.demo.failover import Faults
+from dev.lab.progress import console
+from dev.lab_stack import Stack, environment
+from dev.standin.certificate import self_signed
+from dev.standin.hosts import FOLDER, UNIT, StandIns
 from model.topology import API_PORT, METRICS_PORT
-from operate.on_host import DRAINED
-from operate.pair import wait_for
-from operate.ssh import on_all, output
-from operate.stack_file import ROOT
+from operate.hosts.on_host import DRAINED
+from operate.hosts.pair import wait_for
+from operate.hosts.ssh import on_all, output
+from operate.stack.files import ROOT
 
 PROMETHEUS = ROOT / "build/prometheus/usr/bin/prometheus"
 STACK, CLUSTER = "lab-monitor", "mon"

@@ -14,10 +14,10 @@ import openstack
 import pytest
 import yaml
 
-from demo.stack import CLOUD, Stack, StackError, environment
-from lab.progress import console
-from operate.pair import wait_for
-from operate.stack_file import ROOT
+from dev.lab.progress import console
+from dev.lab_stack import CLOUD, Stack, StackError, environment
+from operate.hosts.pair import wait_for
+from operate.stack.files import ROOT
 
 CONFIG: dict[str, object] = {"clusterName": "pre", "controlPlaneCount": 1, "workerCount": 0, "vip": "198.18.1.241"}
 THROW_AWAY = "pre-preflight"

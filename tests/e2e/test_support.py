@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from demo.certificate import self_signed
-from demo.failover import Faults
-from demo.stack import Stack, environment, ssh_key
-from demo.standin import FOLDER, UNIT, StandIns
-from lab.progress import console
-from operate.lock import hold
-from operate.pair import wait_for
-from operate.redaction import SHORTEST_LINE
-from operate.ssh import output
-from operate.stack_file import ROOT
+from dev.demo.failover import Faults
+from dev.lab.progress import console
+from dev.lab_stack import Stack, environment, ssh_key
+from dev.standin.certificate import self_signed
+from dev.standin.hosts import FOLDER, UNIT, StandIns
+from operate.hosts.lock import hold
+from operate.hosts.pair import wait_for
+from operate.hosts.ssh import output
+from operate.stack.files import ROOT
+from operate.support.redaction import SHORTEST_LINE
 
 STACK = "lab-support"
 VRRP_PASSWORD = "s3cr8t-x"  # noqa: S105

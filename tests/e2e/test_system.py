@@ -18,18 +18,18 @@ import asyncssh
 import openstack
 import pytest
 
-from demo.certificate import self_signed
-from demo.failover import Failover, Faults
-from demo.stack import CLOUD, Change, Outputs, Stack, StackError, environment
-from demo.standin import Health, StandIns
-from demo.standin_apiserver import BACKEND_HEADER
-from lab.progress import console
+from dev.demo.failover import Failover, Faults
+from dev.lab.progress import console
+from dev.lab_stack import CLOUD, Change, Outputs, Stack, StackError, environment
+from dev.standin.apiserver import BACKEND_HEADER
+from dev.standin.certificate import self_signed
+from dev.standin.hosts import Health, StandIns
 from model.rendering import HostFile, LoadBalancerHost, configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
-from operate.pair import answering_load_balancer, wait_for
+from operate.hosts.pair import answering_load_balancer, wait_for
+from operate.hosts.ssh import Access
 from operate.probe import Probe
-from operate.ssh import Access
-from operate.stack_file import ROOT
+from operate.stack.files import ROOT
 
 CLUSTER = "e2e"
 TIMERS = PROFILES[Profile.DEFAULT]

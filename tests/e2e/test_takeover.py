@@ -17,21 +17,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from demo.stack import CLOUD, USER, Stack, environment, ssh_key
-from demo.standin import UNIT, StandIns
-from lab.progress import console
-from lab.settings import LabSettings
+from dev.lab.progress import console
+from dev.lab.settings import LabSettings
+from dev.lab_stack import CLOUD, USER, Stack, environment, ssh_key
+from dev.standin.hosts import UNIT, StandIns
 from model.rendering import user_data
 from model.topology import API_PORT
-from operate.pair import answering_load_balancer, wait_for
+from operate.hosts.pair import answering_load_balancer, wait_for
+from operate.hosts.ssh import Access, on_all, output
 from operate.probe import Probe
-from operate.ssh import Access, on_all, output
-from operate.stack import PULUMI
-from operate.stack_file import ROOT
+from operate.stack.applied import PULUMI
+from operate.stack.files import ROOT
 
 CLUSTER = "takeover"
 BY_HAND = "blog"
-SEED = ROOT / "bench" / "peers" / "seed"
+SEED = ROOT / "dev" / "bench" / "peers" / "seed"
 # An address of the subnet outside of Neutron's pool, as "one of the unused IP addresses of the network prefix" is.
 VIP = str(LabSettings.from_environ().instance_network[230])
 OTHER = str(LabSettings.from_environ().instance_network[231])

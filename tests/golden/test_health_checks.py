@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.certificate import KeyPair, self_signed
+from dev.standin.certificate import KeyPair, self_signed
 from model.rendering import TEMPLATES, LoadBalancerHost, load_balancer_files
 from model.timers import PROFILES, Profile
 from model.topology import API_PORT, HEALTH_PORT, METRICS_PORT

@@ -14,8 +14,8 @@ import yaml
 
 from model.rendering import LoadBalancerHost, configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
-from operate.monitoring import Monitored, monitoring_files
-from operate.stack_file import ROOT
+from operate.monitoring.files import Monitored, monitoring_files
+from operate.stack.files import ROOT
 
 PROMTOOL = ROOT / "build/prometheus/usr/bin/promtool"
 STACK = Monitored(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.configurations import CONFIGURATIONS, PEERS
-from bench.world import INTERFACE, LOAD_BALANCERS, hosts
+from dev.bench.configurations import CONFIGURATIONS, PEERS
+from dev.bench.world import INTERFACE, LOAD_BALANCERS, hosts
 
 NAMES = sorted(CONFIGURATIONS)
 PEER_NAMES = sorted(path.name for path in PEERS.iterdir())

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dev.review.render import STAND_IN_INTERFACE, render
 from model.rendering import (
-    TEMPLATES,
+    LOAD_BALANCER_TEMPLATES,
     LoadBalancerHost,
     configure_script,
     install_script,
@@ -22,7 +23,6 @@ from model.rendering import (
 )
 from model.settings import Settings
 from tests.unit.example import example_values
-from tools.render import STAND_IN_INTERFACE, render
 
 EXPECTED = Path(__file__).parent / "expected"
 STACKS = {
@@ -58,7 +58,7 @@ def test_every_file_is_as_it_was_read(rendered: tuple[str, Path]):
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert files == sorted(f"{host}/{file}" for host in HOSTS for file in FILES + PROGRAMS)
     for host, program in product(HOSTS, PROGRAMS):
-        assert (out / host / program).read_text() == (TEMPLATES / program).read_text()
+        assert (out / host / program).read_text() == (LOAD_BALANCER_TEMPLATES / program).read_text()
     for file in (f"{host}/{file}" for host in HOSTS for file in FILES):
         text = (out / file).read_text()
         expected = EXPECTED / stack / file
@@ -136,6 +136,6 @@ def test_shellcheck_finds_nothing_in_the_scripts(step: str):
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("script", [EXPECTED / "default/k8s-lb-0" / FILES[2], TEMPLATES / PROGRAMS[0]])
+@pytest.mark.parametrize("script", [EXPECTED / "default/k8s-lb-0" / FILES[2], LOAD_BALANCER_TEMPLATES / PROGRAMS[0]])
 def test_shellcheck_finds_nothing_in_what_keepalived_runs(script: Path):
     subprocess.run(["shellcheck", script], check=True)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from operate.stack_file import project_schema
-from tools.recording_cloud import key_pair
+from dev.review.recording_cloud import key_pair
+from operate.stack.files import project_schema
 
 
 def example_values(**changes: Any) -> dict[str, Any]:

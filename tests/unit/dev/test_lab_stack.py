@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pulumi.automation.events import DiagnosticEvent, OpType, ResourcePreEvent, StepEventMetadata
 
-from demo import stack
-from demo.stack import Change, Outputs, Stack, StackError
+from dev import lab_stack as stack
+from dev.lab_stack import Change, Outputs, Stack, StackError
 
 
 def test_the_stack_of_a_name_that_git_would_see_is_refused() -> None:

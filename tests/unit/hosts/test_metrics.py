@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from demo.certificate import self_signed
-from model.rendering import TEMPLATES
-from operate.on_host import DRAINED
+from dev.standin.certificate import self_signed
+from model.rendering import LOAD_BALANCER_TEMPLATES
+from operate.hosts.on_host import DRAINED
 
-PROGRAM = TEMPLATES / "usr/local/lib/ha-api/metrics.py"
-NOTIFY = TEMPLATES / "etc/keepalived/notify.sh"
-KEEPALIVED_UNIT = TEMPLATES / "etc/systemd/system/keepalived.service.d/ha-api.conf.j2"
+PROGRAM = LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/metrics.py"
+NOTIFY = LOAD_BALANCER_TEMPLATES / "etc/keepalived/notify.sh"
+KEEPALIVED_UNIT = LOAD_BALANCER_TEMPLATES / "etc/systemd/system/keepalived.service.d/ha-api.conf.j2"
 
 
 def _load() -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.rendering import TEMPLATES
+from model.rendering import LOAD_BALANCER_TEMPLATES
 
 INTERVAL = 0.02
 FAILURES = 5
@@ -18,7 +18,7 @@ FAILURES = 5
 
 def _load() -> Any:
     # It lies where it is rendered from, and is no part of a package.
-    spec = importlib.util.spec_from_file_location("watchdog", TEMPLATES / "etc/keepalived/watchdog.py")
+    spec = importlib.util.spec_from_file_location("watchdog", LOAD_BALANCER_TEMPLATES / "etc/keepalived/watchdog.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from pydantic.alias_generators import to_camel
 
-from demo.certificate import self_signed
+from dev.standin.certificate import self_signed
 from model.settings import SECRET_KEYS, ConfigurationError, ServerGroupPolicy, Settings, client_certificate_file
 from model.timers import PROFILES, Profile, Timers
-from operate.stack_file import project_schema, stack_values
+from operate.stack.files import project_schema, stack_values
 from tests.unit.example import example_values, key_pair
 
 

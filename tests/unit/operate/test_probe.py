@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from demo.certificate import self_signed
-from demo.standin_apiserver import BACKEND_HEADER, StandInServer, tls_context
+from dev.standin.apiserver import BACKEND_HEADER, StandInServer, tls_context
+from dev.standin.certificate import self_signed
 from operate.probe import Mark, Probe, Report, Sample
 
 

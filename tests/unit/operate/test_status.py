@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from operate.commands.status import render
-from operate.load_balancer import HostState
-from operate.report import Report, examine
-from tests.unit.test_operate_report import ADDRESSES, DIGESTS, NOW, certificate, state
+from operate.hosts.report import Report, examine
+from operate.hosts.state import HostState
+from tests.unit.operate.hosts.test_report import ADDRESSES, DIGESTS, NOW, certificate, state
 
 DAY = 86_400
 NAMES = [f"production-cp-{index}" for index in range(5)]

@@ -12,8 +12,8 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from dev.review.recording_cloud import RecordingCloud, key_pair
 from tests.unit.example import example_values
-from tools.recording_cloud import RecordingCloud, key_pair
 
 VIP = "198.51.100.100"
 
@@ -100,7 +100,7 @@ def test_the_standby_is_changed_first_where_it_is_known(
     monkeypatch: pytest.MonkeyPatch, holder: str | None, first: int, second: int
 ):
     asked: list[str] = []
-    monkeypatch.setattr("components.holder.ask_holder", lambda vip: asked.append(vip) or holder)  # pyright: ignore
+    monkeypatch.setattr("program.holder.ask_holder", lambda vip: asked.append(vip) or holder)  # pyright: ignore
     cloud = RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
     assert asked == [VIP]
     commands, instances = cloud.of_type("remote:Command"), cloud.of_type("compute/instance:Instance")
@@ -117,7 +117,7 @@ def test_the_standby_is_changed_first_where_it_is_known(
 
 
 def test_nobody_is_asked_for_a_vip_that_nobody_has_yet(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("components.holder.ask_holder", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
+    monkeypatch.setattr("program.holder.ask_holder", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
     RecordingCloud().run(example_values(vip=VIP))
 
 
@@ -350,5 +350,5 @@ def test_the_own_vip_port_of_an_earlier_run_is_no_conflict():
 
 
 def test_a_private_key_that_does_not_fit_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tools.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
+    monkeypatch.setattr("dev.review.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
     assert "does not belong" in refused(RecordingCloud(), publicKey="", keyPair="mine")

@@ -2,7 +2,7 @@
 
 import re
 
-from operate.stack_file import ROOT
+from operate.stack.files import ROOT
 
 
 def make_targets() -> set[str]:

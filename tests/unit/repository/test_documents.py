@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from operate.stack_file import ROOT, project_schema
-from tests.unit.make_targets import make_targets, targets_named
-from tools.config_table import README, with_table
+from dev.reference import README, with_table
+from operate.stack.files import ROOT, project_schema
+from tests.unit.repository.make_targets import make_targets, targets_named
 
 ALL_PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # What is said of the program itself; the lab's and the toolchain's pages have words of their own.
@@ -30,9 +30,9 @@ def scripts(page: Path) -> list[str]:
 
 
 def exports() -> set[str]:
-    """The names that components/outputs.py exports."""
+    """The names that program/outputs.py exports."""
     calls = [
-        node for node in ast.walk(ast.parse((ROOT / "components/outputs.py").read_text())) if isinstance(node, ast.Call)
+        node for node in ast.walk(ast.parse((ROOT / "program/outputs.py").read_text())) if isinstance(node, ast.Call)
     ]
     return {ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func) == "pulumi.export"}
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from operate.guard_rails import Rail
-from operate.stack_file import ROOT
-from tests.unit.make_targets import make_targets, targets_named
+from operate.stack.files import ROOT
+from tests.unit.repository.make_targets import make_targets, targets_named
 
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))

@@ -1,8 +1,8 @@
 """What the Pulumi SDKs call things: the tokens, names and shapes that the plugins in toolchain/ have to speak.
 
-`python -m tests.unit.sdk_names` writes them to the files that the plugins' Go tests compare themselves with. They are
-read from the SDKs' generated sources, whose type hints cannot be evaluated at run time. A shape is "value", "map", a
-list of one shape, or an object of named shapes.
+`python -m tests.unit.toolchain.sdk_names` writes them to the files that the plugins' Go tests compare themselves with.
+They are read from the SDKs' generated sources, whose type hints cannot be evaluated at run time. A shape is "value",
+"map", a list of one shape, or an object of named shapes.
 """
 
 import ast
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-TOOLCHAIN = Path(__file__).parents[2] / "toolchain"
+TOOLCHAIN = Path(__file__).parents[3] / "toolchain"
 
 # The plugin's folder, and the parts of its SDK that hold what it serves.
 PLUGINS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = Path(__file__).parents[2] / "toolchain/install"
+INSTALL = Path(__file__).parents[3] / "toolchain/install"
 
 # A CLI that knows its version, and fetches plugins into its home.
 CLI = """#!/bin/bash

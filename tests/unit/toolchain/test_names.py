@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from tests.unit.sdk_names import PLUGINS, names, names_file
+from tests.unit.toolchain.sdk_names import PLUGINS, names, names_file
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_the_plugins_are_compared_with_the_installed_sdk(plugin: str) -> None:
     recorded = json.loads(names_file(plugin).read_text())
-    assert recorded == names(plugin), "the SDK changed: run `python -m tests.unit.sdk_names` and the plugins' tests"
+    assert recorded == names(plugin), (
+        "the SDK changed: run `python -m tests.unit.toolchain.sdk_names` and the plugins' tests"
+    )

@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.configurations import ADVERTISEMENTS, TIMERS, timers_name
-from bench.curves import BEGIN, END, LOOK, Choice, choices, draw, main, markdown
-from bench.faults import OF_TIMERS, STALLS_MS
-from bench.results import MENDED, Machine, Mark, Requests, Results, Run, Span
-from bench.summary import Spread
+from dev.bench.configurations import ADVERTISEMENTS, TIMERS, timers_name
+from dev.bench.curves import BEGIN, END, LOOK, Choice, choices, draw, main, markdown
+from dev.bench.faults import OF_TIMERS, STALLS_MS
+from dev.bench.results import MENDED, Machine, Mark, Requests, Results, Run, Span
+from dev.bench.summary import Spread
 
 MACHINE = Machine(
     date="2024-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",

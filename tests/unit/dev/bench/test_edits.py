@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from bench.configurations import CONFIGURATIONS
-from bench.faults import with_second_vip, without_last_api_server
-from bench.world import ADDRESSES, API_SERVERS, LOAD_BALANCERS, VIP, hosts
+from dev.bench.configurations import CONFIGURATIONS
+from dev.bench.faults import with_second_vip, without_last_api_server
+from dev.bench.world import ADDRESSES, API_SERVERS, LOAD_BALANCERS, VIP, hosts
 
 EVERY_HOST = pytest.mark.parametrize(("name", "host"), list(product(CONFIGURATIONS, LOAD_BALANCERS)))
 

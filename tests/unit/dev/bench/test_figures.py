@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.figures import ALARM, FIRST, PEER, Lane, save, style, timeline
-from bench.results import MENDED, Mark, Requests, Run, Span
+from dev.bench.figures import ALARM, FIRST, PEER, Lane, save, style, timeline
+from dev.bench.results import MENDED, Mark, Requests, Run, Span
 
 Holders = dict[str, tuple[Span, ...]]
 STAYS: Holders = {"lb-0": ((0.0, 20.0),), "lb-1": ()}

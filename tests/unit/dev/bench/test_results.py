@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.clients import ClientsReport, HeldResult, Probed
-from bench.results import Held, Machine, Requests, Results, Run, Span
-from bench.run import out_after, requests
+from dev.bench.clients import ClientsReport, HeldResult, Probed
+from dev.bench.results import Held, Machine, Requests, Results, Run, Span
+from dev.bench.run import out_after, requests
 from operate.probe import Report, Sample
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.standin_systemd import Command, Exit, UnitError, environment_of, merge, read_unit, seconds
+from dev.bench.standin_systemd import Command, Exit, UnitError, environment_of, merge, read_unit, seconds
 
 
 def test_a_drop_in_adds_to_lists_and_replaces_single_values():

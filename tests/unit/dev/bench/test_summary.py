@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.configurations import CONFIGURATIONS
-from bench.faults import FAULTS
-from bench.report import BEGIN, END, main, markdown, with_report
-from bench.results import MENDED, Held, Machine, Mark, Requests, Results, Run, Span
-from bench.summary import (
+from dev.bench.configurations import CONFIGURATIONS
+from dev.bench.faults import FAULTS
+from dev.bench.report import BEGIN, END, main, markdown, with_report
+from dev.bench.results import MENDED, Held, Machine, Mark, Requests, Results, Run, Span
+from dev.bench.summary import (
     HEADLINES,
     IN_USE,
     OUTAGE,

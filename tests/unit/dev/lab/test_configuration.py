@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import build, configuration
-from lab.configuration import ConfiguredFile, Passwords
-from lab.settings import LabSettings
+from dev.lab import build, configuration
+from dev.lab.configuration import ConfiguredFile, Passwords
+from dev.lab.settings import LabSettings
 
 SETTINGS = LabSettings.from_environ({"HOME": "/home/somebody"})
 PASSWORDS = Passwords(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import LabError
-from lab.host_network import collisions
-from lab.settings import LabSettings
+from dev.lab.errors import LabError
+from dev.lab.host_network import collisions
+from dev.lab.settings import LabSettings
 
 HOME = {"HOME": "/home/somebody"}
 

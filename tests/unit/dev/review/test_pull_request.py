@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from dev.review.pull_request import COMMENT, SUMMARY, Section, compose, cut, fenced, verdict
 from operate.guard_rails import Rail
-from operate.stack_file import ROOT
-from tools.pull_request import COMMENT, SUMMARY, Section, compose, cut, fenced, verdict
+from operate.stack.files import ROOT
 
-PREVIEWS = Path(__file__).parent / "previews"
+PREVIEWS = Path(__file__).parents[2] / "operate/previews"
 CIPHERTEXT = "v1:c2VjcmV0:bm90IHRvIGJlIHNob3du"
-HAPROXY = "templates/etc/haproxy/haproxy.cfg.j2"
+HAPROXY = "templates/load_balancer/etc/haproxy/haproxy.cfg.j2"
 
 
 class Repository:
@@ -118,9 +118,9 @@ def test_without_a_change_nothing_is_shown(repository: Repository):
 
 
 def test_a_base_that_cannot_be_shown_is_said_to_be_so(repository: Repository):
-    shutil.rmtree(repository.folder / "tools")
+    shutil.rmtree(repository.folder / "dev/review")
     repository.commit("an old base")
-    shutil.copytree(ROOT / "tools", repository.folder / "tools")
+    shutil.copytree(ROOT / "dev/review", repository.folder / "dev/review")
     repository.commit("change")
     done = repository.make("render-diff", "BASE=HEAD^1")
     assert done.returncode == 0, done.stderr

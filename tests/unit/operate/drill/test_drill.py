@@ -20,12 +20,12 @@ from operate.drill.faults import FAULTS, UNDONE_BY_HOST_SECONDS, Fault, FaultNam
 from operate.drill.page import page, timeline
 from operate.drill.result import Measured, Planned, Result, Seen
 from operate.drill.run import Drill, Signals
-from operate.load_balancer import HostState
-from operate.pair import PairError
+from operate.hosts.pair import PairError
+from operate.hosts.ssh import HostError
+from operate.hosts.state import HostState
 from operate.probe import Sample
-from operate.ssh import HostError
-from operate.stack import StackError
-from operate.stack_file import ROOT
+from operate.stack.applied import StackError
+from operate.stack.files import ROOT
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1s", 1), ("500ms", 0.5), ("1.5s", 1.5), ("0s", 0)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from operate.instance import advice
+from operate.hosts.instance import advice
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from operate import lock
-from operate.lock import hold_all
-from operate.ssh import Access, HostError
-from operate.stack_file import ROOT
+from operate.hosts import lock
+from operate.hosts.lock import hold_all
+from operate.hosts.ssh import Access, HostError
+from operate.stack.files import ROOT
 
 ADDRESS = "127.0.0.1"
 HOSTS = {"dev-lb-0": ADDRESS}
@@ -131,7 +131,7 @@ def test_a_purpose_is_no_shell_word(access: Access, lock_file: Path):
 def test_a_holder_that_was_killed_lets_go_at_once(access: Access, lock_file: Path):
     program = (
         "import sys, time\n"
-        "from operate import lock\nfrom operate.ssh import Access\n"
+        "from operate.hosts import lock\nfrom operate.hosts.ssh import Access\n"
         "lock.LOCK, port, known_hosts = sys.argv[1:]\n"
         "access = Access(user='debian', private_key=sys.stdin.read(), known_hosts=known_hosts, port=int(port))\n"
         f"with lock.hold_all(access, {HOSTS!r}, 'drill'):\n    print('held', flush=True)\n    time.sleep(60)\n"

@@ -12,10 +12,10 @@ from subprocess import PIPE
 import pytest
 from cryptography import x509
 
-from demo.certificate import KeyPair, self_signed
-from demo.standin_apiserver import StandInServer
-from operate import on_host
-from operate.on_host import certificate, drained_by, file, haproxy, locked_by, reboot
+from dev.standin.apiserver import StandInServer
+from dev.standin.certificate import KeyPair, self_signed
+from operate.hosts import on_host
+from operate.hosts.on_host import certificate, drained_by, file, haproxy, locked_by, reboot
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_kernel_is_newer_by_its_numbers(running: str, installed: list[str], ne
 def test_a_lock_is_told_while_somebody_has_it_and_stays_free_for_others(tmp_path: Path):
     lock = tmp_path / "operator.lock"
     assert locked_by(str(lock)) is None
-    # As operate/lock.py takes it: by a process that hands it on to its shell, and ends.
+    # As operate/hosts/lock.py takes it: by a process that hands it on to its shell, and ends.
     take = 'exec 9<>"$1"; flock --nonblock 9; echo "ada on desk, drill" >"$1"; echo taken; read -r _'
     with subprocess.Popen(["bash", "-c", take, "bash", lock], stdin=PIPE, stdout=PIPE) as holder:
         assert holder.stdout

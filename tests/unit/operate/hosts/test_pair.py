@@ -10,9 +10,9 @@ import pytest
 from openstack.compute.v2.server import Server
 from openstack.exceptions import NotFoundException
 
-from components import holder
-from operate import on_host, pair
-from operate.pair import Pair, PairError, answering_load_balancer
+from operate.hosts import on_host, pair
+from operate.hosts.pair import Pair, PairError, answering_load_balancer
+from program import holder
 
 ADDRESS = "198.51.100.11"
 

@@ -9,8 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from operate.load_balancer import HostState
-from operate.report import DriftKind, Report, examine
+from operate.hosts.report import DriftKind, Report, examine
+from operate.hosts.state import HostState
 
 ADDRESSES = {"k8s-lb-0": "198.51.100.11", "k8s-lb-1": "198.51.100.12"}
 NOW = 1_800_000_000
@@ -31,7 +31,7 @@ def certificate(*, expires: int) -> str:
 
 
 def state(name: str, *, holds_vip: bool) -> dict[str, Any]:
-    """What a load balancer in order answers, as operate/on_host.py prints it."""
+    """What a load balancer in order answers, as operate/hosts/on_host.py prints it."""
 
     def file(path: str, mode: int) -> dict[str, Any]:
         digest = DIGESTS[name][path]

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from operate.ssh import Access, HostError, failure_of, on_all, output
+from operate.hosts.ssh import Access, HostError, failure_of, on_all, output
 
 ADDRESS = "127.0.0.1"
 

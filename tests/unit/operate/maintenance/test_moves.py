@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import typer
 
-from operate import maintenance
 from operate.commands import drain, move, rebuild
-from operate.load_balancer import HostState
-from operate.maintenance import (
+from operate.hosts.pair import PairError
+from operate.hosts.report import examine
+from operate.hosts.state import HostState
+from operate.maintenance import moves as maintenance
+from operate.maintenance.moves import (
     Maintenance,
     Rebuild,
     holder_of,
@@ -26,9 +28,7 @@ from operate.maintenance import (
     replacement_command,
     unfit,
 )
-from operate.pair import PairError
-from operate.report import examine
-from operate.stack import StackError
+from operate.stack.applied import StackError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LB_0, LB_1 = "dev-lb-0", "dev-lb-1"

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from model.timers import PROFILES, Profile
-from operate.monitoring import Monitored, monitoring_files
-from operate.stack_file import ROOT
-from tests.unit.test_readme import headings
+from operate.monitoring.files import Monitored, monitoring_files
+from operate.stack.files import ROOT
+from tests.unit.repository.test_documents import headings
 
 STACK = Monitored(
     stack="prod",

@@ -14,6 +14,7 @@ from openstack.exceptions import ConfigException, ForbiddenException, HttpExcept
 
 from model.settings import Settings
 from model.topology import Role, security_rules
+from operate.hosts.ssh import Access
 from operate.preflight import account, instances, network, segment
 from operate.preflight.boot import remove
 from operate.preflight.facts import Facts
@@ -21,10 +22,9 @@ from operate.preflight.finding import CannotLookError, Finding, Result
 from operate.preflight.network import Backend, find_backend
 from operate.preflight.run import Preflight, examine
 from operate.preflight.segment import Route, parse_route, parse_vrrp
-from operate.ssh import Access
-from operate.stack import Configuration
+from operate.stack.applied import Configuration
 from tests.unit.example import example_values, key_pair
-from tests.unit.test_operate_ssh import HOST_KEY, OTHER_KEY, Server, known_hosts
+from tests.unit.operate.hosts.test_ssh import HOST_KEY, OTHER_KEY, Server, known_hosts
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 PROJECT, OTHER_PROJECT = "own-project", "other-project"

@@ -13,8 +13,8 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from urllib3.util import Retry
 
-from operate import cloud
-from operate.cloud import connect, explain
+from operate.stack import cloud
+from operate.stack.cloud import connect, explain
 
 LOGIN, SERVERS, STOP = (
     ("POST", "/v3/auth/tokens"),

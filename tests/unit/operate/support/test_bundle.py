@@ -13,14 +13,14 @@ from typing import cast
 import pytest
 import typer
 
-from demo.certificate import self_signed
+from dev.standin.certificate import self_signed
 from model.settings import Settings
-from operate import support_bundle, support_on_host
 from operate.commands.support_bundle import since_of
-from operate.report import Report
-from operate.ssh import Access
-from operate.stack import AppliedStack, Configuration, Outputs
-from operate.stack_file import ROOT
+from operate.hosts.report import Report
+from operate.hosts.ssh import Access
+from operate.stack.applied import AppliedStack, Configuration, Outputs
+from operate.stack.files import ROOT
+from operate.support import bundle, on_host
 from tests.unit.example import example_values
 
 PASSWORD = "s3cr8t-x"  # noqa: S105
@@ -57,10 +57,10 @@ def test_no_secret_reaches_the_archive(stack: AppliedStack, monkeypatch: pytest.
     async def collect(*_: object) -> dict[str, str]:
         return {"k8s-lb-0/journal/vrrp.log": "\n".join(planted), f"k8s-lb-0/files/etc/{PASSWORD}": "a text"}
 
-    monkeypatch.setattr(support_bundle, "_collect", collect)
+    monkeypatch.setattr(bundle, "_collect", collect)
     for name in ("OS_CLOUD", "OS_CLIENT_CONFIG_FILE"):  # of whoever runs this
         monkeypatch.delenv(name, raising=False)
-    archive = support_bundle.make(stack, "-24h", cast("Callable[[Report], str]", str), print)
+    archive = bundle.make(stack, "-24h", cast("Callable[[Report], str]", str), print)
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         names = members.getnames()
         everything = "\n".join(names) + "".join(
@@ -78,7 +78,7 @@ def test_an_archive_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: P
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(b"older, and longer than the new one")
     path.chmod(0o644)
-    support_bundle.write(b"new", path)
+    bundle.write(b"new", path)
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [*tmp_path.iterdir()] == [path]
@@ -90,7 +90,7 @@ def test_an_archive_that_does_not_fit_leaves_the_older_one_and_nothing_else(tmp_
     path.write_bytes(b"older")
     program = dedent("""
         import sys, pathlib
-        from operate.support_bundle import write
+        from operate.support.bundle import write
         try:
             write(bytes(100_000), pathlib.Path(sys.argv[1]))
         except OSError as error:
@@ -111,37 +111,37 @@ def test_an_archive_that_does_not_fit_leaves_the_older_one_and_nothing_else(tmp_
 
 def test_of_a_long_text_whole_lines_at_its_end_are_kept(tmp_path: Path):
     line = b"the password is " + PASSWORD.encode() + b"\n"
-    content = line * (support_on_host.MOST_BYTES // len(line) + 10)
+    content = line * (on_host.MOST_BYTES // len(line) + 10)
     file = tmp_path / "long.log"
     file.write_bytes(content)
-    for kept in (support_on_host.end_of(content), support_on_host.read(str(file))):
-        assert len(kept) <= support_on_host.MOST_BYTES
+    for kept in (on_host.end_of(content), on_host.read(str(file))):
+        assert len(kept) <= on_host.MOST_BYTES
         assert {*kept.splitlines()} == {line.decode().strip()}
 
 
 def test_a_short_text_is_kept_whole(tmp_path: Path):
     file = tmp_path / "short.log"
     file.write_bytes(b"all of it \xff\n")
-    assert support_on_host.read(str(file)) == "all of it \N{REPLACEMENT CHARACTER}\n"
+    assert on_host.read(str(file)) == "all of it \N{REPLACEMENT CHARACTER}\n"
 
 
 def test_a_command_that_fails_or_is_not_there_is_told():
-    assert support_on_host.run("sh", "-c", "echo said; exit 3") == "said\n\n(ended with status 3)\n"
-    assert "No such file" in support_on_host.attempt(lambda: support_on_host.run("no-such-command"))
+    assert on_host.run("sh", "-c", "echo said; exit 3") == "said\n\n(ended with status 3)\n"
+    assert "No such file" in on_host.attempt(lambda: on_host.run("no-such-command"))
 
 
 def test_a_command_that_hangs_is_cut_off(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(support_on_host, "COMMAND_SECONDS", 0.2)
-    assert support_on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(cut off after 0.2 s)\n"
+    monkeypatch.setattr(on_host, "COMMAND_SECONDS", 0.2)
+    assert on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(cut off after 0.2 s)\n"
 
 
 def test_the_client_s_key_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "client.pem").write_text(KEY)
     (tmp_path / "link.pem").symlink_to("client.pem")
     (tmp_path / "ca.pem").write_text("public")
-    monkeypatch.setattr(support_on_host, "NEVER", (str(tmp_path / "client.pem"),))
-    monkeypatch.setattr(support_on_host, "FILES", (f"{tmp_path}/*",))
-    names = [name for name, _ in support_on_host.sources("-24h", 8405) if name.startswith("files")]
+    monkeypatch.setattr(on_host, "NEVER", (str(tmp_path / "client.pem"),))
+    monkeypatch.setattr(on_host, "FILES", (f"{tmp_path}/*",))
+    names = [name for name, _ in on_host.sources("-24h", 8405) if name.startswith("files")]
     assert names == [f"files{tmp_path}/ca.pem"]
 
 

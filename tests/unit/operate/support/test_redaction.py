@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from demo.certificate import self_signed
-from operate.redaction import REDACTED, SHORTEST_LINE, redactor
+from dev.standin.certificate import self_signed
+from operate.support.redaction import REDACTED, SHORTEST_LINE, redactor
 
 SECRET = "s3cr&t<x"  # noqa: S105
 PAIR = self_signed("client", [])

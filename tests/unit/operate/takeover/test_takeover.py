@@ -10,9 +10,9 @@ import pytest
 from openstack.exceptions import SDKException
 
 from model.settings import Settings
-from operate import takeover
-from operate.pair import PairError
-from operate.stack import AppliedStack
+from operate.hosts.pair import PairError
+from operate.stack.applied import AppliedStack
+from operate.takeover import takeover
 from tests.unit.example import example_values
 
 VIP = "198.51.100.100"

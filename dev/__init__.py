@@ -1,0 +1,1 @@
+"""What builds, proves and demonstrates the program; nothing here runs on a user's cloud."""

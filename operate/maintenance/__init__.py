@@ -1,0 +1,1 @@
+"""Work on one load balancer while the other one serves: move, drain, resume, rebuild."""

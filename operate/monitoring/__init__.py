@@ -1,0 +1,1 @@
+"""Prometheus scrape configuration, alert rules and the Grafana dashboard of a stack."""

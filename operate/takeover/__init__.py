@@ -1,0 +1,1 @@
+"""Moves the VIP of load balancers that were built manually to a stack."""
