@@ -50,7 +50,6 @@ LOAD_BALANCER_FILES = {
     "etc/keepalived/check_haproxy.sh": 0o755,
     "etc/keepalived/keepalived.conf": 0o640,  # may hold the VRRP password
     "etc/keepalived/notify.sh": 0o755,
-    "etc/keepalived/watchdog.py": 0o755,
     "etc/sysctl.d/60-ha-api.conf": 0o644,
     "etc/systemd/system/ha-api-metrics.service": 0o644,
     "etc/systemd/system/ha-api-metrics.timer": 0o644,
@@ -59,6 +58,7 @@ LOAD_BALANCER_FILES = {
     "etc/systemd/system/keepalived.service.d/ha-api.conf": 0o644,
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf": 0o644,
     "usr/local/lib/ha-api/metrics.py": 0o755,
+    "usr/local/lib/ha-api/watchdog.py": 0o755,
 }
 
 

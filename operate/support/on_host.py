@@ -27,6 +27,7 @@ NEVER = ("/etc/haproxy/ha-api/client.pem",)
 FILES = (
     "/etc/haproxy/**/*",
     "/etc/keepalived/**/*",
+    "/usr/local/lib/ha-api/*",
     "/etc/firewalld/**/*.xml",
     "/etc/firewalld/*.conf",
     "/etc/sysctl.d/*",

@@ -42,7 +42,7 @@ FILES = [
     "etc/systemd/system/keepalived.service.d/ha-api.conf",
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
 ]
-PROGRAMS = ["etc/keepalived/notify.sh", "etc/keepalived/watchdog.py", "usr/local/lib/ha-api/metrics.py"]
+PROGRAMS = ["etc/keepalived/notify.sh", "usr/local/lib/ha-api/watchdog.py", "usr/local/lib/ha-api/metrics.py"]
 HOSTS = ["k8s-lb-0", "k8s-lb-1"]
 
 
