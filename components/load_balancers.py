@@ -10,20 +10,14 @@ same moment do not see each other.
 import hashlib
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
 
 import pulumi
 
 from components.host import Host
 from components.instance import RoleArgs, Server, boot, make_port, make_server_group
 from components.servers import Servers
-from model.rendering import (
-    LoadBalancerHost,
-    configure_script,
-    install_script,
-    load_balancer_files,
-    prove_script,
-)
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.rendering import configure_script, install_script, load_balancer_files, prove_script
 from model.topology import host_names
 
 
@@ -55,15 +49,16 @@ class LoadBalancers(pulumi.ComponentResource):
         names = host_names(args.settings, args.role)
         ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
         addresses = [port.all_fixed_ips.apply(lambda addresses: addresses[0]) for port in ports]
+        pair = self._pair()
         servers: dict[str, Server] = {}
         scripts: dict[str, pulumi.Output[str]] = {}
         configured: list[pulumi.Resource] = []
         for host_name in sorted(names, key=lambda name: name == args.holder):
             index = names.index(host_name)
             server = boot(index, ports[index], host_name, args, group, parent=self, after=configured)
-            rendered = self._rendered_from(server, peer_address=addresses[1 - index])
-            script = rendered.apply(lambda host: configure_script(host, load_balancer_files(host)))
-            self.digests[host_name] = rendered.apply(_digests)
+            facts = _facts_of(server, pair, peer_address=addresses[1 - index])
+            script = facts.apply(lambda host: configure_script(host, load_balancer_files(host)))
+            self.digests[host_name] = facts.apply(_digests)
             installed = server.host.run(
                 "install", install_script(args.settings), parent=self, after=[server.prepared, *configured]
             )
@@ -77,36 +72,19 @@ class LoadBalancers(pulumi.ComponentResource):
         self.hosts = [servers[name].host for name in names]
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
 
-    def _rendered_from(self, server: Server, peer_address: pulumi.Output[str]) -> pulumi.Output[LoadBalancerHost]:
-        facts: dict[str, pulumi.Input[Any]] = {
-            "address": server.host.address,
-            "peer_address": peer_address,
-            "interface": server.interface,
-            "vip": self._args.vip,
-            "api_servers": [
-                *({"name": host.name, "address": host.address} for host in self._args.control_plane.hosts),
-                *({"name": str(address), "address": str(address)} for address in self._args.settings.api_servers),
-            ],
-            "vrrp_password": self._args.vrrp_password,
-            "api_client_certificate": self._args.api_client_certificate,
-        }
-
-        def host(facts: dict[str, Any]) -> LoadBalancerHost:
-            return LoadBalancerHost(
-                name=server.host.name,
-                address=IPv4Address(facts["address"]),
-                peer_address=IPv4Address(facts["peer_address"]),
-                interface=facts["interface"],
-                vip=IPv4Address(facts["vip"]),
-                api_servers=tuple((it["name"], IPv4Address(it["address"])) for it in facts["api_servers"]),
-                vrrp_router_id=self._args.settings.vrrp_router_id,
-                vrrp_password=facts["vrrp_password"],
-                timers=self._args.settings.timers,
-                api_ca_certificate=self._args.settings.api_ca_certificate,
-                api_client_certificate=facts["api_client_certificate"],
+    def _pair(self) -> pulumi.Output[LoadBalancerPair]:
+        args = self._args
+        servers = args.control_plane.hosts
+        addresses = pulumi.Output.all(*(server.address for server in servers))
+        return pulumi.Output.all(args.vip, addresses, args.vrrp_password, args.api_client_certificate).apply(
+            lambda facts: LoadBalancerPair.from_settings(
+                args.settings,
+                vip=IPv4Address(facts[0]),
+                control_plane={server.name: IPv4Address(it) for server, it in zip(servers, facts[1], strict=True)},
+                vrrp_password=facts[2],
+                api_client_certificate=facts[3],
             )
-
-        return pulumi.Output.all(**facts).apply(host)
+        )
 
     def _prove(self, servers: list[Server], scripts: list[pulumi.Output[str]], *, after: list[pulumi.Resource]) -> None:
         # Every change of either host's files has the pair proven again.
@@ -116,6 +94,20 @@ class LoadBalancers(pulumi.ComponentResource):
                 lambda facts: prove_script(IPv4Address(facts[0]), facts[1], IPv4Address(facts[2]))
             )
             server.host.run("prove", script, parent=self, after=after, triggers=[digest])
+
+
+def _facts_of(
+    server: Server, pair: pulumi.Output[LoadBalancerPair], peer_address: pulumi.Output[str]
+) -> pulumi.Output[LoadBalancerHost]:
+    return pulumi.Output.all(pair, server.host.address, peer_address, server.interface).apply(
+        lambda facts: LoadBalancerHost(
+            name=server.host.name,
+            address=IPv4Address(facts[1]),
+            peer_address=IPv4Address(facts[2]),
+            interface=facts[3],
+            pair=facts[0],
+        )
+    )
 
 
 def _digests(host: LoadBalancerHost) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Templates to files and scripts: the only Jinja environment.
+"""Templates to files and scripts: the only place that renders `templates/`.
 
-What is rendered here is plain data in and text out; nothing is read but `templates/`, and nothing is written.
+Plain data in, text out: nothing is read but `templates/`, and nothing is written.
 """
 
 import hashlib
@@ -12,15 +12,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model import topology
+from model.load_balancers import LOAD_BALANCER_FILES, LoadBalancerHost
 from model.settings import Settings
-from model.timers import Timers
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 LOAD_BALANCER_TEMPLATES = TEMPLATES / "load_balancer"
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
-    undefined=StrictUndefined,  # a name that is missing is an error, never an empty string in a file
+    undefined=StrictUndefined,  # a missing name is an error, never an empty string in a file
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
@@ -41,27 +41,6 @@ def _render(template: str, **context: object) -> str:
     )
 
 
-# What lands on a load balancer: template and place are the same path, a template with ".j2", a program as it is.
-LOAD_BALANCER_FILES = {
-    "etc/firewalld/zones/public.xml": 0o644,
-    "etc/haproxy/ha-api/ca.pem": 0o644,
-    "etc/haproxy/ha-api/client.pem": 0o600,
-    "etc/haproxy/haproxy.cfg": 0o644,
-    "etc/keepalived/check_haproxy.sh": 0o755,
-    "etc/keepalived/keepalived.conf": 0o640,  # may hold the VRRP password
-    "etc/keepalived/notify.sh": 0o755,
-    "etc/sysctl.d/60-ha-api.conf": 0o644,
-    "etc/systemd/system/ha-api-metrics.service": 0o644,
-    "etc/systemd/system/ha-api-metrics.timer": 0o644,
-    "etc/systemd/system/ha-api-watchdog.service": 0o644,
-    "etc/systemd/system/haproxy.service.d/ha-api.conf": 0o644,
-    "etc/systemd/system/keepalived.service.d/ha-api.conf": 0o644,
-    "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf": 0o644,
-    "usr/local/lib/ha-api/metrics.py": 0o755,
-    "usr/local/lib/ha-api/watchdog.py": 0o755,
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class HostFile:
     """A file on a host: its path from the root, its mode, its whole text."""
@@ -71,27 +50,6 @@ class HostFile:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadBalancerHost:
-    """All that the files of one load balancer depend on."""
-
-    name: str
-    address: IPv4Address
-    peer_address: IPv4Address
-    interface: str
-    """The interface that carries `address`, as the host calls it."""
-    vip: IPv4Address
-    api_servers: tuple[tuple[str, IPv4Address], ...]
-    vrrp_router_id: int
-    vrrp_password: str
-    """Empty selects VRRPv3, which has no authentication."""
-    timers: Timers
-    api_ca_certificate: str
-    """PEM; empty checks API servers without verifying them."""
-    api_client_certificate: str
-    """PEM, certificates and key; empty asks them anonymously."""
-
-
 def load_balancer_files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
     """The files of one load balancer."""
 
@@ -99,14 +57,15 @@ def load_balancer_files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
         program = LOAD_BALANCER_TEMPLATES / path
         if program.exists():
             return program.read_text()
-        # haproxy.cfg carries its own digest, which is that of the text without it.
-        configuration_id = _digest(_render(f"load_balancer/{path}.j2", host=host, configuration_id=""))
-        return _render(f"load_balancer/{path}.j2", host=host, configuration_id=configuration_id)
+        template = f"load_balancer/{path}.j2"
+        # haproxy.cfg carries its own digest: that of the text without it.
+        configuration_id = _digest(_render(template, host=host, pair=host.pair, configuration_id=""))
+        return _render(template, host=host, pair=host.pair, configuration_id=configuration_id)
 
-    # A file without text is one that this configuration has no use for.
+    # A file with no text is one that this configuration does not need.
     return tuple(
-        HostFile(path=path, mode=mode, text=rendered)
-        for path, mode in LOAD_BALANCER_FILES.items()
+        HostFile(path=path, mode=file.mode, text=rendered)
+        for path, file in LOAD_BALANCER_FILES.items()
         if (rendered := text(path))
     )
 
@@ -116,7 +75,7 @@ def _digest(text: str) -> str:
 
 
 def _heredoc_end(text: str) -> str:
-    """A delimiter that `text` cannot contain, and that stays the same while the text does."""
+    """A delimiter that `text` cannot contain, and that changes only when the text does."""
     return f"END-{_digest(text)}"
 
 
@@ -124,7 +83,7 @@ _environment.filters["heredoc_end"] = _heredoc_end
 
 
 def prepare_script(settings: Settings, address: IPv4Address) -> str:
-    """Every host's first step: waits for cloud-init, tells APT about proxy and mirror, prints `interface=NAME`."""
+    """Every host's first step: waits for cloud-init, sets APT's proxy and mirror, prints `interface=NAME`."""
     return _render("steps/prepare.sh.j2", settings=settings, address=address)
 
 
@@ -134,8 +93,8 @@ def install_script(settings: Settings) -> str:
 
 
 def configure_script(host: LoadBalancerHost, files: Iterable[HostFile]) -> str:
-    """A load balancer's third step: files, staged, validated, moved into place, reloaded, put back if that fails."""
-    return _render("steps/configure.sh.j2", host=host, files=tuple(files))
+    """A load balancer's third step: files are staged, validated, moved into place, reloaded; put back if that fails."""
+    return _render("steps/configure.sh.j2", host=host, files=tuple(files), known_files=LOAD_BALANCER_FILES)
 
 
 def prove_script(vip: IPv4Address, interface: str, address: IPv4Address) -> str:
@@ -144,7 +103,7 @@ def prove_script(vip: IPv4Address, interface: str, address: IPv4Address) -> str:
 
 
 def user_data(host_private_key: str, host_public_key: str) -> str:
-    """cloud-init's part: the host key, and nothing that could ever change, for a change replaces the instance."""
+    """For cloud-init: the host key, and nothing that could ever change, because a change replaces the instance."""
     return _render("user_data.yaml.j2", private=host_private_key, public=host_public_key)
 
 

@@ -5,6 +5,7 @@ What each combination costs and survives is measured: docs/failover.md.
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import ceil
 from typing import Self
 
 
@@ -50,6 +51,12 @@ class Timers:
         that all servers are gone before the VIP moves for it.
         """
         return self.api_check_interval // 2
+
+    @property
+    def api_verdict_seconds(self) -> int:
+        """How long a new HAProxy may take to find an API server down: two failed checks, in seconds, rounded up."""
+        checks = self.api_check_interval + self.api_fast_check_interval
+        return ceil((checks + 2 * (self.api_connect_timeout + self.api_check_timeout)) / 1000)
 
 
 class Profile(StrEnum):

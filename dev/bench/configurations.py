@@ -13,7 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model import topology
-from model.rendering import HostFile, LoadBalancerHost, load_balancer_files
+from model.load_balancers import LoadBalancerHost
+from model.rendering import HostFile, load_balancer_files
 from model.timers import PROFILES, Profile, Timers
 
 PEERS = Path(__file__).parent / "peers"
@@ -42,7 +43,7 @@ class Configuration:
 
 def _ours(name: str, title: str, timers: Timers) -> Configuration:
     def files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
-        return load_balancer_files(replace(host, timers=timers))
+        return load_balancer_files(replace(host, pair=replace(host.pair, timers=timers)))
 
     return Configuration(name=name, title=title, source="this project: templates/, model/timers.py", files=files)
 
@@ -56,6 +57,7 @@ def peer(name: str, title: str, source: str) -> Configuration:
             template = _environment.get_template(str(path.relative_to(PEERS)))
             text = template.render(
                 host=host,
+                pair=host.pair,
                 api_port=topology.API_PORT,
                 network=IPv4Interface(f"{host.address}/24").network,  # of the bench's one segment
                 # Where a peer's two hosts differ, one of them is the first: in the order of the addresses.

@@ -27,7 +27,8 @@ from dev.bench.clients import Clients
 from dev.bench.holders import Holders
 from dev.bench.standin_systemd import UNIT_VARIABLE
 from dev.standin.certificate import self_signed
-from model.rendering import HostFile, LoadBalancerHost
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.rendering import HostFile
 from model.timers import PROFILES, Profile
 
 NETWORK = IPv4Address("198.51.100.0")
@@ -92,19 +93,19 @@ exec chroot . /usr/bin/python3 -I /run/standin_systemd.py "$@"
 def hosts() -> list[LoadBalancerHost]:
     """The two load balancers as `make render` shows them, with the defaults of Pulumi.yaml."""
     addresses = [ADDRESSES[name] for name in LOAD_BALANCERS]
+    pair = LoadBalancerPair(
+        vip=VIP,
+        api_servers=tuple((server, ADDRESSES[server]) for server in API_SERVERS),
+        vrrp_router_id=51,
+        timers=PROFILES[Profile.DEFAULT],
+    )
     return [
         LoadBalancerHost(
             name=name,
             address=address,
             peer_address=peer_address,
             interface=INTERFACE,
-            vip=VIP,
-            api_servers=tuple((server, ADDRESSES[server]) for server in API_SERVERS),
-            vrrp_router_id=51,
-            vrrp_password="",
-            timers=PROFILES[Profile.DEFAULT],
-            api_ca_certificate="",
-            api_client_certificate="",
+            pair=pair,
         )
         for name, address, peer_address in zip(LOAD_BALANCERS, addresses, reversed(addresses), strict=True)
     ]

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from model.rendering import LoadBalancerHost, load_balancer_files
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.rendering import load_balancer_files
 from model.settings import ConfigurationError, Settings
 from model.topology import Role, host_names
 from operate.stack.files import stack_values
@@ -25,10 +26,13 @@ STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - shown instead of one
 def render(settings: Settings, out: Path) -> list[Path]:
     """Write `out/<host>/<path>` for both load balancers and return the paths."""
     addresses = [STAND_IN_NETWORK + 11 + index for index in range(Settings.LOAD_BALANCERS)]
-    made = enumerate(host_names(settings, Role.CONTROL_PLANE))
-    api_servers = (
-        *((name, STAND_IN_NETWORK + 21 + index) for index, name in made),
-        *((str(address), address) for address in settings.api_servers),
+    control_plane = enumerate(host_names(settings, Role.CONTROL_PLANE))
+    pair = LoadBalancerPair.from_settings(
+        settings,
+        vip=settings.vip or STAND_IN_NETWORK + 200,
+        control_plane={name: STAND_IN_NETWORK + 21 + index for index, name in control_plane},
+        vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
+        api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
     )
     written: list[Path] = []
     for index, name in enumerate(host_names(settings, Role.LOAD_BALANCER)):
@@ -37,13 +41,7 @@ def render(settings: Settings, out: Path) -> list[Path]:
             address=addresses[index],
             peer_address=addresses[1 - index],
             interface=STAND_IN_INTERFACE,
-            vip=settings.vip or STAND_IN_NETWORK + 200,
-            api_servers=api_servers,
-            vrrp_router_id=settings.vrrp_router_id,
-            vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
-            timers=settings.timers,
-            api_ca_certificate=settings.api_ca_certificate,
-            api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
+            pair=pair,
         )
         for file in load_balancer_files(host):
             path = out / name / file.path

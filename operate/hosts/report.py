@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, computed_field
 
-from model.rendering import LOAD_BALANCER_FILES
+from model.load_balancers import LOAD_BALANCER_FILES
 from operate.hosts.state import HostState, InstalledFile
 
 OWNER = "root:root"
@@ -148,14 +148,14 @@ def _certificate_troubles(certificates: Mapping[str, datetime], now: datetime) -
 def _drift(applied: Mapping[str, str], found: Mapping[str, InstalledFile | None]) -> Iterator[Drift]:
     for path, digest in applied.items():
         file = found.get(path)
-        mode = LOAD_BALANCER_FILES.get(path)
+        known = LOAD_BALANCER_FILES.get(path)
         if file is None:
             yield Drift(path=path, kind=DriftKind.MISSING, detail="")
         elif file.digest != digest:
             kind = DriftKind.OLDER if file.digest == file.proven_digest else DriftKind.EDITED
             yield Drift(path=path, kind=kind, detail=f"at {file.changed:%Y-%m-%d %H:%M:%S} UTC")
-        elif mode is not None and (file.mode, file.owner) != (mode, OWNER):
-            detail = f"{file.mode:04o} {file.owner} instead of {mode:04o} {OWNER}"
+        elif known is not None and (file.mode, file.owner) != (known.mode, OWNER):
+            detail = f"{file.mode:04o} {file.owner} instead of {known.mode:04o} {OWNER}"
             yield Drift(path=path, kind=DriftKind.MODE, detail=detail)
 
 

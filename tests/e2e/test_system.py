@@ -24,7 +24,8 @@ from dev.lab_stack import CLOUD, Change, Outputs, Stack, StackError, environment
 from dev.standin.apiserver import BACKEND_HEADER
 from dev.standin.certificate import self_signed
 from dev.standin.hosts import Health, StandIns
-from model.rendering import HostFile, LoadBalancerHost, configure_script, load_balancer_files
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.rendering import HostFile, configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
 from operate.hosts.pair import answering_load_balancer, wait_for
 from operate.hosts.ssh import Access
@@ -118,13 +119,12 @@ class System:
             address=IPv4Address(outputs.load_balancers[name]),
             peer_address=IPv4Address(peer),
             interface="eth0",
-            vip=IPv4Address(outputs.vip),
-            api_servers=tuple((host, IPv4Address(address)) for host, address in outputs.control_plane.items()),
-            vrrp_router_id=self.router_id,
-            vrrp_password="",
-            timers=TIMERS,
-            api_ca_certificate="",
-            api_client_certificate="",
+            pair=LoadBalancerPair(
+                vip=IPv4Address(outputs.vip),
+                api_servers=tuple((host, IPv4Address(address)) for host, address in outputs.control_plane.items()),
+                vrrp_router_id=self.router_id,
+                timers=TIMERS,
+            ),
         )
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from dev.standin.certificate import KeyPair, self_signed
-from model.rendering import TEMPLATES, LoadBalancerHost, load_balancer_files
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.rendering import TEMPLATES, load_balancer_files
 from model.timers import PROFILES, Profile
 from model.topology import API_PORT, HEALTH_PORT, METRICS_PORT
 
@@ -100,15 +101,16 @@ def _host(case: Case) -> LoadBalancerHost:
         address=IPv4Address("198.51.100.11"),
         peer_address=IPv4Address("198.51.100.12"),
         interface="ens3",
-        vip=IPv4Address("198.51.100.200"),
-        api_servers=(("k8s-cp-0", IPv4Address(API_SERVER)),),
-        vrrp_router_id=51,
-        vrrp_password="",
-        timers=timers,
-        api_ca_certificate=pairs()[authority].certificate.decode() if authority else "",
-        api_client_certificate=(pairs()["haproxy"].certificate + pairs()["haproxy"].key).decode()
-        if case.has_certificate
-        else "",
+        pair=LoadBalancerPair(
+            vip=IPv4Address("198.51.100.200"),
+            api_servers=(("k8s-cp-0", IPv4Address(API_SERVER)),),
+            vrrp_router_id=51,
+            timers=timers,
+            api_ca_certificate=pairs()[authority].certificate.decode() if authority else "",
+            api_client_certificate=(pairs()["haproxy"].certificate + pairs()["haproxy"].key).decode()
+            if case.has_certificate
+            else "",
+        ),
     )
 
 

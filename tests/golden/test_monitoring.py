@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from model.rendering import LoadBalancerHost, configure_script, load_balancer_files
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.rendering import configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
 from operate.monitoring.files import Monitored, monitoring_files
 from operate.stack.files import ROOT
@@ -588,13 +589,12 @@ HOST = LoadBalancerHost(
     address=IPv4Address("198.51.100.11"),
     peer_address=IPv4Address("198.51.100.12"),
     interface="ens3",
-    vip=IPv4Address("198.51.100.200"),
-    api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")),),
-    vrrp_router_id=51,
-    vrrp_password="",
-    timers=STACK.timers,
-    api_ca_certificate="",
-    api_client_certificate="",
+    pair=LoadBalancerPair(
+        vip=IPv4Address("198.51.100.200"),
+        api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")),),
+        vrrp_router_id=51,
+        timers=STACK.timers,
+    ),
 )
 # A service manager that knows no units of monitoring, or starts none, and does all else.
 SYSTEMCTL = 'systemctl() {{ echo "systemctl $*"; case "$*" in {refused}) return 1 ;; esac; }}'
@@ -606,11 +606,16 @@ def test_monitoring_that_does_not_start_is_told_and_undoes_nothing(refused: str)
     assert lines.pop() == "main </dev/null"
     changed = " ".join(file.path for file in load_balancer_files(HOST))
     others = "sysctl() { :; }; firewall-cmd() { :; }"
-    script = [*lines, SYSTEMCTL.format(refused=refused), others, f"activate {changed} && echo activated"]
+    script = [
+        *lines,
+        SYSTEMCTL.format(refused=refused),
+        others,
+        f'todo=" $(consequences {changed} | xargs) "; activate && echo activated',
+    ]
     result = subprocess.run(["bash", "-s"], input="\n".join(script), capture_output=True, text=True, check=False)
     *earlier, told, activated = result.stdout.splitlines()
     assert (result.returncode, result.stderr, activated) == (0, "", "activated")
-    assert "all but this host's metrics is in order" in told
+    assert "metrics are not running" in told
     # Last, and waited for by nobody.
     assert not any("exporter" in line for line in earlier[: earlier.index("systemctl restart ha-api-watchdog")])
     assert [line for line in earlier if "restart" in line and "--no-block" not in line] == [

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dev.review.render import STAND_IN_INTERFACE, render
+from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import (
     LOAD_BALANCER_TEMPLATES,
-    LoadBalancerHost,
     configure_script,
     install_script,
     load_balancer_files,
@@ -109,13 +109,11 @@ def scripts() -> dict[str, str]:
         address=IPv4Address("198.51.100.11"),
         peer_address=IPv4Address("198.51.100.12"),
         interface="ens3",
-        vip=IPv4Address("198.51.100.100"),
-        api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")),),
-        vrrp_router_id=51,
-        vrrp_password="",
-        timers=plain.timers,
-        api_ca_certificate="",
-        api_client_certificate="",
+        pair=LoadBalancerPair.from_settings(
+            plain,
+            vip=IPv4Address("198.51.100.100"),
+            control_plane={"k8s-cp-0": IPv4Address("198.51.100.21")},
+        ),
     )
     return {
         "prepare": prepare_script(every, host.address),
@@ -123,7 +121,7 @@ def scripts() -> dict[str, str]:
         "install": install_script(plain),
         "install a branch": install_script(every),
         "configure": configure_script(host, load_balancer_files(host)),
-        "prove": prove_script(host.vip, host.interface, host.address),
+        "prove": prove_script(host.pair.vip, host.interface, host.address),
     }
 
 

@@ -18,7 +18,9 @@ FAILURES = 5
 
 def _load() -> Any:
     # It lies where it is rendered from, and is no part of a package.
-    spec = importlib.util.spec_from_file_location("watchdog", LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/watchdog.py")
+    spec = importlib.util.spec_from_file_location(
+        "watchdog", LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/watchdog.py"
+    )
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,115 @@
+"""A load balancer's files: the list, what a change of each one asks for, and the facts that they are rendered from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import Self
+
+from model.settings import Settings
+from model.timers import Timers
+
+
+class Consequence(StrEnum):
+    """What has to happen on the host after a file has changed. templates/steps/configure.sh.j2 does it."""
+
+    DAEMON_RELOAD = "daemon-reload"
+    LOAD_SYSCTL = "load-sysctl"
+    RELOAD_FIREWALLD = "reload-firewalld"
+    RELOAD_HAPROXY = "reload-haproxy"
+    RELOAD_KEEPALIVED = "reload-keepalived"
+    RESTART_WATCHDOG = "restart-watchdog"
+    RESTART_MONITORING = "restart-monitoring"
+
+
+@dataclass(frozen=True)
+class LoadBalancerFile:
+    """How a file is installed."""
+
+    mode: int
+    consequences: tuple[Consequence, ...]
+
+
+_DAEMON_RELOAD = Consequence.DAEMON_RELOAD
+_FIREWALLD = LoadBalancerFile(0o644, (Consequence.RELOAD_FIREWALLD,))
+_HAPROXY = LoadBalancerFile(0o644, (Consequence.RELOAD_HAPROXY,))
+_HAPROXY_SECRET = LoadBalancerFile(0o600, (Consequence.RELOAD_HAPROXY,))
+_KEEPALIVED = LoadBalancerFile(0o640, (Consequence.RELOAD_KEEPALIVED,))  # may hold the VRRP password
+_KEEPALIVED_SCRIPT = LoadBalancerFile(0o755, (Consequence.RELOAD_KEEPALIVED,))
+_SYSCTL = LoadBalancerFile(0o644, (Consequence.LOAD_SYSCTL,))
+_METRICS_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_MONITORING,))
+_METRICS_UNIT = LoadBalancerFile(0o644, (_DAEMON_RELOAD, Consequence.RESTART_MONITORING))
+_WATCHDOG_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_WATCHDOG,))
+_WATCHDOG_UNIT = LoadBalancerFile(0o644, (_DAEMON_RELOAD, Consequence.RESTART_WATCHDOG))
+# In force from the service's next start: a restart would cut connections.
+_SERVICE_DROP_IN = LoadBalancerFile(0o644, (_DAEMON_RELOAD,))
+
+LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
+    "etc/firewalld/zones/public.xml": _FIREWALLD,
+    "etc/haproxy/ha-api/ca.pem": _HAPROXY,
+    "etc/haproxy/ha-api/client.pem": _HAPROXY_SECRET,
+    "etc/haproxy/haproxy.cfg": _HAPROXY,
+    "etc/keepalived/check_haproxy.sh": _KEEPALIVED_SCRIPT,
+    "etc/keepalived/keepalived.conf": _KEEPALIVED,
+    "etc/keepalived/notify.sh": _KEEPALIVED_SCRIPT,
+    "etc/sysctl.d/60-ha-api.conf": _SYSCTL,
+    "etc/systemd/system/ha-api-metrics.service": _METRICS_UNIT,
+    "etc/systemd/system/ha-api-metrics.timer": _METRICS_UNIT,
+    "etc/systemd/system/ha-api-watchdog.service": _WATCHDOG_UNIT,
+    "etc/systemd/system/haproxy.service.d/ha-api.conf": _SERVICE_DROP_IN,
+    "etc/systemd/system/keepalived.service.d/ha-api.conf": _SERVICE_DROP_IN,
+    "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf": _METRICS_UNIT,
+    "usr/local/lib/ha-api/metrics.py": _METRICS_PROGRAM,
+    "usr/local/lib/ha-api/watchdog.py": _WATCHDOG_PROGRAM,
+}
+"""By path on the host, which is the path in templates/load_balancer/ too; a template's ends in ".j2"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadBalancerPair:
+    """What the files of both load balancers depend on."""
+
+    vip: IPv4Address
+    api_servers: tuple[tuple[str, IPv4Address], ...]
+    """Name in HAProxy and address, in their order in haproxy.cfg."""
+    vrrp_router_id: int
+    timers: Timers
+    vrrp_password: str = ""
+    """Empty selects VRRPv3, which has no authentication."""
+    api_ca_certificate: str = ""
+    """PEM; empty checks API servers without verifying them."""
+    api_client_certificate: str = ""
+    """PEM, certificates and key; empty checks API servers anonymously."""
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        vip: IPv4Address,
+        control_plane: Mapping[str, IPv4Address],
+        vrrp_password: str = "",
+        api_client_certificate: str = "",
+    ) -> Self:
+        """The pair of a configuration; `control_plane` has addresses by host name. Secrets are not in `Settings`."""
+        return cls(
+            vip=vip,
+            api_servers=(*control_plane.items(), *((str(address), address) for address in settings.api_servers)),
+            vrrp_router_id=settings.vrrp_router_id,
+            timers=settings.timers,
+            vrrp_password=vrrp_password,
+            api_ca_certificate=settings.api_ca_certificate,
+            api_client_certificate=api_client_certificate,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadBalancerHost:
+    """What one load balancer's files depend on."""
+
+    name: str
+    address: IPv4Address
+    peer_address: IPv4Address
+    interface: str
+    """The interface that carries `address`, as the host calls it."""
+    pair: LoadBalancerPair
