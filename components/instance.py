@@ -1,7 +1,7 @@
 """What every role's instance is made of: port, host key, instance, and the wait until it can be worked on.
 
 An instance's name, port and key depend on its index alone: growing or shrinking a role touches only what is added or
-removed. In which order instances are made is the business of servers.py and load_balancer.py.
+removed. In which order instances are made is the business of servers.py and load_balancers.py.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class RoleArgs:
 
     @property
     def group_name(self) -> str:
-        """Name of the role's server group, and of its component."""
+        """Name of the role's server group."""
         return f"{self.settings.cluster_name}-{self.role}"
 
 
@@ -54,17 +54,6 @@ class Server:
     """The interface that carries the address, as the host calls it."""
     prepared: pulumi.Resource
     """What has to be done before anything else runs on the host."""
-
-
-# The provider would change both in place. A rebuild onto another image keeps the instance's id, so no step would run
-# again on a host that is empty. A resize keeps the disk, which is what control plane and workers want; on a load
-# balancer nothing is worth keeping, and a resize that hangs halfway is worse than a new instance: Nova waits for a
-# confirmation between two hypervisors, and steps could not tell when the host is back.
-_REPLACING = {
-    Role.LOAD_BALANCER: ["imageId", "flavorId"],
-    Role.CONTROL_PLANE: ["imageId"],
-    Role.WORKER: ["imageId"],
-}
 
 
 def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.compute.ServerGroup | None:
@@ -128,7 +117,7 @@ def boot(
             delete_before_replace=True,
             # A new image of the same name must not replace what runs; an image given by its id is meant.
             ignore_changes=["imageId"] if found.image_by_name else None,
-            replace_on_changes=_REPLACING[args.role],
+            replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
     )

@@ -1,8 +1,18 @@
 """What the cloud calls the things that the configuration names."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from model.topology import Role
+
+
+def is_id(name_or_id: str) -> bool:
+    """Whether this is an id: OpenStack's are UUIDs, with or without hyphens."""
+    try:
+        UUID(name_or_id)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +22,7 @@ class RoleCloud:
     flavor_id: str
     image_id: str
     image_by_name: bool
-    """The id was found by the name, and another image may have the name tomorrow."""
+    """The id was found by name, and another image may have that name tomorrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +32,7 @@ class Cloud:
     network_id: str
     subnet_id: str
     floating_pool: str
-    """Name of the external network, as floating IPs want it; empty for none."""
+    """Name of the external network for the floating IP, which Neutron's API calls a pool; empty for none."""
     roles: dict[Role, RoleCloud]
     reserved_vip: str | None
-    """The VIP as an earlier run has reserved it; None before the first."""
+    """The VIP that an earlier run reserved; None before the first."""

@@ -10,9 +10,9 @@ from model.settings import RoleSettings, Settings
 API_PORT = 6443
 SSH_PORT = 22
 HEALTH_PORT = 8404
-"""Where each load balancer's HAProxy says that it is alive, and which host it is on."""
+"""Where each load balancer's HAProxy answers health checks with the name of its host."""
 ELECTION_ADDRESS = "169.254.112.51"
-"""What VRRP elects a holder of, on its loopback device: link-local (RFC 3927), and never on a wire as an address."""
+"""The address that VRRP elects a holder of, on the loopback device: link-local (RFC 3927), never used on the wire."""
 METRICS_PORT = 8405
 """Where each load balancer's HAProxy answers Prometheus."""
 EXPORTER_PORT = 9100
@@ -26,8 +26,23 @@ class Role(StrEnum):
     CONTROL_PLANE = "cp"
     WORKER = "worker"
 
+    @property
+    def configuration_prefix(self) -> str:
+        """What the role's configuration keys start with."""
+        return _ROLE_FACTS[self].configuration_prefix
+
+    @property
+    def output_name(self) -> str:
+        """The role's key in the stack's outputs."""
+        return _ROLE_FACTS[self].output_name
+
+    @property
+    def replaced_by(self) -> tuple[str, ...]:
+        """Properties of the instance whose change replaces it."""
+        return _ROLE_FACTS[self].replaced_by
+
     def settings(self, settings: Settings) -> RoleSettings:
-        """What the configuration says of this role."""
+        """The role's part of the configuration."""
         match self:
             case Role.LOAD_BALANCER:
                 return settings.load_balancers
@@ -37,10 +52,28 @@ class Role(StrEnum):
                 return settings.workers
 
 
+@dataclass(frozen=True)
+class _RoleFacts:
+    configuration_prefix: str
+    output_name: str
+    replaced_by: tuple[str, ...]
+
+
+# The provider would change image and flavor in place. A rebuild onto another image keeps the instance's id, so no step
+# would run again on a host that is empty. A resize keeps the disk, which suits control plane and workers. A load
+# balancer has nothing worth keeping, and a resize that hangs is worse than a new instance: Nova waits for a confirmation
+# between two hypervisors, and steps could not tell when the host is back.
+_ROLE_FACTS = {
+    Role.LOAD_BALANCER: _RoleFacts("loadBalancer", "loadBalancers", ("imageId", "flavorId")),
+    Role.CONTROL_PLANE: _RoleFacts("controlPlane", "controlPlane", ("imageId",)),
+    Role.WORKER: _RoleFacts("worker", "workers", ("imageId",)),
+}
+
+
 def host_names(settings: Settings, role: Role) -> tuple[str, ...]:
     """Names of a role's instances: `{cluster}-{role}-{index}`.
 
-    A name depends on its index alone, so growing or shrinking a role leaves the other instances as they are.
+    A name depends only on its index, so growing or shrinking a role leaves the other instances alone.
     """
     return tuple(f"{settings.cluster_name}-{role}-{index}" for index in range(role.settings(settings).count))
 
@@ -52,10 +85,10 @@ def vip_port_name(settings: Settings) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """One permission of a role's security group, for IPv4.
+    """One rule of a role's security group, for IPv4.
 
-    `source` is a role (the members of its group), a network in CIDR notation, or, for what the hosts may send,
-    the destination. `ports` is None for all, and for protocols that have none. Protocols by name or IANA number.
+    `source` is a role (the members of its group) or a network in CIDR notation; for egress it is the destination.
+    `ports` is None for all ports, and for protocols without ports. Protocols by name or IANA number.
     """
 
     role: Role
@@ -67,22 +100,22 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """Unique in the role's group, and stable: a change of one rule leaves the others alone."""
+        """Unique in the role's group, and stable: changing one rule leaves the others alone."""
         return f"{self.purpose}-{'to' if self.egress else 'from'}-{self.source}"
 
 
 def security_rules(settings: Settings) -> tuple[Rule, ...]:
-    """All that is allowed; there is no other rule, for the groups' default rules are deleted.
+    """Everything that is allowed. There are no other rules: the groups' default rules are deleted.
 
     The cluster's ports and who uses them: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
-    ("Self" there is the own group here). Pod networks, NodePorts and ingresses depend on what is installed later, and
-    are for their owners to add to the groups, whose ids the stack puts out.
+    ("Self" there is the role's own group here). Pod networks, NodePorts and ingresses depend on what is installed
+    later; whoever installs them adds rules to the groups, whose ids are among the stack's outputs.
     """
     lb, cp, worker = Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER
     api, health = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT)
     metrics, exporter = (METRICS_PORT, METRICS_PORT), (EXPORTER_PORT, EXPORTER_PORT)
     admins = tuple(str(cidr) for cidr in settings.admin_cidrs)
-    # API servers that are not the program's use the endpoint as its own do, and are in none of its groups.
+    # API servers that the program did not create use the endpoint too, and are in none of its groups.
     clients = tuple(
         dict.fromkeys(str(cidr) for cidr in (*settings.api_allowed_cidrs, *map(IPv4Network, settings.api_servers)))
     )
@@ -112,6 +145,6 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
         for role, purpose, sources, protocol, ports in table()
         for source in sources
     )
-    # Packages, names, time, and answers that are no part of a known connection.
+    # Packages, DNS, NTP, and replies that do not belong to a tracked connection.
     egress = tuple(Rule(role, "all", "0.0.0.0/0", protocol=None, egress=True) for role in Role)
     return ingress + egress

@@ -1,6 +1,6 @@
-"""The stack's configuration, as the engine hands it over, to `Settings` and the secrets.
+"""The stack's configuration, as the engine passes it, to `Settings` and the secrets.
 
-This is the only place where secrets are plain text in the program: long enough to be checked.
+This is the only place in the program where secrets are plain text, and only while they are checked.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from model.settings import SECRET_KEYS, ConfigurationError, Settings, client_cer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """What the program is told."""
+class ProgramConfiguration:
+    """The settings, and the secrets, which are no part of them."""
 
     settings: Settings
     ssh_private_key: pulumi.Output[str]
@@ -21,10 +21,10 @@ class Configuration:
     api_client_certificate: pulumi.Output[str]
 
 
-def read_configuration() -> Configuration:
+def read_configuration() -> ProgramConfiguration:
     """The current stack's configuration.
 
-    Raises `pulumi.RunError`, which the engine shows without a traceback, with every problem at once.
+    Raises `pulumi.RunError`, which the engine shows without a traceback, with all problems together.
     """
     namespace = f"{pulumi.get_project()}:"
     values = {
@@ -37,9 +37,9 @@ def read_configuration() -> Configuration:
         settings = Settings.parse(values, unencrypted=unencrypted)
     except ConfigurationError as error:
         raise pulumi.RunError(str(error)) from None
-    return Configuration(
+    return ProgramConfiguration(
         settings=settings,
-        # A key file's last newline is easily lost on its way into the configuration, and parsers insist on it.
+        # A key file's last newline is easily lost on the way into the configuration, and parsers insist on it.
         ssh_private_key=pulumi.Output.secret(values["sshPrivateKey"].strip() + "\n"),
         vrrp_password=_secret(values.get("vrrpPassword", "")),
         api_client_certificate=_secret(client_certificate_file(values.get("apiClientCertificate", ""))),
@@ -47,5 +47,5 @@ def read_configuration() -> Configuration:
 
 
 def _secret(value: str) -> pulumi.Output[str]:
-    # What is empty is no secret; were it one, every rendered file would be hidden in previews.
+    # An empty value is not a secret. If it were, previews would hide every rendered file.
     return pulumi.Output.secret(value) if value else pulumi.Output.from_input("")

@@ -1,4 +1,4 @@
-"""What the stack says of itself: addresses, ids, and how to go on."""
+"""The stack's outputs: addresses, ids, and how to connect."""
 
 import pulumi
 
@@ -8,8 +8,6 @@ from components.virtual_ip import VirtualIp
 from model.rendering import kubeadm_config
 from model.settings import BastionSettings, Settings
 from model.topology import API_PORT, Role
-
-_OUTPUT_NAMES = {Role.LOAD_BALANCER: "loadBalancers", Role.CONTROL_PLANE: "controlPlane", Role.WORKER: "workers"}
 
 
 def export_outputs(
@@ -27,9 +25,9 @@ def export_outputs(
     pulumi.export("endpoint", pulumi.Output.format("https://{0}:{1}", endpoint_address, API_PORT))
     pulumi.export(
         "addresses",
-        {name: {host.name: host.address for host in hosts[role]} for role, name in _OUTPUT_NAMES.items()},
+        {role.output_name: {host.name: host.address for host in hosts[role]} for role in Role},
     )
-    pulumi.export("securityGroupIds", {name: groups.ids[role] for role, name in _OUTPUT_NAMES.items()})
+    pulumi.export("securityGroupIds", {role.output_name: groups.ids[role] for role in Role})
     pulumi.export("sshCommands", {host.name: _ssh_command(host, settings.bastion) for host in every})
     # `pulumi stack output knownHosts > known_hosts`, and ssh checks the hosts as the program does.
     pulumi.export(
@@ -38,7 +36,7 @@ def export_outputs(
             "".join
         ),
     )
-    # What `make status` compares the load balancers' files with; a secret when they have one in them.
+    # What `./ha status` compares the load balancers' files with; a secret when they have one in them.
     pulumi.export("configurationDigests", digests)
     pulumi.export(
         "kubeadmConfig",

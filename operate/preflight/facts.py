@@ -4,25 +4,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
-from uuid import UUID
 
 from openstack.exceptions import ForbiddenException, NotFoundException
 
+from model.cloud import is_id
 from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
 from operate.preflight.finding import CannotLookError
-
-ROLE_KEYS = {Role.LOAD_BALANCER: "loadBalancer", Role.CONTROL_PLANE: "controlPlane", Role.WORKER: "worker"}
-"""What the role's keys in the configuration begin with."""
-
-
-def is_id(name_or_id: str) -> bool:
-    """OpenStack's ids are UUIDs, with or without hyphens."""
-    try:
-        UUID(name_or_id)
-    except ValueError:
-        return False
-    return True
 
 
 class Facts:

@@ -5,7 +5,7 @@ from typing import Any
 
 from model.settings import ServerGroupPolicy
 from model.topology import Role
-from operate.preflight.facts import ROLE_KEYS, Facts
+from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotLookError, Finding, not_looked_at, note, ok, problem
 
 LOAD_BALANCER_RAM = 512
@@ -20,7 +20,7 @@ def flavors(facts: Facts) -> Generator[Finding]:
     for name, found in facts.flavors.items():
         roles = [role for role in facts.roles if role.settings(facts.settings).flavor == name]
         looked_at = f"flavor {name}"
-        keys = ", ".join(f"{ROLE_KEYS[role]}Flavor" for role in roles)
+        keys = ", ".join(f"{role.configuration_prefix}Flavor" for role in roles)
         if not found:
             every = facts.cloud.compute.flavors(is_public="None")
             yield problem(looked_at, f"does not exist ({keys})", f"take one of {_some(it.name for it in every)}")
@@ -45,7 +45,7 @@ def images(facts: Facts) -> Generator[Finding]:
         roles = [role for role in facts.roles if role.settings(facts.settings).image == name]
         looked_at = f"image {name}"
         if not found:
-            keys = ", ".join(f"{ROLE_KEYS[role]}Image" for role in roles)
+            keys = ", ".join(f"{role.configuration_prefix}Image" for role in roles)
             every = facts.cloud.image.images()
             yield problem(looked_at, f"does not exist ({keys})", f"take one of {_some(it.name for it in every)}")
             continue
@@ -122,7 +122,7 @@ def zones(facts: Facts) -> Generator[Finding]:
         else:
             yield problem(
                 f"zone {zone}",
-                f"does not exist, or is not available ({ROLE_KEYS[role]}AvailabilityZones)",
+                f"does not exist, or is not available ({role.configuration_prefix}AvailabilityZones)",
                 f"take one of {_some(available)}",
             )
 

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from model.topology import Role, host_names
+from model.vip import VIP_REMEDY, vip_problem
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, note, ok, problem
 
@@ -176,20 +177,11 @@ def vip(facts: Facts) -> Generator[Finding]:
         yield ok("VIP", reserved)
         return
     looked_at = f"VIP {address}"
-    cidr = facts.cidr
-    unused = "take an unused address of the subnet, or leave vip empty"
-    if address not in cidr:
-        yield problem(looked_at, f"is not in the subnet {cidr}", unused)
-        return
-    if str(address) == facts.subnet.gateway_ip:
-        yield problem(looked_at, "is the subnet's gateway", unused)
-        return
-    if address in (cidr.network_address, cidr.broadcast_address):
-        yield problem(looked_at, f"is the network or broadcast address of {cidr}", unused)
-        return
     users = [port for port in facts.ports if _has(port, address) and port is not facts.vip_port]
-    if users:
-        yield problem(looked_at, f"port {users[0].id} ({users[0].name or users[0].device_owner}) has it", unused)
+    in_use_by = next((f"port {port.id} ({port.name or port.device_owner})" for port in users), None)
+    reason = vip_problem(address, facts.cidr, gateway=facts.subnet.gateway_ip, in_use_by=in_use_by)
+    if reason:
+        yield problem(looked_at, reason, VIP_REMEDY)
         return
     if facts.vip_port and _has(facts.vip_port, address):
         yield ok(looked_at, "reserved by this cluster's own port")

@@ -13,6 +13,7 @@ from typing import Any
 from openstack.connection import Connection
 
 from model.settings import SECRET_KEYS, ConfigurationError, Settings
+from model.topology import Role
 from operate.hosts.ssh import Access
 from operate.stack.cloud import connect
 from operate.stack.files import ROOT
@@ -55,9 +56,9 @@ class Outputs:
                 vip=values["vip"],
                 endpoint=values["endpoint"],
                 floating_ip=values.get("floatingIp"),  # the engine leaves out what is null
-                load_balancers=values["addresses"]["loadBalancers"],
-                control_plane=values["addresses"]["controlPlane"],
-                workers=values["addresses"]["workers"],
+                load_balancers=values["addresses"][Role.LOAD_BALANCER.output_name],
+                control_plane=values["addresses"][Role.CONTROL_PLANE.output_name],
+                workers=values["addresses"][Role.WORKER.output_name],
                 security_group_ids=values["securityGroupIds"],
                 ssh_commands=values["sshCommands"],
                 known_hosts=values["knownHosts"],

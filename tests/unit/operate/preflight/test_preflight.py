@@ -581,7 +581,7 @@ def test_administrators_are_told_how_many_addresses_are_free(cloud: Cloud) -> No
         ("198.51.100.1", "gateway"),
         ("198.51.100.255", "broadcast"),
         ("198.51.100.0", "network"),
-        ("198.51.100.50", "port id-of-web (web) has it"),
+        ("198.51.100.50", "in use by port id-of-web (web)"),
     ],
 )
 def test_an_address_that_cannot_be_the_vip_is_told(cloud: Cloud, vip: str, told: str) -> None:

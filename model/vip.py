@@ -1,0 +1,22 @@
+"""What makes an address usable as the VIP."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+VIP_REMEDY = "use a free address of the subnet, or leave vip empty"
+
+
+def vip_problem(vip: IPv4Address, subnet: IPv4Network, *, gateway: str | None, in_use_by: str | None) -> str | None:
+    """Why `vip` cannot be the VIP; None if it can.
+
+    `gateway` is the subnet's gateway, if it has one; `in_use_by` describes the port that has the address, unless it is
+    the cluster's own VIP port.
+    """
+    if vip not in subnet:
+        return f"is not in the subnet {subnet}"
+    if str(vip) == gateway:
+        return f"is the gateway of the subnet {subnet}"
+    if vip in (subnet.network_address, subnet.broadcast_address):
+        return f"is the network or broadcast address of the subnet {subnet}"
+    if in_use_by:
+        return f"is in use by {in_use_by}"
+    return None
