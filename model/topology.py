@@ -61,8 +61,8 @@ class _RoleFacts:
 
 # The provider would change image and flavor in place. A rebuild onto another image keeps the instance's id, so no step
 # would run again on a host that is empty. A resize keeps the disk, which suits control plane and workers. A load
-# balancer has nothing worth keeping, and a resize that hangs is worse than a new instance: Nova waits for a confirmation
-# between two hypervisors, and steps could not tell when the host is back.
+# balancer has nothing worth keeping, and a resize that hangs is worse than a new instance: Nova waits for a
+# confirmation between two hypervisors, and steps could not tell when the host is back.
 _ROLE_FACTS = {
     Role.LOAD_BALANCER: _RoleFacts("loadBalancer", "loadBalancers", ("imageId", "flavorId")),
     Role.CONTROL_PLANE: _RoleFacts("controlPlane", "controlPlane", ("imageId",)),
