@@ -94,6 +94,13 @@ def test_the_readme_counts_the_security_rules_as_the_table_does():
     assert [int(it) for it in described.groups()] == [rules(1, 0) - per_admin, per_admin, per_client]
 
 
+def test_the_architecture_names_every_package():
+    packages = {
+        f"{init.parent.relative_to(ROOT)}/" for top in ("operate", "dev") for init in ROOT.glob(f"{top}/*/__init__.py")
+    }
+    assert packages <= {*spans(ROOT / "docs" / "architecture.md")}
+
+
 @by_page
 def test_the_make_targets_exist(page: Path):
     assert targets_named("\n".join(scripts(page))) <= make_targets()
