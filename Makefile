@@ -108,7 +108,7 @@ monitoring: OUT = build/monitoring/$(STACK)
 monitoring: setup ## Prometheus targets, alert rules and a Grafana dashboard: STACK=dev OUT=folder
 	@./ha monitoring --stack $(STACK) --output $(OUT)
 
-readme-table: setup ## make the README's table of the configuration from Pulumi.yaml
+reference: setup ## generate the table of settings in docs/configuration.md from Pulumi.yaml
 	.venv/bin/python -m dev.reference --write
 
 toolchain: ## Pulumi's CLI and plugins, from PATH, the vendor, or built here
@@ -149,5 +149,5 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 	@toolchain/clean
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
-	preview preview-against-mocks render-diff guard pull-request-comment status reapply monitoring readme-table toolchain \
+	preview preview-against-mocks render-diff guard pull-request-comment status reapply monitoring reference toolchain \
 	bench bench-report demo lab-up lab-down lab-status lab-purge clean-cache

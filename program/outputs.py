@@ -17,7 +17,7 @@ def export_outputs(
     groups: SecurityGroups,
     digests: dict[str, pulumi.Output[dict[str, str]]],
 ) -> None:
-    """Export the stack's outputs; the README describes each."""
+    """Export the stack's outputs; docs/configuration.md describes each."""
     every = [host for role in Role for host in hosts[role]]
     endpoint_address = pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: both[1] or both[0])
     pulumi.export("vip", vip.address)

@@ -1,17 +1,22 @@
-"""What the README and docs/ name exists."""
+"""Whatever the README and docs/ name exists, and the facts that they repeat are right."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from dev.reference import README, with_table
+from dev.reference import PAGE, with_table
+from model.settings import Settings
+from model.topology import security_rules
 from operate.stack.files import ROOT, project_schema
+from tests.unit.example import example_values
 from tests.unit.repository.make_targets import make_targets, targets_named
 
+README = ROOT / "README.md"
 ALL_PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-# What is said of the program itself; the lab's and the toolchain's pages have words of their own.
+# Pages that use the program's own names; the lab's and the toolchain's pages have others.
 PROGRAM_PAGES = [page for page in ALL_PAGES if page.name not in {"lab.md", "toolchain.md"}]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
@@ -20,12 +25,12 @@ by_program_page = pytest.mark.parametrize("page", PROGRAM_PAGES, ids=lambda page
 
 
 def spans(page: Path) -> list[str]:
-    """What stands between single backquotes."""
+    """Every text between single backquotes."""
     return re.findall(r"`([^`]+)`", FENCE.sub("", page.read_text()))
 
 
 def scripts(page: Path) -> list[str]:
-    """What a reader would type: the shell blocks, and the spans."""
+    """Every text that a reader might type: the shell blocks, and the spans."""
     return [body for language, body in FENCE.findall(page.read_text()) if language in {"sh", "bash", ""}] + spans(page)
 
 
@@ -43,19 +48,57 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_table_of_configuration_is_what_the_schema_says():
-    text = README.read_text()
-    assert with_table(text, project_schema()) == text, "run `make readme-table`"
+def section(page: Path, heading: str) -> str:
+    """The text below a heading of the second level."""
+    return page.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
-def test_a_readme_without_its_marks_is_refused():
+def first_cells(table: str) -> list[str]:
+    """Every name between backquotes in the first column of a table."""
+    return [
+        name for cell in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    ]
+
+
+def test_the_table_of_settings_matches_the_schema():
+    text = PAGE.read_text()
+    assert with_table(text, project_schema()) == text, "run `make reference`"
+
+
+def test_a_page_without_marks_is_refused():
     with pytest.raises(ValueError, match="each once"):
         with_table("# no marks", project_schema())
 
 
+def test_the_readme_names_every_required_setting():
+    required = {key for key, entry in project_schema().items() if "default" not in entry}
+    assert required <= {*first_cells(section(README, "Settings"))}
+
+
 def test_the_outputs_described_are_those_exported():
-    section = README.read_text().partition("## Outputs\n")[2].partition("\n## ")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(exports())
+    assert sorted(first_cells(section(PAGE, "Outputs"))) == sorted(exports())
+
+
+def test_the_readme_counts_the_security_rules_as_the_table_does():
+    def rules(admins: int, clients: int) -> int:
+        admin_cidrs, api_allowed_cidrs = (
+            json.dumps([f"198.51.{block + index}.0/24" for index in range(count)])
+            for block, count in ((100, admins), (110, clients))
+        )
+        values = example_values(adminCidrs=admin_cidrs, apiAllowedCidrs=api_allowed_cidrs)
+        return len(security_rules(Settings.parse(values)))
+
+    per_admin, per_client = rules(2, 0) - rules(1, 0), rules(1, 1) - rules(1, 0)
+    described = re.search(r"(\d+) rules\D+(\d+) per entry of `adminCidrs`\D+(\d+) per entry", README.read_text())
+    assert described
+    assert [int(it) for it in described.groups()] == [rules(1, 0) - per_admin, per_admin, per_client]
+
+
+def test_the_architecture_names_every_package():
+    packages = {
+        f"{init.parent.relative_to(ROOT)}/" for top in ("operate", "dev") for init in ROOT.glob(f"{top}/*/__init__.py")
+    }
+    assert packages <= {*spans(ROOT / "docs" / "architecture.md")}
 
 
 @by_page
@@ -83,12 +126,13 @@ def test_the_paths_of_the_project_exist(page: Path):
     )
     path = re.compile(rf"((?:{folders})/[\w./-]*|[A-Z][\w-]*(?:\.\w+)*\.(?:yaml|md|toml)|Makefile|__main__\.py)")
     named = [span for span in spans(page) if path.fullmatch(span)]
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    # A module may be named without `.py`, whether it is a file or a package.
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()] == []
 
 
 @by_program_page
 def test_the_keys_and_outputs_named_exist(page: Path):
-    """Every word in camel case is a configuration key, or an output, or a part of an output."""
+    """Every word in camel case is a setting, an output, or a part of an output."""
     known = project_schema().keys() | exports() | {"loadBalancers", "controlPlane", "workers"}
     named = {span for span in spans(page) if re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", span)}
     for script in scripts(page):
