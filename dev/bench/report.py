@@ -1,10 +1,10 @@
 """Puts what a bench found into docs/failover.md, with a picture for each fault: `make bench-report`.
 
     python -m dev.bench.report build/bench/results.json
-    python -m dev.bench.report build/bench/results.json --out FOLDER
+    python -m dev.bench.report build/bench/results.json --out FOLDER --other-pictures FOLDER
 
-Writes FOLDER/failover/FAULT.svg, and what stands between the two marks in FOLDER/failover.md. A file of that name that
-is not there yet is made, with a title and the marks.
+Replaces the text between the two marks in docs/failover.md; a document that does not exist yet is created with a title
+and the marks. The pictures that the document shows go to docs/failover/, all others to build/failover/.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +35,8 @@ from dev.bench.summary import (
 BEGIN = "<!-- bench: begin; made by `make bench-report` -->"
 END = "<!-- bench: end -->"
 PICTURES = "failover"
+PICTURED = ("node-death", "partition", "stall-2000ms", "haproxy-stopped")
+"""The faults whose picture the document shows; the pictures of the others are not kept in git."""
 
 
 def with_report(document: str, report: str, begin: str = BEGIN, end: str = END) -> str:
@@ -98,8 +100,8 @@ def legend(by_fault: Iterable[Sequence[Summary]]) -> str:
     lines = [f"- *{heading}*: {text}" for heading, text in LEGEND.items() if heading in used]
     return "\n".join(
         (
-            "A picture shows the median run of each configuration: above who had the VIP, below which requests failed. "
-            "In the tables:",
+            "A picture shows the median run of each configuration: who had the VIP (top) and which requests failed "
+            "(bottom). In the tables:",
             "",
             *lines,
             f"- {STALL_NOTE}",
@@ -115,14 +117,11 @@ def section(fault: str, of_fault: Sequence[Summary]) -> str:
         (title_of_configuration(summary.configuration), *(text(summary) for text in texts.values()))
         for summary in of_fault
     ]
-    return "\n\n".join(
-        (
-            f"### {fault}",
-            f"**{_capital(title)}.** {why_of_fault(fault)}".strip(),
-            f"![{title}: who had the VIP, and which requests failed]({PICTURES}/{fault}.svg)",
-            table(("configuration", *texts), rows),
-        )
-    )
+    parts = [f"### {fault}", f"**{_capital(title)}.** {why_of_fault(fault)}".strip()]
+    if fault in PICTURED:
+        parts.append(f"![{title}: who had the VIP, and which requests failed]({PICTURES}/{fault}.svg)")
+    parts.append(table(("configuration", *texts), rows))
+    return "\n\n".join(parts)
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -135,9 +134,10 @@ def _capital(title: str) -> str:
     return title[0].upper() + title[1:]
 
 
-def draw(results: Results, folder: Path) -> None:
-    """A picture for each fault."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw(results: Results, shown: Path, others: Path) -> None:
+    """A picture for each fault: `shown` is the folder for those that the document shows."""
+    for folder in (shown, others):
+        folder.mkdir(parents=True, exist_ok=True)
     by_fault = summaries(results)
     with style():
         for fault, configurations in grouped(results).items():
@@ -148,6 +148,7 @@ def draw(results: Results, folder: Path) -> None:
                 for summary, runs in zip(of_fault, configurations.values(), strict=True)
             ]
             title, why = _capital(title_of_fault(fault)), why_of_fault(fault).replace("`", "")
+            folder = shown if fault in PICTURED else others
             save(timeline(title, why, number.name, lanes), folder / f"{fault}.svg")
 
 
@@ -163,7 +164,8 @@ def _lane(number: Headline, summary: Summary, runs: Sequence[Run], best: frozens
 
 def main(
     file: Annotated[Path, typer.Argument(help="results.json of a bench", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option(help="folder of failover.md and its pictures")] = Path("docs"),
+    out: Annotated[Path, typer.Option(help="folder of failover.md and of the pictures in it")] = Path("docs"),
+    other_pictures: Annotated[Path, typer.Option(help="folder for all other pictures")] = Path("build/failover"),
 ) -> None:
     """Put what a bench found into failover.md."""
     try:
@@ -176,7 +178,7 @@ def main(
         new = with_report(old, markdown(results))
     except ValueError as error:
         raise typer.BadParameter(f"{document}: {error}") from error
-    draw(results, out / PICTURES)
+    draw(results, out / PICTURES, other_pictures)
     document.write_text(new)
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.faults import FAULTS
-from dev.bench.report import BEGIN, END, main, markdown, with_report
+from dev.bench.report import BEGIN, END, PICTURED, main, markdown, with_report
 from dev.bench.results import MENDED, Held, Machine, Mark, Requests, Results, Run, Span
 from dev.bench.summary import (
     HEADLINES,
@@ -216,7 +217,8 @@ def test_the_overview_has_the_best_in_bold():
     assert "| fault | number | ours, default | seed |" in text
     assert "| [the load balancer dies](#node-death) | outage | **0.66 s** | 3.30 s |" in text
     assert "| [HAProxy's configuration changes](#haproxy-reload) | outage; cut | none; 0 of 6 |  |" in text
-    assert "![the load balancer dies: who had the VIP, and which requests failed](failover/node-death.svg)" in text
+    assert "](failover/node-death.svg)" in text
+    assert "haproxy-reload.svg" not in text
     assert "2024-05-06" in text
 
 
@@ -236,10 +238,10 @@ def test_a_document_without_the_marks_is_refused(document: str):
 def test_a_report_twice_is_the_same_report(tmp_path: Path):
     file = tmp_path / "results.json"
     results(run(0.66, failures=every_20_ms(2, 2.6)), run(fault="api-500", backends_out={"a": None})).write(file)
-    main(file, tmp_path)
-    paths = [tmp_path / "failover.md", tmp_path / "failover" / "node-death.svg", tmp_path / "failover" / "api-500.svg"]
+    main(file, tmp_path, tmp_path / "others")
+    paths = [tmp_path / "failover.md", tmp_path / "failover" / "node-death.svg", tmp_path / "others" / "api-500.svg"]
     first = [path.read_bytes() for path in paths]
-    main(file, tmp_path)
+    main(file, tmp_path, tmp_path / "others")
     assert [path.read_bytes() for path in paths] == first
     assert json.loads(file.read_text())["machine"]["cores"] == 2
 
@@ -247,10 +249,17 @@ def test_a_report_twice_is_the_same_report(tmp_path: Path):
 def test_a_new_document_gets_a_title_and_one_that_is_there_keeps_its_text(tmp_path: Path):
     file = tmp_path / "results.json"
     results(run()).write(file)
-    main(file, tmp_path)
+    main(file, tmp_path, tmp_path / "others")
     document = tmp_path / "failover.md"
     assert document.read_text().startswith("# ")
     document.write_text(f"mine\n{document.read_text()}mine too\n")
-    main(file, tmp_path)
+    main(file, tmp_path, tmp_path / "others")
     assert document.read_text().startswith("mine\n")
     assert document.read_text().endswith("mine too\n")
+
+
+def test_the_document_shows_all_pictures_that_are_kept():
+    docs = Path(__file__).parents[4] / "docs"
+    kept = {path.stem for path in (docs / "failover").iterdir()}
+    assert kept == {*PICTURED, "timers"}
+    assert kept == set(re.findall(r"\]\(failover/([\w-]+)\.svg\)", (docs / "failover.md").read_text()))
