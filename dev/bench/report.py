@@ -1,4 +1,4 @@
-"""Puts what a bench found into docs/failover.md, with a picture for each fault: `make bench-report`.
+"""Writes the results of a bench into docs/failover.md, and draws a picture for each fault: `make bench-report`.
 
     python -m dev.bench.report build/bench/results.json
     python -m dev.bench.report build/bench/results.json --out FOLDER --other-pictures FOLDER
@@ -40,19 +40,16 @@ PICTURED = ("node-death", "partition", "stall-2000ms", "haproxy-stopped")
 
 
 def with_report(document: str, report: str, begin: str = BEGIN, end: str = END) -> str:
-    """A document's text with a report between its two marks.
-
-    Raises `ValueError` if it does not have each mark once.
-    """
+    """The document with the report between its two marks; raises ValueError unless it has each mark once."""
     before, found_begin, rest = document.partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end) or begin in rest or end in after:
-        raise ValueError(f"it needs these two lines, each once and in this order:\n{begin}\n{end}")
+        raise ValueError(f"the document needs these two lines, each once and in this order:\n{begin}\n{end}")
     return f"{before}{begin}\n{report}{end}{after}"
 
 
 def markdown(results: Results) -> str:
-    """The whole report, ending with a newline."""
+    """The whole report, with a newline at the end."""
     by_fault = summaries(results)
     parts = [machine(results), overview(by_fault), legend(by_fault.values())]
     parts += [section(fault, of_fault) for fault, of_fault in by_fault.items()]
@@ -60,12 +57,12 @@ def markdown(results: Results) -> str:
 
 
 def machine(results: Results) -> str:
-    """Where, when and with what it was measured."""
+    """When, where and with which versions it was measured."""
     found = results.machine
     repeats = sorted({len(runs) for of_fault in grouped(results).values() for runs in of_fault.values()})
     each = f"{repeats[0]}" if len(repeats) == 1 else f"{repeats[0]} to {repeats[-1]}"
     return (
-        f"Measured on {datetime.fromisoformat(found.date):%Y-%m-%d}, with {each} runs of each fault with each "
+        f"Measured on {datetime.fromisoformat(found.date):%Y-%m-%d}, with {each} runs for each fault and "
         f"configuration: {len(results.runs)} runs in {found.seconds / 60:.0f} minutes. keepalived {found.keepalived}, "
         f"HAProxy {found.haproxy}, Linux {found.kernel}, {found.cores} cores, {found.memory_gib:g} GiB; load average "
         f"{found.load_before:.1f} before and {found.load_after:.1f} after."
@@ -73,7 +70,7 @@ def machine(results: Results) -> str:
 
 
 def overview(by_fault: dict[str, tuple[Summary, ...]]) -> str:
-    """One row a fault, one column a configuration, in each cell the number that tells most about the fault."""
+    """A table of the most telling numbers: a row for each fault, a column for each configuration."""
     names = list(dict.fromkeys(summary.configuration for of_fault in by_fault.values() for summary in of_fault))
     rows: list[Sequence[str]] = []
     for fault, of_fault in by_fault.items():
@@ -84,8 +81,8 @@ def overview(by_fault: dict[str, tuple[Summary, ...]]) -> str:
             (f"[{title_of_fault(fault)}](#{fault})", number.name, *(cells.get(name, "") for name in names)),
         )
     return (
-        "The number that tells most about each fault, as the median of its runs; bold where it is best, and nothing is "
-        "bold where all are alike.\n\n" + table(("fault", "number", *map(title_of_configuration, names)), rows)
+        "The most telling number for each fault, as the median of its runs. The best are bold; nothing is bold where "
+        "all are equal.\n\n" + table(("fault", "number", *map(title_of_configuration, names)), rows)
     )
 
 
@@ -95,7 +92,7 @@ def _cell(number: Headline, summary: Summary, best: frozenset[str]) -> str:
 
 
 def legend(by_fault: Iterable[Sequence[Summary]]) -> str:
-    """What the columns of the faults' tables say, and the rows of their pictures."""
+    """What the pictures show, and what the columns of the tables mean."""
     used = {heading for of_fault in by_fault for heading in columns(of_fault)}
     lines = [f"- *{heading}*: {text}" for heading, text in LEGEND.items() if heading in used]
     return "\n".join(
@@ -110,7 +107,7 @@ def legend(by_fault: Iterable[Sequence[Summary]]) -> str:
 
 
 def section(fault: str, of_fault: Sequence[Summary]) -> str:
-    """Title, reason, picture and table of a fault."""
+    """The title, reason, picture and table of a fault."""
     title = title_of_fault(fault)
     texts = columns(of_fault)
     rows = [
@@ -125,7 +122,7 @@ def section(fault: str, of_fault: Sequence[Summary]) -> str:
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, its first column a text and all others numbers."""
+    """A table in Markdown: a column of text, and columns of numbers."""
     lines = (heading, ["---"] + ["---:"] * (len(heading) - 1), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -163,15 +160,15 @@ def _lane(number: Headline, summary: Summary, runs: Sequence[Run], best: frozens
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="results.json of a bench", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="results.json of `make bench`", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="folder of failover.md and of the pictures in it")] = Path("docs"),
     other_pictures: Annotated[Path, typer.Option(help="folder for all other pictures")] = Path("build/failover"),
 ) -> None:
-    """Put what a bench found into failover.md."""
+    """Write the results of `make bench` into failover.md, and draw a picture for each fault."""
     try:
         results = Results.read(file)
     except ValidationError as error:
-        raise typer.BadParameter(f"{file} is no results.json of this bench: {error}") from error
+        raise typer.BadParameter(f"{file} is not a results.json of this bench; run `make bench`: {error}") from error
     document = out / "failover.md"
     old = document.read_text() if document.exists() else f"# What faults cost clients\n\n{BEGIN}\n{END}\n"
     try:
