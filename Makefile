@@ -124,7 +124,7 @@ bench-timers: setup bench-packages ## how fast advertisements may be, measured (
 bench-storm: setup bench-packages ## 5,000 connections that arrive at once (root, half a minute)
 	@.venv/bin/python -m dev.bench.storm
 
-bench-report: setup ## put what both benches found into docs/failover.md, with pictures
+bench-report: setup ## docs/failover.md from the results of both benches; all other pictures go to build/failover
 	@.venv/bin/python -m dev.bench.report build/bench/results.json
 	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m dev.bench.curves build/bench-timers/results.json
 
@@ -150,4 +150,4 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
 	preview preview-against-mocks render-diff guard pull-request-comment status reapply monitoring reference toolchain \
-	bench bench-report demo lab-up lab-down lab-status lab-purge clean-cache
+	bench bench-timers bench-storm bench-report demo lab-up lab-down lab-status lab-purge clean-cache

@@ -1,15 +1,14 @@
-"""What faults cost clients, measured with the real keepalived and HAProxy in network namespaces: as root, `make bench`.
+"""What faults cost clients, measured with the real keepalived and HAProxy in network namespaces: `make bench`, as root.
 
     python -m dev.bench --list                                          configurations and faults
     python -m dev.bench --quick                                         a few faults, in three minutes
-    python -m dev.bench --only node-death --configuration default       one of each; both options may be repeated
-    python -m dev.bench --repeats 5 --out build/bench                   all of it, five times
-    python -m dev.bench --timers --out build/bench-timers               choices of the advertisements' timers
+    python -m dev.bench --only node-death --configuration default       one of each; both options can be repeated
+    python -m dev.bench --repeats 5 --out build/bench                   everything, five times
+    python -m dev.bench --timers --out build/bench-timers               compare advertisement timers
 
-Prints a line for each run, and writes OUT/results.json (bench/results.py) after each, so that a bench that is ended
-early loses nothing. The journals of the load balancers are kept in OUT/logs/CONFIGURATION/; their times are those of
-the monotonic clock. A run that cannot be measured, also at a second try, lets the bench end with status 1, after
-all others.
+Prints a line for each run and then writes OUT/results.json (dev/bench/results.py), so a bench that is interrupted keeps
+its results. The journals of the load balancers are in OUT/logs/CONFIGURATION/, with times of the monotonic clock. A run
+that fails is tried again; if it fails twice, the bench goes on with the other runs and exits with status 1.
 """
 
 import os
@@ -47,7 +46,7 @@ def _version(*command: str) -> str:
 
 
 class Bench:
-    """All runs, their lines on the console, and the file of results."""
+    """Runs the faults, prints a line for each run, and writes the results."""
 
     def __init__(self, console: Console, out: Path, progress: Progress) -> None:
         self._console, self._out, self._progress = console, out, progress
@@ -58,7 +57,7 @@ class Bench:
         self.failed: list[str] = []
 
     def run(self, configurations: list[Configuration], chosen: list[Fault], repeats: int, worlds: int) -> None:
-        """Work through some faults with all configurations, of which so many at the same time."""
+        """Run the chosen faults with all configurations, `worlds` of them at the same time."""
         todo = [(fault, repeat, False) for fault in chosen for repeat in range(1 if fault.once else repeats)]
         with ThreadPoolExecutor(worlds) as pool:
             tasks = [(entry, self._progress.add_task(entry.name, total=len(todo))) for entry in configurations]
@@ -67,13 +66,13 @@ class Bench:
                 for future in futures:
                     future.result()
             except KeyboardInterrupt:
-                # Not by way of the threads, which are in the middle of a run: what they started ends with this process.
+                # Do not wait for the threads, which are in the middle of a run: their processes end with this one.
                 self._progress.stop()
                 remove_left_overs()
                 os._exit(130)
 
     def _work(self, configuration: Configuration, todo: list[tuple[Fault, int, bool]], task: TaskID) -> None:
-        """All runs of one configuration, in one world for as long as it can be made whole again."""
+        """All runs of one configuration, in one world as long as it can be repaired."""
         total = len(todo)
         while todo:
             log = self._out / "logs" / configuration.name
@@ -83,7 +82,7 @@ class Bench:
                     try:
                         self._add(measure(world, configuration.name, fault, repeat))
                     except (WorldError, OSError, EOFError, subprocess.SubprocessError) as error:
-                        # Once more in a world that is new, for a machine that stalls for a second spoils a run.
+                        # Try again in a new world: a machine that stalls for a second spoils a run.
                         if not again:
                             todo.insert(0, (fault, repeat, True))
                         self._failure(f"{configuration.name}, {fault.name}: {error} (journals: {log})", final=again)
@@ -95,15 +94,15 @@ class Bench:
         with self._lock:
             if final:
                 self.failed.append(text)
-            self._console.print(f"[red]{text}" if final else f"{text}; once more", highlight=False, soft_wrap=True)
+            self._console.print(f"[red]{text}" if final else f"{text}; trying again", highlight=False, soft_wrap=True)
 
     def _add(self, run: results.Run) -> None:
         with self._lock:
             self._runs.append(run)
             self._console.print(
-                f"{run.configuration:14} {run.fault:24} outage {run.quick.longest_gap:6.2f} s"
+                f"{run.configuration:14} {run.fault:24} interruption {run.quick.longest_gap:6.2f} s"
                 f"  failed {run.quick.failed:5} of {run.quick.count:5}  held lost {run.held_lost} of {len(run.held)}"
-                f"  VIP taken {run.changes}x  split-brain {run.split_brain:5.2f} s  (stall {run.longest_stall:.2f} s)",
+                f"  VIP taken {run.changes}x  two holders {run.two_holders:5.2f} s  (stall {run.longest_stall:.2f} s)",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -130,7 +129,7 @@ def _list(console: Console, configurations: Mapping[str, Configuration], known_f
         ("configurations", [(c.name, c.title) for c in configurations.values()]),
         ("faults", [(f.name, f"{f.title}. {f.why}") for f in known_faults.values()]),
     ):
-        table = Table("name", "what it is", title=title, box=None, title_justify="left")
+        table = Table("name", "description", title=title, box=None, title_justify="left")
         for entry in entries:
             table.add_row(*entry)
         console.print(table)
@@ -138,23 +137,21 @@ def _list(console: Console, configurations: Mapping[str, Configuration], known_f
 
 def _chosen(names: list[str], known: Mapping[str, T], what: str) -> list[T]:
     if unknown := [name for name in names if name not in known]:
-        raise typer.BadParameter(f"there is no {what} {', '.join(unknown)}; known: {', '.join(known)}")
+        raise typer.BadParameter(f"unknown {what} {', '.join(unknown)}; choose from {', '.join(known)}")
     return [known[name] for name in names]
 
 
 def main(  # noqa: PLR0917 typer passes them by name
-    only: Annotated[list[str] | None, typer.Option(help="only this fault; may be repeated")] = None,
-    configuration: Annotated[list[str] | None, typer.Option(help="only this configuration; may be repeated")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="only this fault; can be repeated")] = None,
+    configuration: Annotated[list[str] | None, typer.Option(help="only this configuration; can be repeated")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="runs of each fault")] = 3,
     out: Annotated[Path, typer.Option(help="folder for results.json and journals")] = Path("build/bench"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="a few faults once; two configurations at the same time")
-    ] = False,
-    timers: Annotated[bool, typer.Option("--timers", help="compare choices of the advertisements' timers")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="a few faults, once, with two configurations")] = False,
+    timers: Annotated[bool, typer.Option("--timers", help="compare advertisement timers")] = False,
     parallel: Annotated[
-        int, typer.Option(min=1, help="configurations at the same time; each takes a fifth of a processor")
+        int, typer.Option(min=1, help="configurations at the same time; each needs a fifth of a CPU")
     ] = 4,
-    show: Annotated[bool, typer.Option("--list", help="show what there is, and run nothing")] = False,
+    show: Annotated[bool, typer.Option("--list", help="list the configurations and faults, and exit")] = False,
 ) -> None:
     """Measure what faults cost clients."""
     console = Console()
@@ -163,7 +160,7 @@ def main(  # noqa: PLR0917 typer passes them by name
         _list(console, known_configurations, known_faults)
         return
     if os.geteuid() != 0:
-        sys.exit("the bench makes namespaces and needs root")
+        sys.exit("the bench creates network namespaces; run it as root")
     configurations = _chosen(
         configuration or list(QUICK_CONFIGURATIONS if quick else known_configurations),
         known_configurations,
@@ -173,12 +170,12 @@ def main(  # noqa: PLR0917 typer passes them by name
     repeats = 1 if quick else repeats
     out.mkdir(parents=True, exist_ok=True)
     remove_left_overs()
-    # An instrument has to be on time, also when processors are what is short. Threads and processes inherit it.
+    # The probe must be on time even when the CPUs are busy. Threads and processes inherit the priority.
     os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bench = Bench(console, out, progress)
-        # Faults of minutes are probed so seldom that all configurations can be watched together: the same minutes.
+        # Faults of several minutes get so few requests that all configurations can run in the same minutes.
         short, long = [fault for fault in chosen if not fault.long], [fault for fault in chosen if fault.long]
         for some, worlds in ((short, parallel), (long, len(configurations))):
             if some:
@@ -186,7 +183,7 @@ def main(  # noqa: PLR0917 typer passes them by name
     if bench.results and not timers:
         print_summary(bench.results, console)
     if bench.failed:
-        sys.exit(f"{len(bench.failed)} runs failed")
+        sys.exit(f"{len(bench.failed)} runs failed twice; see above")
 
 
 if __name__ == "__main__":

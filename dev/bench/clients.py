@@ -1,7 +1,7 @@
-"""The clients: requests at a fixed pace and connections that are held, in a process and a namespace of their own.
+"""The clients: requests at a fixed pace and held connections, in their own process and network namespace.
 
-A busy bench must not delay them, so they are no threads of it. All times are those of time.monotonic(), which all
-processes share.
+They are not threads of the bench, because a busy bench would delay them. All times are time.monotonic(), which is the
+same in all processes.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, Report
 
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
-# Time-out of a client without patience; of kubectl's and client-go's kinds of patience, and of how many quick requests
-# there is one of theirs.
+# The timeout of an impatient client; then timeouts like those of kubectl and client-go, each with the number of quick
+# requests per patient one.
 QUICK_TIMEOUT, PATIENT = 0.25, ((1.0, 5), (5.0, 25))
 HELD = ("chatty", "chatty", "watch", "watch", "upload", "upload")
 CHAT_SECONDS, UPLOAD_SECONDS = 0.2, 0.1
-# For the answer of a held connection: longer than any of the pauses that TCP bridges by sending again.
+# For an answer on a held connection: longer than any pause that TCP bridges by retransmission.
 ANSWER_SECONDS = 10.0
-# At the end a connection has to prove that it lives.
+# At the end a connection must show within this time that it still works.
 PROOF_SECONDS = 2.0
-# In a storm nobody gives up sooner: 1, 3, 7, 15 and 31 s is when TCP sends a lost SYN again.
+# In a storm clients wait for the retransmissions of a lost SYN, after 1, 3, 7, 15 and 31 s.
 STORM_SECONDS = 40.0
 PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Probed:
-    """One kind of request, and when it began."""
+    """One kind of request, and when its probe started."""
 
     timeout: float
     begin: float
@@ -50,7 +50,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class HeldResult:
-    """One held connection: its kind, and when it was found to be gone."""
+    """One held connection: its kind, and when the client noticed that it was gone."""
 
     kind: str
     lost_at: float | None
@@ -59,7 +59,7 @@ class HeldResult:
 
 @dataclass(frozen=True)
 class ClientsReport:
-    """All that the clients saw."""
+    """The results of all clients."""
 
     quick: Probed
     patient: Sequence[Probed]
@@ -78,7 +78,7 @@ def _request(verb: str, path: str, more: str = "") -> bytes:
 
 
 class HeldConnections:
-    """Connections that stand before the fault; in a thread of their own."""
+    """Connections that are open before the fault, in their own thread."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -88,14 +88,14 @@ class HeldConnections:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="held", daemon=True)
 
     def open(self) -> None:
-        """Open all; TimeoutError if one does not stand after 10 s."""
+        """Open all connections; raises TimeoutError if one is not open after 10 s."""
         self._thread.start()
         for _ in HELD:
             if not self._open.acquire(timeout=10):
-                raise TimeoutError(f"not all connections to {self._host} could be opened: {self._results}")
+                raise TimeoutError(f"cannot open all connections to {self._host}: {self._results}")
 
     def close(self) -> Sequence[HeldResult]:
-        """Ask of each whether it lives, and end it."""
+        """Check whether each connection still works, and close it."""
         self._ending.set()
         self._thread.join()
         return self._results
@@ -137,7 +137,7 @@ class HeldConnections:
         while not self._ending.is_set():
             await asyncio.wait((byte,), timeout=0.05)
             if byte.done():
-                byte.result()  # nobody sends it unasked: the connection was closed
+                byte.result()  # the server sends it only when asked: the connection was closed
         writer.write(b".")
         async with asyncio.timeout(PROOF_SECONDS):
             await byte
@@ -158,14 +158,14 @@ class HeldConnections:
 
 
 def _expect(answer: Coroutine[None, None, bytes]) -> asyncio.Task[bytes]:
-    """Wait for an answer beside what else is done; that the connection broke may be found out there first."""
+    """Wait for an answer in the background; the foreground may notice a broken connection first."""
     task = asyncio.create_task(answer)
     task.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception())
     return task
 
 
 async def _storm(pipe: Connection, host: str, count: int) -> None:
-    """So many connections at once; again, with the old ones dropped, as long as `True` comes."""
+    """Open `count` connections at once; again, after closing them, for each `True` from the pipe."""
     again = True
     while again:
         writers: list[asyncio.StreamWriter] = []
@@ -176,9 +176,9 @@ async def _storm(pipe: Connection, host: str, count: int) -> None:
 
 
 async def _arrive(host: str, writers: list[asyncio.StreamWriter]) -> float | None:
-    """Seconds until an answer; None if there is none. The connection stays open.
+    """Seconds until an answer, or None without one. The connection stays open.
 
-    Without TLS, which is between clients and API servers, and would take this machine's processors from HAProxy.
+    Without TLS: HAProxy passes it through, and the machine would spend its CPU time on it.
     """
     begin = time.monotonic()
     with suppress(*NO_ANSWER):
@@ -192,7 +192,7 @@ async def _arrive(host: str, writers: list[asyncio.StreamWriter]) -> float | Non
 
 
 def _ask(host: str) -> str | None:
-    """One request by a new connection: which API server answered, None if none did within a second."""
+    """Send one request on a new connection; the API server that answered, None if none did within a second."""
     with suppress(OSError), socket.create_connection((host, API_PORT), 1) as plain, _tls().wrap_socket(plain) as tls:
         tls.sendall(_request("GET", "/readyz", "Connection: close\r\n"))
         answer = b""
@@ -205,12 +205,12 @@ def _ask(host: str) -> str | None:
 
 
 def _serve(pipe: Connection, namespace: str, vip: str) -> None:
-    """The process: commands in, answers out."""
-    # A bench that was killed leaves nothing behind.
+    """Run in the process of the clients: read commands, send answers."""
+    # This process ends with the bench, even if the bench is killed.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the bench's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench handles Ctrl-C
     netns.setns(namespace)  # pyright: ignore[reportUnknownMemberType] partly typed
-    # A storm of thousands of connections.
+    # For a storm of thousands of connections.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     probes: list[tuple[float, float, Probe]] = []
@@ -226,10 +226,10 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
                 held = HeldConnections(vip)
                 held.open()
                 probes = []
-                for timeout, rarer in ((QUICK_TIMEOUT, 1), *PATIENT):
+                for timeout, paces in ((QUICK_TIMEOUT, 1), *PATIENT):
                     probe = Probe(
                         f"https://{vip}:{API_PORT}",
-                        interval=pace * rarer,
+                        interval=pace * paces,
                         timeout=timeout,
                         limit=MAX_SECONDS,
                         authorization=AUTHORIZATION,
@@ -240,7 +240,7 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
             case ("steady",):
                 pipe.send(probes[0][2].steady)
             case ("end",):
-                # All are told to stop first, for a patient request may take its time.
+                # Stop all at the same time: a patient request can take seconds.
                 stoppers = [threading.Thread(target=probe.__exit__, args=(None,) * 3) for _, _, probe in probes]
                 for stopper in stoppers:
                     stopper.start()
@@ -250,11 +250,11 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
                 quick, *patient = (Probed(timeout, begin, probe.report()) for timeout, begin, probe in probes)
                 pipe.send(ClientsReport(quick, patient, results))
             case unknown:
-                raise ValueError(f"no such command: {unknown}")
+                raise ValueError(f"unknown command: {unknown}")
 
 
 class Clients:
-    """The clients' process, from the bench's side. TimeoutError when it does not answer, EOFError when it died."""
+    """Controls the process of the clients; TimeoutError if it does not answer, EOFError if it died."""
 
     def __init__(self, namespace: str, vip: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -265,7 +265,7 @@ class Clients:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process id."""
         assert self._process.pid  # noqa: S101 it has been started
         return self._process.pid
 
@@ -276,26 +276,26 @@ class Clients:
         self._pipe.close()
 
     def ask(self, host: str) -> str | None:
-        """Which API server answers through `host` now; None if none does within a second."""
+        """The API server that answers through `host` now; None if none does within a second."""
         return self._command(5, "ask", host)
 
     def begin(self, pace: float) -> None:
-        """Open the held connections and ask each `pace` seconds; it returns when all connections stand."""
+        """Open the held connections, and start a request every `pace` seconds; returns when all are open."""
         self._command(15, "begin", pace)
 
     def steady(self) -> float:
-        """For how many seconds all of the quick requests have been answered."""
+        """Seconds since the last failure of a quick request."""
         return self._command(5, "steady")
 
     def end(self) -> ClientsReport:
-        """Stop asking, and see which of the connections live."""
+        """Stop the requests, and check which connections still work."""
         return self._command(20, "end")
 
     @contextmanager
     def storm(self, host: str, count: int) -> Generator[Callable[[], list[float | None]]]:
-        """So many connections at once, and again at each call: for each the seconds to its answer, None without one.
+        """Each call opens `count` connections at once; it returns the seconds to each answer, None without one.
 
-        Those of one call are open until the next, or the context's end.
+        The connections stay open until the next call, or the end of the context.
         """
         first = True
 

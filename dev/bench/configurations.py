@@ -1,8 +1,8 @@
-"""The configurations that the bench compares: ours, and those that others publish for the same job.
+"""The configurations that the bench compares: ours, and those that other projects publish for the same purpose.
 
-A peer is a folder in `peers/`: what would stand on each load balancer, at its own path; templates end in ".j2".
-The files are written anew from the published settings; each names its source and what was adapted to the bench. All of
-them side by side: docs/peers.md.
+The configuration of another project is a folder in `peers/`, with the files of each load balancer at their paths;
+templates end in ".j2". The files are written from the published settings; each names its source and what was adapted to
+the bench. docs/peers.md compares them.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,13 +31,13 @@ _environment = Environment(
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What lands on the two load balancers."""
+    """The files on the two load balancers."""
 
     name: str
     title: str
     """Short, for figures."""
     source: str
-    """Where its settings are published, and in which version."""
+    """Where the settings are published, and in which version."""
     files: Callable[[LoadBalancerHost], tuple[HostFile, ...]]
 
 
@@ -49,7 +49,7 @@ def _ours(name: str, title: str, timers: Timers) -> Configuration:
 
 
 def peer(name: str, title: str, source: str) -> Configuration:
-    """What others publish, from the folder of this name."""
+    """The configuration of another project, from the folder of this name."""
 
     def file(host: LoadBalancerHost, path: Path) -> HostFile:
         text = path.read_text()
@@ -59,8 +59,8 @@ def peer(name: str, title: str, source: str) -> Configuration:
                 host=host,
                 pair=host.pair,
                 api_port=topology.API_PORT,
-                network=IPv4Interface(f"{host.address}/24").network,  # of the bench's one segment
-                # Where a peer's two hosts differ, one of them is the first: in the order of the addresses.
+                network=IPv4Interface(f"{host.address}/24").network,  # the only segment of the bench
+                # If the two hosts differ, the one with the lower address is the first.
                 first=host.address < host.peer_address,
             )
         return HostFile(
@@ -112,7 +112,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     )
 }
 
-# Missing advertisements, and milliseconds between two: the RFC's three, ever faster; then more and shorter ones.
+# Missed advertisements and milliseconds between two: the RFC's three, ever faster, then more and shorter intervals.
 ADVERTISEMENTS = (
     *((3, interval) for interval in (1000, 500, 300, 100, 50)),
     *((5, interval) for interval in (100, 50)),
@@ -123,7 +123,7 @@ ADVERTISEMENTS = (
 
 
 def timers_name(missed: int, interval: int) -> str:
-    """Of the configuration with these advertisements."""
+    """The name of the configuration with these advertisements."""
     return f"{missed}x{interval}ms"
 
 
@@ -135,4 +135,4 @@ TIMERS: Mapping[str, Configuration] = {
     )
     for missed, interval in ADVERTISEMENTS
 }
-"""The default profile with other advertisements, to be compared with each other."""
+"""The default profile with different advertisement timers."""

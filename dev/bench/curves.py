@@ -1,10 +1,10 @@
-"""What the timers of advertisements buy and cost, into docs/failover.md: `make bench-timers`, then `make bench-report`.
+"""Costs and benefits of the advertisement timers, for docs/failover.md: `make bench-timers`, then `make bench-report`.
 
     python -m dev.bench.curves build/bench-timers/results.json
 
-Writes FOLDER/failover/timers.svg, and what stands between the two marks in FOLDER/failover.md.
+Writes docs/failover/timers.svg, and replaces the text between the two marks in docs/failover.md.
 """
-# matplotlib's types are partly unknown, in nearly all of its methods.
+# Nearly all methods of matplotlib have partly unknown types.
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Callable, Sequence
@@ -26,23 +26,23 @@ from dev.bench.summary import Spread, fault_end
 
 BEGIN = "<!-- timers: begin; made by `make bench-report` -->"
 END = "<!-- timers: end -->"
-LOOK = {3: (INK, "o"), 5: (PEER, "s"), 7: (ALARM, "D"), 10: (FIRST, "^"), 25: (FAINT, "v")}
-"""Colour and marker by the number of missing advertisements."""
+STYLES = {3: (INK, "o"), 5: (PEER, "s"), 7: (ALARM, "D"), 10: (FIRST, "^"), 25: (FAINT, "v")}
+"""Colour and marker by the number of missed advertisements."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was measured of one choice of the two timers."""
+    """The measurements of one choice of the two timers."""
 
     missed: int
     interval: int
     """Milliseconds."""
-    outage: Spread
+    interruption: Spread
     """Seconds without an answer when the holder dies."""
     pause: int
-    """Milliseconds: the longest pause of the holder in which the VIP never moved, nor in any shorter one."""
+    """Milliseconds: the longest pause of the holder such that the VIP never moved in it or in a shorter one."""
     moves: float
-    """Moves of the VIP in 10 minutes, while 30 % of the packets between the pair were lost."""
+    """Moves of the VIP in 10 minutes while 30 % of the packets between the pair are lost."""
 
     @property
     def waits(self) -> int:
@@ -51,7 +51,7 @@ class Choice:
 
 
 def choices(results: Results) -> list[Choice]:
-    """All that have been measured whole, in the order of the table."""
+    """The choices for which all faults were measured, in the order of `ADVERTISEMENTS`."""
     found: list[Choice] = []
     for missed, interval in ADVERTISEMENTS:
         runs = [run for run in results.runs if run.configuration == timers_name(missed, interval)]
@@ -68,7 +68,7 @@ def choices(results: Results) -> list[Choice]:
             Choice(
                 missed=missed,
                 interval=interval,
-                outage=Spread.of([run.quick.longest_gap for run in deaths]),
+                interruption=Spread.of([run.quick.longest_gap for run in deaths]),
                 pause=max((milliseconds for milliseconds, _ in survived), default=0),
                 moves=_in_ten_minutes(loss),
             )
@@ -83,13 +83,13 @@ def _in_ten_minutes(runs: Sequence[Run]) -> float:
 
 
 def markdown(results: Results) -> str:
-    """The table."""
+    """The text between the marks."""
     rows = [
         (
             f"{choice.missed} x {choice.interval} ms",
             f"{choice.waits} ms",
-            f"{choice.outage.median:.2f} s",
-            f"{choice.outage.worst:.2f} s",
+            f"{choice.interruption.median:.2f} s",
+            f"{choice.interruption.worst:.2f} s",
             f"{choice.pause} ms",
             f"{choice.moves:.0f}",
         )
@@ -99,25 +99,23 @@ def markdown(results: Results) -> str:
         "advertisements", "VIP moves after", "holder dies: median", "worst", "pause survived",
         "moves in 10 min at 30 % loss",
     )  # fmt: skip
-    picture = f"![What a choice of timers costs and bears]({PICTURES}/timers.svg)"
+    picture = f"![What each choice of timers costs and survives]({PICTURES}/timers.svg)"
     return f"{machine(results)}\n\n{picture}\n\n{table(heading, rows)}\n"
 
 
 def draw(found: Sequence[Choice], path: Path) -> None:
-    """Three panels over how long nothing must be heard: the outage, the pause that is survived, needless moves."""
+    """Three panels by master-down interval: the interruption, the longest pause survived, unnecessary moves."""
     panels: list[tuple[str, Callable[[Choice], float]]] = [
-        ("holder dies: seconds without an answer", lambda choice: choice.outage.median),
+        ("holder dies: seconds without an answer", lambda choice: choice.interruption.median),
         ("longest pause survived, ms", lambda choice: choice.pause),
         ("moves in 10 min at 30 % loss", lambda choice: choice.moves),
     ]
     with style():
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
         for axes, (title, value) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            for missed, (color, marker) in LOOK.items():
+            for missed, (color, marker) in STYLES.items():
                 points = sorted((choice.waits, value(choice)) for choice in found if choice.missed == missed)
-                axes.plot(
-                    *zip(*points, strict=True), color=color, marker=marker, linewidth=1, label=f"{missed} missing"
-                )
+                axes.plot(*zip(*points, strict=True), color=color, marker=marker, linewidth=1, label=f"{missed} missed")
             axes.set_title(title, size=9)
             axes.set_xscale("log")
             axes.set_xticks(sorted({choice.waits for choice in found} - {250, 600, 900, 1000}))
@@ -133,9 +131,9 @@ def draw(found: Sequence[Choice], path: Path) -> None:
 
 def main(
     file: Annotated[Path, typer.Argument(help="results.json of `make bench-timers`", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option(help="folder of failover.md and its pictures")] = Path("docs"),
+    out: Annotated[Path, typer.Option(help="folder of failover.md and of the pictures in it")] = Path("docs"),
 ) -> None:
-    """Put what the timers buy and cost into failover.md."""
+    """Write the results of `make bench-timers` into failover.md."""
     results = Results.read(file)
     document = out / "failover.md"
     new = with_report(document.read_text(), markdown(results), BEGIN, END)

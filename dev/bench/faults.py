@@ -1,6 +1,6 @@
-"""The faults, as a table: what is broken, how it is mended, for how long it is watched, and why it matters.
+"""The catalogue of faults: what is broken, how it is fixed, how long it is watched, and why it matters.
 
-All of them hit the load balancer that holds the VIP, unless their title says otherwise.
+A fault hits the holder unless its title says otherwise.
 """
 
 import os
@@ -28,98 +28,94 @@ from dev.bench.world import (
 )
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
-BURNERS_A_CORE = 8
+BURNERS_PER_CORE = 8
 STALLS_MS = (200, 300, 500, 700, 1000, 1500, 2000, 3000)
-"""How long the holder is paused: a live migration's last phase, or a hypervisor that sold its processors twice."""
+"""How long the holder is paused: the last phase of a live migration, or an overcommitted hypervisor."""
 
 
 @dataclass
 class Scene:
-    """One run: the world, and who had which part when the fault came."""
+    """One run: the world, and who was holder and peer when the fault was injected."""
 
     world: World
     mark: Callable[[str], None]
-    """Notes what is done to the system, now."""
+    """Records what is done to the system now."""
     clean_up: ExitStack = field(default_factory=ExitStack)
-    """Undone when the run is over, however it ends."""
+    """Run at the end of the run, however it ends."""
 
     def __post_init__(self) -> None:
         self.holder, self.peer = self.world.holder, self.world.peer
 
     @property
     def hit(self) -> ApiServer:
-        """The API server that faults of one API server hit."""
+        """The API server that faults of a single API server hit."""
         return self.world.api_servers[0]
 
 
 def _nothing(scene: Scene) -> None:
-    """Nothing is to be done."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault. `at_least` and `at_most` bound how many seconds it is watched; a run ends early once it is steady."""
+    """One fault, watched for `at_least` to `at_most` seconds: less than `at_most` once nothing happens any more."""
 
     name: str
     title: str
     why: str
     inject: Callable[[Scene], None]
-    heal: Callable[[Scene], None] | None = None
+    fix: Callable[[Scene], None] | None = None
     prepare: Callable[[Scene], None] = _nothing
-    """Before the clients begin."""
+    """Runs before the clients start."""
     at_least: float = 5
     at_most: float = 45
     hit: tuple[str, ...] = ()
-    """The API servers that should get no request any more."""
-    whole_before: bool = True
-    """Whether both load balancers are in order after `prepare`."""
+    """The API servers that should get no more requests."""
+    pair_before: bool = True
+    """Whether both load balancers work after `prepare`."""
     once: bool = False
-    """It comes out the same each time, so one run says all."""
+    """The result is the same each time, so one run is enough."""
 
     @property
     def long(self) -> bool:
-        """It is watched for minutes: probed less often, so that all configurations can be watched at the same time."""
+        """It is watched for minutes, with fewer requests, so that all configurations can run at the same time."""
         return self.at_least > 60
 
 
-# ---- load balancers as wholes ----------------------------------------------------------------------------------------
+# ---- a whole load balancer -------------------------------------------------------------------------------------------
 
 
 def _node_death(scene: Scene) -> None:
-    # Cut off first: what its kernel would say while its processes die, a host without power does not.
+    # Cut off first: while the processes die the kernel still sends packets, which a host without power does not.
     scene.world.segment.isolate(scene.holder.name)
     scene.holder.power_off(scene.world.holders)
 
 
-def _kill_before(scene: Scene) -> None:
-    _node_death(scene)
-
-
 def _node_returns(scene: Scene) -> None:
-    scene.world.segment.heal()
+    scene.world.segment.restore()
     gone = next(machine for machine in scene.world.machines if not machine.running)
     scene.world.boot(gone)
 
 
-def _heal_network(scene: Scene) -> None:
-    scene.world.segment.heal()
+def _restore_network(scene: Scene) -> None:
+    scene.world.segment.restore()
 
 
 def _stall(milliseconds: int) -> Callable[[Scene], None]:
     def inject(scene: Scene) -> None:
-        # Its kernel goes on answering TCP's handshakes, which a paused guest's does only afterwards; no client gets
-        # further than that in either case.
+        # The kernel still completes TCP handshakes, while a paused guest does so only afterwards. In both cases no
+        # client gets further than that.
         scene.holder.signal(signal.SIGSTOP)
         time.sleep(milliseconds / 1000)
         scene.holder.signal(signal.SIGCONT)
-        scene.mark("it goes on")
+        scene.mark("resumes")
 
     return inject
 
 
 def _replace(scene: Scene, machine: Machine) -> None:
     machine.shut_down(scene.world.holders)
-    scene.mark(f"{machine.name} is gone")
+    scene.mark(f"{machine.name} is down")
     time.sleep(1)
     scene.world.boot(machine)
     scene.mark(f"{machine.name} is up")
@@ -132,7 +128,7 @@ def _rolling_replacement(scene: Scene) -> None:
 
 
 class _Burners:
-    """Processes that burn all processors of the machine, however many worlds ask for it at the same time."""
+    """Processes that use all CPU time, shared by all worlds that burn CPU at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -140,11 +136,11 @@ class _Burners:
         self._worlds = 0
 
     def start(self, scene: Scene) -> None:
-        """Burn until the last scene that asked for it is over."""
+        """Burn CPU until the last scene that started it is over."""
         with self._lock:
             self._worlds += 1
             scene.clean_up.callback(self._end)
-            while len(self._processes) < BURNERS_A_CORE * (os.cpu_count() or 1):
+            while len(self._processes) < BURNERS_PER_CORE * (os.cpu_count() or 1):
                 command = [*DIE_WITH_BENCH, *PLAIN_PRIORITY, "sh", "-c", "while :; do :; done"]
                 self._processes.append(subprocess.Popen(command))
 
@@ -159,7 +155,7 @@ class _Burners:
 _burners = _Burners()
 
 
-# ---- their services --------------------------------------------------------------------------------------------------
+# ---- its services ----------------------------------------------------------------------------------------------------
 
 
 def _job(verb: str, unit: str) -> Callable[[Scene], None]:
@@ -198,14 +194,14 @@ def _reload(scene: Scene, machine: Machine, path: str, text: str, unit: str) -> 
 
 
 def _edit(path: str, edit: Callable[[str], str], unit: str, seconds: float = 2) -> Callable[[Scene], None]:
-    """Change a file on both hosts, one `seconds` after the other, as `pulumi up` does it, each with a reload."""
+    """Change a file and reload, on one host and `seconds` later on the other, as `pulumi up` does."""
 
     def inject(scene: Scene) -> None:
         for machine in scene.world.machines:
             before = (machine.root / path).read_text()
             after = edit(before)
             if after == before:
-                raise WorldError(f"there is nothing to change in {path}")
+                raise WorldError(f"{machine.name}: {path} has nothing to change")
             if error := _reload(scene, machine, path, after, unit):
                 raise WorldError(f"{machine.name}: {error}")
             time.sleep(seconds)
@@ -214,7 +210,7 @@ def _edit(path: str, edit: Callable[[str], str], unit: str, seconds: float = 2) 
 
 
 def _refused(path: str, addition: str, unit: str) -> Callable[[Scene], None]:
-    """Lines that make no sense, on one host after the other."""
+    """Reload with an invalid file, on one host after the other."""
 
     def inject(scene: Scene) -> None:
         for machine in scene.world.machines:
@@ -236,12 +232,12 @@ _SECOND_VIP = str(VIP + 1)
 
 
 def without_last_api_server(text: str) -> str:
-    """Its line becomes a comment."""
+    """The file with the line of the last API server as a comment."""
     return re.sub(rf"^(?= *server .* {re.escape(_LEAVING)}:)", _LEFT_OUT, text, flags=re.MULTILINE)
 
 
 def with_second_vip(text: str) -> str:
-    """A line like the VIP's, below it, for the next address."""
+    """The file with a second VIP, the next address, on a line below the first."""
     line = rf"^( *){re.escape(str(VIP))}\b(.*\n)"
     return re.sub(line, rf"\g<0>\g<1>{_SECOND_VIP}\g<2>", text, flags=re.MULTILINE)
 
@@ -253,14 +249,14 @@ def _without_second_vip(text: str) -> str:
 # ---- API servers -----------------------------------------------------------------------------------------------------
 
 
-def _one_says(word: str) -> Callable[[Scene], None]:
-    return lambda scene: scene.hit.say(word)
+def _one_answers(word: str) -> Callable[[Scene], None]:
+    return lambda scene: scene.hit.answer(word)
 
 
-def _all_say(word: str) -> Callable[[Scene], None]:
+def _all_answer(word: str) -> Callable[[Scene], None]:
     def inject(scene: Scene) -> None:
         for server in scene.world.api_servers:
-            server.say(word)
+            server.answer(word)
 
     return inject
 
@@ -281,7 +277,7 @@ def _stall_fault(milliseconds: int) -> Fault:
     return Fault(
         name=f"stall-{milliseconds}ms",
         title=f"the load balancer pauses for {milliseconds} ms",
-        why="Live migration and steal time pause a guest; a VIP that moves for it is an outage that need not be.",
+        why="Live migration and CPU steal pause a guest; moving the VIP for that is an unnecessary interruption.",
         inject=_stall(milliseconds),
         once=True,
     )
@@ -291,9 +287,9 @@ def _loss_fault(percent: int, seconds: float) -> Fault:
     return Fault(
         name=f"pair-loss-{percent}",
         title=f"{percent} % of the packets between the load balancers are lost",
-        why="Advertisements get lost in a row by chance; how many must, decides how often the VIP moves.",
+        why="Advertisements are lost in a row by chance; how many it takes decides how often the VIP moves.",
         inject=lambda scene: scene.world.segment.separate(scene.holder.name, [scene.peer.name], percent),
-        heal=_heal_network,
+        fix=_restore_network,
         at_least=seconds,
         at_most=seconds,
         once=True,
@@ -304,154 +300,154 @@ _ALL = (
     Fault(
         name="node-death",
         title="the load balancer dies",
-        why="Hypervisors crash, and the instance goes without a word to anybody.",
+        why="A hypervisor crashes and the instance disappears without sending anything.",
         inject=_node_death,
     ),
     Fault(
         name="node-returns",
-        title="the dead load balancer is back",
-        why="A return that moves the VIP back is a second outage, and cuts every connection a second time.",
+        title="the dead load balancer comes back",
+        why="If the VIP moves back, that is a second interruption, and every connection is cut again.",
         inject=_node_returns,
-        prepare=_kill_before,
-        whole_before=False,
+        prepare=_node_death,
+        pair_before=False,
         at_least=10,
         once=True,
     ),
     Fault(
         name="link-cut",
         title="the load balancer is cut off",
-        why="A switch or a host's cable fails: the holder lives and believes that it still holds the VIP.",
+        why="A switch port or a cable fails: the holder is alive and believes that it still has the VIP.",
         inject=lambda scene: scene.world.segment.isolate(scene.holder.name),
-        heal=_heal_network,
+        fix=_restore_network,
     ),
     Fault(
         name="partition",
-        title="the load balancers do not hear each other",
-        why="Clients reach both, and both hold the VIP: nobody can tell them apart without a third voice.",
+        title="the load balancers cannot hear each other",
+        why="Clients reach both, and both have the VIP: without a third host nobody can decide between them.",
         inject=lambda scene: scene.world.segment.separate(scene.holder.name, [scene.peer.name]),
-        heal=_heal_network,
+        fix=_restore_network,
     ),
     *(_stall_fault(milliseconds) for milliseconds in (500, 2000)),
     Fault(
         name="keepalived-main-killed",
         title="keepalived's main process is killed",
-        why="The child that speaks VRRP is left without its parent.",
+        why="The child process that speaks VRRP loses its parent.",
         inject=_kill_main(KEEPALIVED),
     ),
     Fault(
         name="keepalived-killed",
-        title="all of keepalived is killed",
-        why="The OOM killer's way: the VIP stays on a host that no longer says that it has it.",
+        title="all keepalived processes are killed",
+        why="As the OOM killer does it: the VIP stays on a host that no longer advertises it.",
         inject=_signal_all(signal.SIGKILL, KEEPALIVED),
         at_least=8,
     ),
     Fault(
         name="keepalived-hung",
         title="keepalived hangs",
-        why="The VIP stays, the advertisements stop: two holders, and nobody crashed.",
+        why="The VIP stays and the advertisements stop: two holders, although nothing crashed.",
         inject=_signal_all(signal.SIGSTOP, KEEPALIVED),
-        heal=_signal_all(signal.SIGCONT, KEEPALIVED),
+        fix=_signal_all(signal.SIGCONT, KEEPALIVED),
         at_least=8,
         once=True,
     ),
     Fault(
         name="keepalived-stopped",
         title="keepalived is stopped",
-        why="Maintenance: somebody drains the load balancer on purpose.",
+        why="Maintenance: an operator drains the load balancer.",
         inject=_job("stop", KEEPALIVED),
-        heal=_job("start", KEEPALIVED),
+        fix=_job("start", KEEPALIVED),
         once=True,
     ),
     Fault(
         name="keepalived-restarted",
         title="keepalived is restarted",
-        why="An upgrade of the package does it, at night and unasked.",
+        why="A package upgrade restarts it, unattended, at night.",
         inject=_job("restart", KEEPALIVED),
     ),
     Fault(
         name="haproxy-killed",
-        title="all of HAProxy is killed",
-        why="The OOM killer's way; the service manager starts it anew.",
+        title="all HAProxy processes are killed",
+        why="As the OOM killer does it; the service manager starts HAProxy again.",
         inject=_signal_all(signal.SIGKILL, HAPROXY),
     ),
     Fault(
         name="haproxy-stopped",
         title="HAProxy is stopped",
-        why="An upgrade that failed half-way, or a crash too many for the service manager, leaves it like that.",
+        why="A failed upgrade, or one crash too many for the service manager, leaves it stopped.",
         inject=_job("stop", HAPROXY),
-        heal=_job("start", HAPROXY),
+        fix=_job("start", HAPROXY),
     ),
     Fault(
         name="haproxy-worker-killed",
         title="HAProxy's worker is killed",
-        why="A crash: the worker is what parses, and what memory errors hit.",
+        why="A crash: it is the worker that parses traffic and hits memory errors.",
         inject=_kill_worker,
         once=True,
     ),
     Fault(
         name="haproxy-hung",
         title="HAProxy hangs",
-        why="The kernel accepts connections for a process that never answers, so a port that is open says nothing.",
+        why="The kernel accepts connections for a process that never answers, so an open port proves nothing.",
         inject=_signal_all(signal.SIGSTOP, HAPROXY),
-        heal=_signal_all(signal.SIGCONT, HAPROXY),
+        fix=_signal_all(signal.SIGCONT, HAPROXY),
     ),
     Fault(
         name="haproxy-crash-loop",
         title=f"HAProxy crashes every {CRASH_EVERY_SECONDS:g} s for {CRASH_LOOP_SECONDS:g} s",
-        why="A bad release or bad memory: it is up each time somebody looks, and gone right after.",
+        why="A bad release or bad memory: it is up whenever somebody checks, and down right after.",
         inject=_crash_loop,
         once=True,
     ),
     Fault(
         name="holder-without-api",
-        title="the load balancer reaches no API server, its peer does",
-        why="Half of a network fails: HAProxy lives and answers, and has nobody to pass requests to.",
+        title="the load balancer reaches no API server, but its peer does",
+        why="Half of the network fails: HAProxy runs and answers, but has no server to send requests to.",
         inject=lambda scene: scene.world.segment.separate(scene.holder.name, API_SERVERS),
-        heal=_heal_network,
+        fix=_restore_network,
         at_most=30,
     ),
     Fault(
         name="api-killed",
         title="an API server is killed",
-        why="The kernel refuses connections, the easiest of all failures to see.",
+        why="The kernel refuses connections: the easiest failure to notice.",
         inject=lambda scene: scene.hit.signal(signal.SIGKILL),
-        heal=lambda scene: scene.hit.start(),
+        fix=lambda scene: scene.hit.start(),
         hit=_HIT,
         at_most=20,
     ),
     Fault(
         name="api-black-holed",
         title="an API server's host is gone",
-        why="Nothing answers, not even with a refusal, so every try costs a time-out.",
+        why="Nothing answers, not even with a refusal, so every attempt costs a timeout.",
         inject=lambda scene: scene.world.segment.isolate(scene.hit.name),
-        heal=_heal_network,
+        fix=_restore_network,
         hit=_HIT,
         at_most=20,
     ),
     Fault(
         name="api-hung",
         title="an API server hangs",
-        why="Its kernel accepts, nobody answers: only a check that waits for an answer sees it.",
+        why="Its kernel accepts connections, but no answer comes: only a check that waits for one notices.",
         inject=lambda scene: scene.hit.signal(signal.SIGSTOP),
-        heal=lambda scene: scene.hit.signal(signal.SIGCONT),
+        fix=lambda scene: scene.hit.signal(signal.SIGCONT),
         hit=_HIT,
         at_most=20,
     ),
     Fault(
         name="api-500",
         title="an API server answers 500",
-        why="Its etcd is gone; only a check that reads the answer's status sees it.",
-        inject=_one_says("failing"),
-        heal=_one_says("healthy"),
+        why="Its etcd is gone; only a check that reads the status code notices.",
+        inject=_one_answers("failing"),
+        fix=_one_answers("healthy"),
         hit=_HIT,
         at_most=20,
     ),
     Fault(
         name="api-401",
         title="all API servers answer anonymous checks with 401",
-        why="`--anonymous-auth=false` is good practice; taking all servers out for it is a total outage.",
-        inject=_all_say("401"),
-        heal=_all_say("healthy"),
+        why="`--anonymous-auth=false` is good practice; taking all servers out because of it is a total outage.",
+        inject=_all_answer("401"),
+        fix=_all_answer("healthy"),
         hit=API_SERVERS,
         at_least=8,
         at_most=20,
@@ -460,9 +456,9 @@ _ALL = (
     Fault(
         name="api-403",
         title="all API servers answer anonymous checks with 403",
-        why="Somebody removes the role that lets strangers read /readyz.",
-        inject=_all_say("403"),
-        heal=_all_say("healthy"),
+        why="Somebody removes the role that lets anonymous clients read /readyz.",
+        inject=_all_answer("403"),
+        fix=_all_answer("healthy"),
         hit=API_SERVERS,
         at_least=8,
         at_most=20,
@@ -471,9 +467,9 @@ _ALL = (
     Fault(
         name="api-slow",
         title="an API server answers after 400 ms",
-        why="A busy server is no dead one: taking it out makes the others busier.",
-        inject=_one_says("slow 400"),
-        heal=_one_says("healthy"),
+        why="A busy server is not a dead one: taking it out makes the others busier.",
+        inject=_one_answers("slow 400"),
+        fix=_one_answers("healthy"),
         hit=_HIT,
         at_least=8,
         at_most=12,
@@ -481,8 +477,8 @@ _ALL = (
     ),
     Fault(
         name="api-all-down",
-        title="all API servers are killed, and start 6 s later",
-        why="How soon clients are served again is up to the load balancers; the VIP gains nothing by moving.",
+        title="all API servers are killed, and start again 6 s later",
+        why="How soon clients are served again depends on the load balancers; moving the VIP does not help.",
         inject=_all_down_and_back,
         at_most=30,
     ),
@@ -490,8 +486,8 @@ _ALL = (
     _loss_fault(30, seconds=120),
     Fault(
         name="cpu-burn",
-        title=f"{BURNERS_A_CORE} processes a core burn all time",
-        why="A host that is too busy must still say in time that it lives.",
+        title=f"{BURNERS_PER_CORE} processes per core use all CPU time",
+        why="An overloaded holder must still send its advertisements in time.",
         inject=_burners.start,
         at_least=600,
         at_most=600,
@@ -500,7 +496,7 @@ _ALL = (
     Fault(
         name="nothing",
         title="nothing is broken",
-        why="Watches and `kubectl logs -f` are quiet for minutes; a time-out that cuts them is an outage of its own.",
+        why="Watches and `kubectl logs -f` are quiet for minutes; a timeout that cuts them is an outage of its own.",
         inject=_nothing,
         at_least=180,
         at_most=180,
@@ -509,47 +505,47 @@ _ALL = (
     Fault(
         name="haproxy-reload",
         title="HAProxy's configuration changes",
-        why="Each `pulumi up` with a change does it, on a working day.",
+        why="Every `pulumi up` with a change does this, during working hours.",
         inject=_edit(_HAPROXY_CFG, lambda text: text + _LISTEN, HAPROXY),
-        heal=_edit(_HAPROXY_CFG, lambda text: text.removesuffix(_LISTEN), HAPROXY),
+        fix=_edit(_HAPROXY_CFG, lambda text: text.removesuffix(_LISTEN), HAPROXY),
         once=True,
     ),
     Fault(
         name="haproxy-refused",
         title="HAProxy refuses a changed configuration",
-        why="A mistake must not cost what a change does not.",
+        why="A mistake must not cost more than a valid change.",
         inject=_refused(_HAPROXY_CFG, "\nno such directive\n", HAPROXY),
         once=True,
     ),
     Fault(
         name="api-servers-changed",
-        title="an API server leaves the configuration and comes back",
-        why="A control plane that grows or shrinks must not be felt by who is connected.",
+        title="an API server is removed from the configuration and added back",
+        why="Connected clients must not notice that the control plane grows or shrinks.",
         inject=_edit(_HAPROXY_CFG, without_last_api_server, HAPROXY),
-        heal=_edit(_HAPROXY_CFG, lambda text: text.replace(_LEFT_OUT, ""), HAPROXY),
+        fix=_edit(_HAPROXY_CFG, lambda text: text.replace(_LEFT_OUT, ""), HAPROXY),
         once=True,
     ),
     Fault(
         name="keepalived-reload",
         title="keepalived's configuration changes",
-        why="A reload starts all checks anew, and one that counts as failed until it has run loses the VIP.",
+        why="A reload restarts all checks; one that counts as failed until its first run loses the VIP.",
         inject=_edit(_KEEPALIVED_CONF, lambda text: text + _COMMENT, KEEPALIVED),
-        heal=_edit(_KEEPALIVED_CONF, lambda text: text.removesuffix(_COMMENT), KEEPALIVED),
+        fix=_edit(_KEEPALIVED_CONF, lambda text: text.removesuffix(_COMMENT), KEEPALIVED),
         once=True,
     ),
     Fault(
         name="vip-added",
-        title="a second VIP is added, and taken away again",
-        why="One host has the new list first, and advertisements with another list than one's own are ignored.",
-        # Long enough for a peer that misses three advertisements of a second.
+        title="a second VIP is added, then removed",
+        why="One host has the new list first, and keepalived ignores advertisements whose list differs from its own.",
+        # Long enough for a peer that waits for three missed advertisements, one second apart.
         inject=_edit(_KEEPALIVED_CONF, with_second_vip, KEEPALIVED, seconds=5),
-        heal=_edit(_KEEPALIVED_CONF, _without_second_vip, KEEPALIVED, seconds=5),
+        fix=_edit(_KEEPALIVED_CONF, _without_second_vip, KEEPALIVED, seconds=5),
         once=True,
     ),
     Fault(
         name="rolling-replacement",
         title="both load balancers are replaced, one after the other",
-        why="A new image: everything is stopped in order, and one that is young takes over from one that goes.",
+        why="A new image: each host is shut down in order, and one that has just booted takes over.",
         inject=_rolling_replacement,
     ),
 )
@@ -564,7 +560,7 @@ OF_TIMERS: Mapping[str, Fault] = {
         FAULTS["pair-loss-30"],
     )
 }
-"""What tells one choice of timers from another."""
+"""The faults that tell choices of timers apart."""
 
 QUICK = ("node-death", "node-returns", "keepalived-killed", "haproxy-stopped", "haproxy-hung", "api-401")
-"""What `--quick` runs: the ones that tell configurations apart."""
+"""The faults of `--quick`: those that tell configurations apart."""

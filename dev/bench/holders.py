@@ -1,4 +1,4 @@
-"""Who holds the VIP, from the kernels' own messages (rtnetlink(7)): nothing is polled, so nothing short is missed."""
+"""Which load balancer has the VIP, from kernel messages (rtnetlink(7)): without polling, nothing short is missed."""
 
 import selectors
 import socket
@@ -22,9 +22,9 @@ class _Holding:
 
 
 class Holders:
-    """Follows the VIP in the network namespaces of machines, in a thread of its own.
+    """Follows the VIP in the network namespaces of machines, in its own thread.
 
-    All times are those of time.monotonic(), taken when a message arrives.
+    Times are time.monotonic() when a message arrives.
     """
 
     def __init__(self, vip: str) -> None:
@@ -47,11 +47,11 @@ class Holders:
         self._selector.close()
 
     def follow(self, machine: str, pid: int) -> None:
-        """Follow a machine that has just booted, so that its interfaces have no VIP yet; `pid` is in its namespace."""
+        """Follow a machine that has just booted and cannot have the VIP yet; `pid` is a process in its namespace."""
         opened: list[socket.socket] = []
 
         def enter() -> None:
-            # A thread's namespace is its own; the socket stays in it when the thread is gone.
+            # setns() changes only this thread; the socket stays in the namespace when the thread ends.
             netns.setns(f"/proc/{pid}/ns/net")  # pyright: ignore[reportUnknownMemberType] partly typed
             opened.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
 
@@ -59,7 +59,7 @@ class Holders:
         thread.start()
         thread.join()
         if not opened:
-            raise RuntimeError(f"the network namespace of {machine} (process {pid}) cannot be entered")
+            raise RuntimeError(f"cannot enter the network namespace of {machine} (process {pid})")
         opened[0].bind((0, RTMGRP_IPV4_IFADDR))
         opened[0].setblocking(False)
         with self._lock:
@@ -67,7 +67,7 @@ class Holders:
             self._selector.register(opened[0], selectors.EVENT_READ, machine)
 
     def lost(self, machine: str) -> None:
-        """The machine is gone, and with it what it held. Its namespace can only go when the socket is closed."""
+        """Forget a machine that is gone. Closes the socket, which would keep its namespace alive."""
         with self._lock:
             opened = self._sockets.pop(machine, None)
             if opened is not None:
@@ -76,18 +76,18 @@ class Holders:
                 self._released(machine)
 
     def current(self) -> list[str]:
-        """The machines that hold the VIP now."""
+        """The machines that have the VIP now."""
         with self._lock:
             return [holding.machine for holding in self._holdings if holding.until is None]
 
     @property
     def last_change(self) -> float:
-        """When the VIP was last taken or left; 0 before."""
+        """When a machine last took or lost the VIP; 0 if none ever did."""
         with self._lock:
             return max((holding.until or holding.since for holding in self._holdings), default=0.0)
 
     def spans(self, machines: list[str], begin: float, end: float) -> dict[str, tuple[Span, ...]]:
-        """By machine: when it had the VIP between two times, counted from `begin`."""
+        """By machine: when it had the VIP between `begin` and `end`, in seconds since `begin`."""
         spans: dict[str, tuple[Span, ...]] = {}
         with self._lock:
             for machine in machines:

@@ -1,4 +1,4 @@
-"""What a bench run found, as it stands in the JSON file. All times are seconds, and count from the run's own start."""
+"""The results of a bench, as in the JSON file. All times are seconds since the start of the run."""
 
 from pathlib import Path
 from typing import Self
@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 Span = tuple[float, float]
 """From, to."""
 
-MENDED = "mended"
-"""The label of the mark at a fault's end."""
+FIXED = "fixed"
+"""The label of the mark at which the fault is fixed."""
 
 
 class _Model(BaseModel):
@@ -17,24 +17,24 @@ class _Model(BaseModel):
 
 
 class Requests(_Model):
-    """One kind of request: a new TLS connection each, at a fixed pace, whatever became of those before."""
+    """One kind of request: each on a new TLS connection, at a fixed pace, even if earlier ones are still waiting."""
 
     timeout: float
     count: int
     failed: int
     longest_gap: float
-    """The longest time without an answer; with nothing broken it is about the pace."""
+    """The longest time without an answer; about the pace if nothing is broken."""
     failures: tuple[float, ...]
-    """When the requests began that failed."""
+    """When the failed requests started."""
 
 
 class Held(_Model):
-    """A connection that stood before the fault."""
+    """A connection that was open before the fault."""
 
     kind: str
-    """`chatty` (asks all the time), `watch` (silent until the end) or `upload` (sends all the time)."""
+    """`chatty` (sends requests all the time), `watch` (silent until the end) or `upload` (sends data all the time)."""
     lost_at: float | None
-    """When it was found to be gone; None if it lived."""
+    """When the client noticed that it was gone; None if it survived."""
 
 
 class Mark(_Model):
@@ -45,7 +45,7 @@ class Mark(_Model):
 
 
 class Run(_Model):
-    """One fault, once, with one configuration."""
+    """One fault, injected once, with one configuration."""
 
     configuration: str
     fault: str
@@ -53,22 +53,22 @@ class Run(_Model):
     duration: float
     injected_at: float
     marks: tuple[Mark, ...]
-    """The fault, its end, and what else was done; the first is the fault."""
+    """The fault, which is the first, the fix, and what else was done."""
     quick: Requests
-    """Time-out 250 ms, every 20 ms: what an impatient client feels."""
+    """Every 20 ms, with a timeout of 250 ms: what an impatient client notices."""
     patient: tuple[Requests, ...]
-    """Time-outs of 1 s and 5 s, paced more slowly."""
+    """Less often, with timeouts of 1 s and 5 s."""
     held: tuple[Held, ...]
     holders: dict[str, tuple[Span, ...]]
-    """By load balancer: when it had the VIP, from its kernel's own messages."""
+    """By load balancer: when it had the VIP, from its kernel's messages."""
     backends_out: dict[str, float | None] = {}
-    """By API server that the fault hit: how long after the fault the holder stopped sending requests to it."""
+    """By API server that the fault hit: seconds after the fault until the holder sent it no more requests."""
     longest_stall: float
-    """By how much the probe itself was late at worst; a gap not longer than this is the probe's own."""
+    """How late the probe itself was at worst; a gap up to this length may be the probe's own delay."""
 
     @property
-    def split_brain(self) -> float:
-        """For how many seconds more than one load balancer had the VIP."""
+    def two_holders(self) -> float:
+        """Seconds during which both load balancers had the VIP."""
         edges = sorted(
             (at, step) for spans in self.holders.values() for a, b in spans for at, step in ((a, 1), (b, -1))
         )
@@ -80,13 +80,13 @@ class Run(_Model):
         return total
 
     @property
-    def mended_at(self) -> float | None:
-        """When the fault's end came; None for a fault that is not mended."""
-        return next((mark.at for mark in self.marks if mark.label == MENDED), None)
+    def fixed_at(self) -> float | None:
+        """When the fault was fixed; None for a fault that is not."""
+        return next((mark.at for mark in self.marks if mark.label == FIXED), None)
 
     @property
     def changes(self) -> int:
-        """How often a load balancer took the VIP after the run's start."""
+        """How often a load balancer took the VIP after the start of the run."""
         return sum(a > 0 for spans in self.holders.values() for a, _ in spans)
 
     @property
@@ -96,7 +96,7 @@ class Run(_Model):
 
 
 class Machine(_Model):
-    """Where and with what it was measured."""
+    """The machine and the versions."""
 
     date: str
     cores: int
@@ -105,10 +105,10 @@ class Machine(_Model):
     keepalived: str
     haproxy: str
     load_before: float
-    """Load average of a minute."""
+    """Load average over one minute."""
     load_after: float
     seconds: float
-    """How long the whole bench took."""
+    """Duration of the whole bench."""
 
 
 class Results(_Model):
@@ -123,5 +123,5 @@ class Results(_Model):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read it; pydantic's ValidationError for what is no such file."""
+        """Read the JSON file; raises pydantic's ValidationError if it is not one."""
         return cls.model_validate_json(path.read_text())

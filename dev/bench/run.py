@@ -1,4 +1,4 @@
-"""One run: a whole world, clients, a fault, what comes of it, its end, and what comes of that."""
+"""One run: a healthy world, clients, the fault and its effects, the fix and its effects."""
 
 import random
 import time
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from dev.bench.clients import ClientsReport, Probed
 from dev.bench.faults import Fault, Scene
-from dev.bench.results import MENDED, Held, Mark, Requests, Run
+from dev.bench.results import FIXED, Held, Mark, Requests, Run
 from dev.bench.world import World, WorldError
 
 PACE_SECONDS, LONG_PACE_SECONDS = 0.02, 0.1
-"""Between two requests; the longer one where a fault is watched for minutes."""
+"""Between two requests; the longer pace is for faults that are watched for minutes."""
 BEFORE_SECONDS = 2.0
 STEADY_SECONDS = 3.0
-"""So long without a failure and without a move of the VIP, and a fault is over."""
-HEALED_AT_LEAST, HEALED_AT_MOST = 4.0, 20.0
+"""A fault is over after this long without a failed request and without a move of the VIP."""
+FIXED_AT_LEAST, FIXED_AT_MOST = 4.0, 20.0
 STILL_SECONDS = 1.0
-"""An API server that got a request so shortly before the fault's end was never taken out."""
+"""An API server that got a request in this time before the fix was never taken out."""
 
 
 def _observe(world: World, at_least: float, at_most: float) -> None:
@@ -29,29 +29,29 @@ def _observe(world: World, at_least: float, at_most: float) -> None:
 
 
 def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
-    """Make the world whole, and run a fault once; WorldError when the world does not get whole."""
-    world.make_whole()
+    """Repair the world and inject a fault once; raises WorldError if the world cannot be repaired."""
+    world.repair()
     marks: list[tuple[float, str]] = []
     scene = Scene(world, lambda label: marks.append((time.monotonic(), label)))
     with scene.clean_up:
         fault.prepare(scene)
-        if not fault.whole_before:
+        if not fault.pair_before:
             world.wait_until_serving(40, [machine for machine in world.machines if machine.running])
         begin = time.monotonic()
         world.clients.begin(LONG_PACE_SECONDS if fault.long else PACE_SECONDS)
-        # Not always at the same point of the intervals of whatever checks and advertises.
-        time.sleep(BEFORE_SECONDS + random.random())  # noqa: S311 no secret
+        # At a random point of the intervals of checks and advertisements.
+        time.sleep(BEFORE_SECONDS + random.random())  # noqa: S311 not a secret
         if world.clients.steady() < BEFORE_SECONDS - 0.5:
             world.clients.end()
-            raise WorldError("clients were not served before the fault")
+            raise WorldError("requests failed before the fault")
         scene.mark(fault.title)
         fault.inject(scene)
         _observe(world, fault.at_least, fault.at_most)
-        healed = time.monotonic()
-        if fault.heal is not None:
-            scene.mark(MENDED)
-            fault.heal(scene)
-            _observe(world, HEALED_AT_LEAST, HEALED_AT_MOST)
+        fixed_at = time.monotonic()
+        if fault.fix is not None:
+            scene.mark(FIXED)
+            fault.fix(scene)
+            _observe(world, FIXED_AT_LEAST, FIXED_AT_MOST)
         report = world.clients.end()
         end = time.monotonic()
     return Run(
@@ -67,13 +67,13 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
             Held(kind=held.kind, lost_at=None if held.lost_at is None else held.lost_at - begin) for held in report.held
         ),
         holders=world.holders.spans([machine.name for machine in world.machines], begin, end),
-        backends_out={name: out_after(report, name, marks[0][0], healed) for name in fault.hit},
+        backends_out={name: out_after(report, name, marks[0][0], fixed_at) for name in fault.hit},
         longest_stall=report.quick.report.longest_stall,
     )
 
 
 def requests(probed: Probed, begin: float) -> Requests:
-    """One kind of request, its times counted from `begin`."""
+    """One kind of request, with times relative to `begin`."""
     samples = sorted(probed.report.samples, key=lambda sample: sample.started)
     return Requests(
         timeout=probed.timeout,
@@ -84,10 +84,10 @@ def requests(probed: Probed, begin: float) -> Requests:
     )
 
 
-def out_after(report: ClientsReport, backend: str, injected: float, healed: float) -> float | None:
-    """For how long after the fault requests went to an API server, as clients see it: it answered, or nobody did.
+def out_after(report: ClientsReport, backend: str, injected_at: float, fixed_at: float) -> float | None:
+    """Seconds after the fault until the last request went to an API server, as clients see it.
 
-    None if that went on until the fault's end.
+    That is a request that it answered, or that got no answer. None if that went on until the fix.
     """
     kinds: Sequence[Probed] = (report.quick, *report.patient)
     began = [
@@ -96,5 +96,5 @@ def out_after(report: ClientsReport, backend: str, injected: float, healed: floa
         for sample in probed.report.samples
         if sample.backend == backend or (sample.failure is not None and sample.backend is None)
     ]
-    last = max((at for at in began if injected <= at < healed), default=injected)
-    return None if last > healed - STILL_SECONDS else last - injected
+    last = max((at for at in began if injected_at <= at < fixed_at), default=injected_at)
+    return None if last > fixed_at - STILL_SECONDS else last - injected_at

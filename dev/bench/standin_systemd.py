@@ -1,15 +1,15 @@
-"""A STAND-IN for systemd: PID 1 of a load balancer in the bench, which is a set of namespaces and no whole machine.
+"""A STAND-IN for systemd: PID 1 of a load balancer in the bench, which is a set of namespaces instead of a machine.
 
-It reads the real unit files and drop-ins, merges them as systemd.unit(5) says, and does what systemd.service(5),
-systemd.exec(5) and systemd.kill(5) say for the directives that the units here use: it starts, stops, reloads, and
-restarts what failed. What it does not know it names in the journal once and leaves out. It takes no part in
-sandboxing but for the capabilities, has no dependencies but the order (`After=`), and no cgroups: a unit's processes
-are those that inherited its name in their environment.
+It reads the real unit files and drop-ins, merges them as in systemd.unit(5), and follows systemd.service(5),
+systemd.exec(5) and systemd.kill(5) for the directives that the units here use: it starts, stops and reloads units, and
+restarts those that failed. It names unknown directives in the journal once, and ignores them. Of sandboxing it knows
+only capabilities, of dependencies only the order (`After=`), and it has no cgroups: the processes of a unit are those
+that inherited its name in their environment.
 
-It runs with Debian's own Python inside the machine, so it uses the standard library only. Requests come as one line of
-JSON on a Unix socket, `["restart", "haproxy.service"]`, and are answered by one: the error, or null.
+It runs with Debian's Python inside the machine, so it uses only the standard library. A request is one line of JSON on
+a Unix socket, `["restart", "haproxy.service"]`, and so is the answer: the error, or null.
 """
-# What blocks here are a few files in memory.
+# The blocking calls here only touch a few files in memory.
 # ruff: noqa: ASYNC221, ASYNC230, ASYNC240
 
 import asyncio
@@ -31,17 +31,17 @@ from pathlib import Path
 from typing import IO
 
 UNIT_FOLDERS = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
-"""Later ones win, as in systemd.unit(5)."""
+"""Later folders take precedence, as in systemd.unit(5)."""
 CONTROL_SOCKET = Path("/run/standin-systemd.sock")
 JOURNAL = Path("/var/log/journal.log")
 UNIT_VARIABLE = "STANDIN_UNIT"
-"""In the environment of all processes of a unit; systemd would know them by their cgroup."""
+"""Set in the environment of all processes of a unit; systemd would find them by their cgroup."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Service = Mapping[str, Sequence[str]]
-"""The merged [Service] section: each directive's values in their order, none after an empty assignment."""
+"""The merged [Service] section: the values of each directive in order, empty after an empty assignment."""
 
-# Directives that change nothing which the bench looks at.
+# Directives with no effect on what the bench measures.
 WITHOUT_EFFECT = frozenset(
     {"BindReadOnlyPaths", "NoNewPrivileges", "StandardOutput", "StandardError", "SyslogIdentifier"}
 )
@@ -56,18 +56,18 @@ KNOWN = frozenset(
 
 
 class UnitError(Exception):
-    """A unit cannot be read, or a job for it failed; the text says why."""
+    """A unit cannot be read, or a job for it failed; the message says why."""
 
 
 # ---- unit files ------------------------------------------------------------------------------------------------------
 
 
 def merge(texts: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """The sections of a unit file and its drop-ins, in this order; an empty assignment forgets what came before."""
+    """The sections of a unit file and its drop-ins, in order; an empty assignment clears the earlier values."""
     sections: dict[str, dict[str, list[str]]] = {}
     for text in texts:
         section: dict[str, list[str]] = {}
-        # A backslash at the end continues a line; comments within are left out (systemd.syntax(7)).
+        # A backslash at the end continues a line; comment lines in between are dropped (systemd.syntax(7)).
         lines = (line for line in text.splitlines() if not line.lstrip().startswith(("#", ";")))
         for line in "\n".join(lines).replace("\\\n", " ").splitlines():
             stripped = line.strip()
@@ -84,10 +84,10 @@ def merge(texts: Iterable[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def read_unit(name: str, folders: Sequence[Path] = UNIT_FOLDERS) -> dict[str, dict[str, list[str]]]:
-    """A unit as it counts: the last of its files, then all drop-ins by name; UnitError if there is no file."""
+    """The effective unit: the last of its files, then all drop-ins by name; raises UnitError if there is no file."""
     files = [folder / name for folder in folders if (folder / name).is_file()]
     if not files:
-        raise UnitError(f"there is no unit file {name} in {', '.join(map(str, folders))}")
+        raise UnitError(f"no unit file {name} in {', '.join(map(str, folders))}")
     dropins = {path.name: path for folder in folders for path in (folder / f"{name}.d").glob("*.conf")}
     return merge(path.read_text() for path in (files[-1], *(dropins[key] for key in sorted(dropins))))
 
@@ -109,12 +109,12 @@ class Command:
 
     @classmethod
     def parse(cls, line: str) -> "Command":
-        """`-` in front: it may fail. `+` and `!` change privileges, which all units here have anyway."""
+        """A leading `-` means that it may fail; `+` and `!` add privileges, which all units here have anyway."""
         prefix = line[: len(line) - len(line.lstrip("-+!@:"))]
         return cls(tuple(shlex.split(line[len(prefix) :])), "-" in prefix)
 
     def expanded(self, environment: Mapping[str, str]) -> list[str]:
-        """With its variables: `$NAME` alone becomes any number of words, `${NAME}` stays within its word."""
+        """Expand variables: a word `$NAME` becomes any number of words, `${NAME}` stays within its word."""
         words: list[str] = []
         for word in self.words:
             if whole := re.fullmatch(r"\$(\w+)", word):
@@ -125,7 +125,7 @@ class Command:
 
 
 def environment_of(service: Service, base: Mapping[str, str]) -> dict[str, str]:
-    """`base`, then Environment=, then the files, as systemd.exec(5) has it; UnitError for a file that must be there."""
+    """`base`, then Environment=, then the files (systemd.exec(5)); raises UnitError if a mandatory file is missing."""
     environment = dict(base)
     for line in service.get("Environment", ()):
         for assignment in shlex.split(line):
@@ -136,7 +136,7 @@ def environment_of(service: Service, base: Mapping[str, str]) -> dict[str, str]:
         if not path.exists():
             if name.startswith("-"):
                 continue
-            raise UnitError(f"there is no EnvironmentFile {path}")
+            raise UnitError(f"EnvironmentFile={path}: no such file")
         for line in path.read_text().splitlines():
             if "=" in line and not line.lstrip().startswith(("#", ";")):
                 key, _, value = line.partition("=")
@@ -152,17 +152,17 @@ class Exit:
     """How a process ended."""
 
     status: int
-    """As os.waitstatus_to_exitcode() has it: negative for a signal."""
+    """As os.waitstatus_to_exitcode() returns it: negative for a signal."""
 
     @property
     def variables(self) -> dict[str, str]:
-        """What ExecStopPost= is told (systemd.exec(5)), without $SERVICE_RESULT."""
+        """The variables for ExecStopPost= (systemd.exec(5)), without $SERVICE_RESULT."""
         if self.status < 0:
             return {"EXIT_CODE": "killed", "EXIT_STATUS": signal.Signals(-self.status).name.removeprefix("SIG")}
         return {"EXIT_CODE": "exited", "EXIT_STATUS": str(self.status)}
 
     def clean(self, also: Iterable[str] = ()) -> bool:
-        """Whether systemd takes it for a success; `also` is SuccessExitStatus=."""
+        """Whether systemd counts it as a success; `also` is SuccessExitStatus=."""
         harmless = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
         names = {str(self.status)} if self.status >= 0 else {signal.Signals(-self.status).name}
         return self.status == 0 or -self.status in harmless or bool(names & {w for line in also for w in line.split()})
@@ -170,18 +170,18 @@ class Exit:
 
 @dataclass
 class Machine:
-    """What all units share."""
+    """State shared by all units."""
 
     journal: IO[str]
     exits: dict[int, "asyncio.Future[Exit]"] = field(default_factory=dict[int, "asyncio.Future[Exit]"])
 
     def log(self, source: str, text: str) -> None:
-        """A line for the journal, with the monotonic clock that the bench uses too."""
+        """Write a line to the journal, with the time of the monotonic clock, like the bench."""
         self.journal.write(f"{time.monotonic():.3f} {source}: {text}\n")
         self.journal.flush()
 
     def reap(self) -> None:
-        """Collect all children that ended, those inherited from others included, as PID 1 must."""
+        """Reap all children that ended, including orphans, as PID 1 must."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -193,7 +193,7 @@ class Machine:
                 self.exits.pop(pid).set_result(Exit(os.waitstatus_to_exitcode(status)))
 
     def collect(self, source: str, stream: int) -> None:
-        """Copy what comes from a pipe or a datagram socket to the journal."""
+        """Copy the lines from a pipe or a datagram socket to the journal."""
         loop = asyncio.get_running_loop()
 
         def ready() -> None:
@@ -208,7 +208,7 @@ class Machine:
 
 
 def members(unit: str) -> list[int]:
-    """The processes of a unit; zombies have no environment any more and do not count."""
+    """The processes of a unit, without zombies, which no longer have an environment."""
     wanted = f"{UNIT_VARIABLE}={unit}".encode()
     found: list[int] = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -221,7 +221,7 @@ def members(unit: str) -> list[int]:
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """A signal to processes that may be gone already."""
+    """Send a signal to processes that may already be gone."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -238,7 +238,7 @@ def _resolve(up: "asyncio.Future[None]") -> None:
 
 
 class Unit:
-    """A service from its start to its stop, restarts included."""
+    """A service, with its starts, stops and restarts."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.name = name
@@ -246,9 +246,9 @@ class Unit:
         self.sections = read_unit(name)
         self._service: Service = self.sections.get("Service", {})
         for directive in sorted(self._service.keys() - KNOWN - WITHOUT_EFFECT):
-            machine.log("systemd", f"{name}: {directive}= is unknown here and left out")
+            machine.log("systemd", f"{name}: {directive}= is not supported here and ignored")
         if self._one("Type", "simple") not in ("simple", "exec", "notify", "oneshot"):
-            raise UnitError(f"{name}: Type={self._one('Type')} is unknown to this stand-in")
+            raise UnitError(f"{name}: Type={self._one('Type')} is not supported by this stand-in")
         self.state = "inactive"
         self._main: int | None = None
         self._stop = asyncio.Event()
@@ -273,10 +273,10 @@ class Unit:
     def _notify_path(self) -> str:
         return f"/run/systemd/notify.{self.name}"
 
-    # -- jobs, as systemctl has them
+    # -- jobs, like those of systemctl
 
     async def start(self) -> None:
-        """Start, and wait until it is up."""
+        """Start it, and wait until it is up."""
         if self._life is not None and not self._life.done():
             return
         self._stop = asyncio.Event()
@@ -284,28 +284,28 @@ class Unit:
         self._life = asyncio.create_task(self._live(up))
         await asyncio.wait((up, self._life), return_when=asyncio.FIRST_COMPLETED)
         if not up.done():
-            await self._life  # which tells of an error in this very program
+            await self._life  # raises if this program itself failed
         await up
 
     async def stop(self) -> None:
-        """Stop, and wait until it is down."""
+        """Stop it, and wait until it is down."""
         self._stop.set()
         if self._life is not None:
             await self._life
 
     async def restart(self) -> None:
-        """Stop and start."""
+        """Stop it and start it."""
         await self.stop()
         await self.start()
 
     async def reset_failed(self) -> None:
-        """Forget how often it has been started."""
+        """Reset the start limit."""
         self._starts.clear()
 
     async def reload(self) -> None:
-        """Run ExecReload= up to the first command that fails."""
+        """Run the ExecReload= commands; stops at the first that fails."""
         if self.state != "active":
-            raise UnitError(f"{self.name} is not active, so it cannot be reloaded")
+            raise UnitError(f"{self.name} is not active and cannot be reloaded")
         for command in self._commands("ExecReload"):
             await self._run("ExecReload", command)
 
@@ -315,9 +315,9 @@ class Unit:
         while True:
             if self._start_limit_hit():
                 self.state = "failed"
-                self._machine.log("systemd", f"{self.name} was started too often in a row and stays down")
+                self._machine.log("systemd", f"{self.name}: start limit hit, stays down")
                 if not up.done():
-                    up.set_exception(UnitError(f"{self.name} was started too often in a row"))
+                    up.set_exception(UnitError(f"{self.name}: start limit hit"))
                 return
             self.state = "activating"
             result, exit_ = await self._live_once(up)
@@ -335,7 +335,7 @@ class Unit:
             again = restarts[self._one("Restart", "no")]
             if not up.done():
                 if again:
-                    _resolve(up)  # systemd's job fails here, and goes on trying
+                    _resolve(up)  # in systemd the job fails here, and the restarts go on
                 else:
                     up.set_exception(UnitError(f"{self.name} did not start: {result} {exit_.variables}"))
             preserve = self._one("RuntimeDirectoryPreserve", "no")
@@ -351,7 +351,7 @@ class Unit:
             return
 
     def _start_limit_hit(self) -> bool:
-        """StartLimitIntervalSec= and StartLimitBurst= of systemd.unit(5); 5 starts in 10 s is systemd's default."""
+        """Apply StartLimitIntervalSec= and StartLimitBurst= (systemd.unit(5)); the default is 5 starts in 10 s."""
         limits = self.sections.get("Unit", {})
         interval = seconds((limits.get("StartLimitIntervalSec") or ["10"])[-1])
         now = time.monotonic()
@@ -359,7 +359,7 @@ class Unit:
         return len(self._starts) > int((limits.get("StartLimitBurst") or ["5"])[-1])
 
     async def _live_once(self, up: "asyncio.Future[None]") -> tuple[str, Exit]:
-        """From ExecStartPre= to ExecStopPost=; the result in systemd's words, and how the main process ended."""
+        """Run from ExecStartPre= to ExecStopPost=; returns the result as systemd names it, and the exit."""
         result, exit_ = "success", Exit(0)
         for folder in self._runtime_folders():
             folder.mkdir(parents=True, exist_ok=True)
@@ -371,7 +371,7 @@ class Unit:
         except UnitError as error:
             self._machine.log("systemd", str(error))
             result, exit_ = "exit-code", Exit(1)
-        # Whatever is left of the unit goes before ExecStopPost= runs; the main process, if it lives, was asked to end.
+        # End what is left of the unit before ExecStopPost= runs; a live main process has already got its signal.
         await self._end_processes(signal.SIGTERM)
         for command in self._commands("ExecStopPost"):
             try:
@@ -409,7 +409,7 @@ class Unit:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if not started.done() and not ended.done() and not stopped.done():
-                    self._machine.log("systemd", f"{self.name} did not say that it is ready")
+                    self._machine.log("systemd", f"{self.name} sent no READY=1 in time")
                     return "timeout", Exit(-signal.SIGTERM)
                 if not ended.done():
                     for command in self._commands("ExecStartPost"):
@@ -435,7 +435,7 @@ class Unit:
                 self._machine.log("systemd", str(error))
         targets = members(self.name) if self._one("KillMode", "control-group") == "control-group" else [self._main or 0]
         send(targets, signal.Signals[self._one("KillSignal", "SIGTERM")])
-        send(targets, signal.SIGCONT)  # a process that was stopped would never hear it
+        send(targets, signal.SIGCONT)  # a stopped process would not handle the signal
         done, _ = await asyncio.wait((ended,), timeout=seconds(self._one("TimeoutStopSec", "90")))
         if not done:
             send(members(self.name), signal.SIGKILL)
@@ -443,7 +443,7 @@ class Unit:
         return "success", await ended
 
     async def _end_processes(self, number: signal.Signals) -> None:
-        """End what is left of the unit, as KillMode= says; `mixed` kills at once what outlives the main process."""
+        """End the remaining processes as KillMode= says; `mixed` kills those that outlive the main process."""
         mode = self._one("KillMode", "control-group")
         if mode in ("process", "none"):
             return
@@ -468,7 +468,7 @@ class Unit:
         return [Path("/run") / name for line in self._service.get("RuntimeDirectory", ()) for name in line.split()]
 
     async def _run(self, kind: str, command: Command, variables: Mapping[str, str] | None = None) -> None:
-        """Run a command to its end; UnitError if it fails and may not."""
+        """Run a command to its end; raises UnitError if it fails although it must not."""
         _, ended = self._spawn(command, variables or {})
         exit_ = await ended
         if exit_.status and not command.may_fail:
@@ -478,7 +478,7 @@ class Unit:
         environment = environment_of(self._service, {**self._base, **variables, "INVOCATION_ID": uuid.uuid4().hex})
         words = command.expanded(environment)
         if self._one("CapabilityBoundingSet"):
-            # The real thing: a service that lacks a capability fails here as it would there.
+            # Enforced for real: a service that lacks a capability fails here as on a host.
             kept = [name.removeprefix("CAP_").lower() for name in self._one("CapabilityBoundingSet").split()]
             words = ["/usr/bin/setpriv", "--bounding-set", ",".join(("-all", *(f"+{n}" for n in kept))), *words]
         reading, writing = os.pipe()
@@ -491,7 +491,7 @@ class Unit:
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,
-                preexec_fn=self._settings,  # noqa: PLW1509 there are no threads here
+                preexec_fn=self._settings,  # noqa: PLW1509 no threads here
             )
         except OSError as error:
             os.close(reading)
@@ -505,10 +505,10 @@ class Unit:
         return process.pid, ended
 
     def _settings(self) -> None:
-        """Between fork and exec."""
+        """Apply the settings of the process, between fork and exec."""
         if limit := self._one("LimitNOFILE"):
             soft, _, hard = limit.partition(":")
-            # As far as it is allowed, as systemd does it.
+            # Capped at what is allowed, as in systemd.
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(int(soft), most), min(int(hard or soft), most)))
         if nice := self._one("Nice"):
@@ -522,7 +522,7 @@ class Unit:
 
 
 def in_order(units: Sequence[Unit]) -> list[Unit]:
-    """By `After=`, else as they came."""
+    """Sort the units by `After=`; otherwise keep their order."""
     left, ordered = list(units), list[Unit]()
     while left:
         names = {unit.name for unit in left}
@@ -537,7 +537,7 @@ def in_order(units: Sequence[Unit]) -> list[Unit]:
 
 
 def apply_sysctl(machine: Machine, folder: Path = Path("/etc/sysctl.d")) -> None:
-    """The network's settings only: all others belong to the whole kernel, not to these namespaces."""
+    """Apply only the network settings: the others are global to the kernel, not per namespace."""
     for path in sorted(folder.glob("*.conf")):
         for line in path.read_text().splitlines():
             key, _, value = line.partition("=")
@@ -549,8 +549,8 @@ def apply_sysctl(machine: Machine, folder: Path = Path("/etc/sysctl.d")) -> None
 
 
 async def serve(names: Sequence[str]) -> None:
-    """Start the units and do what is asked, for ever."""
-    # keepalived says that it is ready only if its parent is PID 1 and goes by this name.
+    """Start the units, and serve requests forever."""
+    # keepalived sends READY=1 only if its parent is PID 1 and has this name.
     Path("/proc/self/comm").write_text("systemd")
     Path("/run/systemd").mkdir(parents=True, exist_ok=True)
     with JOURNAL.open("a") as journal:
@@ -591,7 +591,7 @@ async def serve(names: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """PID 1: the units' names are the arguments."""
+    """Run as PID 1; the arguments are the names of the units."""
     try:
         asyncio.run(serve(sys.argv[1:]))
     except Exception as error:

@@ -1,9 +1,8 @@
-"""Thousands of connections at once, as after a failover: as root, `make bench-storm`.
+"""Thousands of connections at once, as after a failover: `make bench-storm`, as root.
 
-All clients arrive at the same instant and stay; then the holder dies, and all of them arrive anew at that instant.
-Beside it the same arrival at an API server, with nothing between: what this machine takes for it has to be told from
-what HAProxy adds. There the API servers are HAProxies too, for the stand-ins of the other faults would take longer than
-what is measured.
+All clients connect at the same moment and stay connected; then the holder dies, and all connect again at once. For
+comparison, a third of them connect to one API server directly, which shows what HAProxy adds to the machine's own time.
+The API servers are HAProxies here, because the stand-ins of the other benches would be slower than what is measured.
 """
 
 import os
@@ -24,7 +23,7 @@ from dev.bench.world import ADDRESSES, API_SERVERS, HAPROXY, TOP_PRIORITY, VIP, 
 from model.timers import Profile
 from model.topology import API_PORT
 
-# A stand-in API server: TLS for the checks, and for clients that speak without it an answer to each request.
+# A stand-in API server: it speaks TLS with the checks, and plain HTTP with the clients.
 API_SERVER = """
 global
     maxconn 9000
@@ -53,17 +52,17 @@ frontend answers
 """
 
 
-# Until the load balancers' checks have found them: two that succeed, half a second apart.
+# Until the health checks of the load balancers have passed: two, half a second apart.
 CHECKED_SECONDS = 3.0
 
 
 def resident_mib(machine: Machine) -> float:
-    """Memory of a machine's HAProxy, all of its processes, in MiB."""
+    """Memory of all HAProxy processes of a machine, in MiB."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in machine.processes(HAPROXY))
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _lighten_api_servers(world: World, folder: Path) -> None:
+def _replace_api_servers(world: World, folder: Path) -> None:
     for server in world.api_servers:
         configuration = folder / f"{server.name}.cfg"
         address = ADDRESSES[server.name]
@@ -74,25 +73,25 @@ def _lighten_api_servers(world: World, folder: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Storm:
-    """By client the seconds until it was answered, None if it was not; and MiB of HAProxy's memory."""
+    """For each client the seconds until its answer, None without one; and the memory of HAProxy in MiB."""
 
     at_one_api_server: Sequence[float | None]
     """A third of the clients."""
     at_vip: Sequence[float | None]
     after_death: Sequence[float | None]
-    """At the VIP, from the moment in which its holder died."""
+    """At the VIP, from the moment its holder died."""
     moved: bool
-    """Whether the VIP moved for it, before its holder died."""
+    """Whether the VIP moved under the load, before its holder died."""
     idle_mib: float
     busy_mib: float
 
 
 def measure(configuration: Configuration, connections: int, log: Path) -> Storm:
-    """Have so many clients arrive, and their holder die."""
+    """Connect `connections` clients, kill the holder, and connect them again."""
     with World(configuration.files, log) as world:
-        world.make_whole()
+        world.repair()
         holder, idle_mib = world.holder, resident_mib(world.holder)
-        _lighten_api_servers(world, log)
+        _replace_api_servers(world, log)
         with world.clients.storm(str(ADDRESSES[API_SERVERS[0]]), connections // len(API_SERVERS)) as arrive:
             at_one_api_server = arrive()
         with world.clients.storm(str(VIP), connections) as arrive:
@@ -120,28 +119,28 @@ def _row(what: str, answered: Sequence[float | None]) -> tuple[str, ...]:
 
 
 def main(
-    connections: Annotated[int, typer.Option(min=3, max=5000, help="arriving at once")] = 5000,
+    connections: Annotated[int, typer.Option(min=3, max=5000, help="connections at once")] = 5000,
     configuration: Annotated[str, typer.Option(help="one of `python -m dev.bench --list`")] = Profile.DEFAULT.value,
     out: Annotated[Path, typer.Option(help="folder for journals")] = Path("build/bench-storm"),
 ) -> None:
-    """Measure how long thousands of clients wait that arrive at once."""
+    """Measure how long thousands of clients wait when all connect at once."""
     if os.geteuid() != 0:
-        sys.exit("the bench makes namespaces and needs root")
+        sys.exit("the bench creates network namespaces; run it as root")
     if configuration not in CONFIGURATIONS:
-        raise typer.BadParameter(f"there is no configuration {configuration}; known: {', '.join(CONFIGURATIONS)}")
+        raise typer.BadParameter(f"unknown configuration {configuration}; choose from {', '.join(CONFIGURATIONS)}")
     console = Console()
     remove_left_overs()
     os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
     chosen = CONFIGURATIONS[configuration]
     with console.status(f"{connections} clients"):
         storm = measure(chosen, connections, out / "logs" / chosen.name)
-    table = Table("arriving", "answered", "median", "99 of 100", "last", box=None)
-    table.add_row(*_row("at one API server, a third of them", storm.at_one_api_server))
+    table = Table("clients", "answered", "median", "99 of 100", "last", box=None)
+    table.add_row(*_row("at one API server, a third of the clients", storm.at_one_api_server))
     table.add_row(*_row("at the VIP", storm.at_vip))
-    table.add_row(*_row("at the VIP, whose holder has just died", storm.after_death))
+    table.add_row(*_row("at the VIP, just after its holder died", storm.after_death))
     console.print(table)
     console.print(
-        f"{chosen.title}: the VIP {'moved for it' if storm.moved else 'stayed'} while its holder lived; "
+        f"{chosen.title}: the VIP {'moved' if storm.moved else 'stayed'} under the load; "
         f"HAProxy's memory grew from {storm.idle_mib:.0f} to {storm.busy_mib:.0f} MiB",
         highlight=False,
     )

@@ -1,7 +1,7 @@
-"""What runs have in common: a line for each fault and configuration, and the one number that tells most about a fault.
+"""Summaries of runs: one for each fault and configuration, and the most telling number for each fault.
 
-All times are seconds. The median of an even number of runs is the worse of the two in the middle: a value that was
-measured, and no better than what half of the runs were.
+All times are seconds. The median of an even number of runs is the worse of the two in the middle: a measured value, and
+no better than half of the runs.
 """
 
 import math
@@ -18,19 +18,19 @@ from dev.bench.faults import FAULTS
 from dev.bench.results import Requests, Results, Run, Span
 
 QUIET_SECONDS = 1.0
-"""A failure after so long without any begins an interruption of its own."""
+"""After this long without a failure, the next one starts a new interruption."""
 HANDOVER_SECONDS = 0.01
-"""So long two load balancers may have the VIP when one takes it over in order: nobody sees that."""
+"""Two holders for this long are part of an orderly takeover, and nobody notices."""
 STALL_SECONDS = 0.1
-"""A probe that was late by more than this makes its numbers doubtful."""
+"""If the probe was later than this, its numbers are doubtful."""
 STALL_SIGN = "†"
 STALL_NOTE = (
-    f"{STALL_SIGN} the probe itself was late by more than {STALL_SECONDS:g} s in a run: that much may be its own"
+    f"{STALL_SIGN} the probe itself was late by more than {STALL_SECONDS:g} s in a run, and the number may include that"
 )
 
 
 def interruptions(run: Run) -> tuple[Span, ...]:
-    """From the first to the last failure of the quick requests, anew after `QUIET_SECONDS` without a failure."""
+    """From the first to the last failure of the quick requests; `QUIET_SECONDS` without a failure end one."""
     failures = run.quick.failures
     if not failures:
         return ()
@@ -45,15 +45,12 @@ def pace(run: Run) -> float:
 
 
 def fault_end(run: Run) -> float:
-    """When the fault was mended, or else the run was over."""
-    return run.duration if run.mended_at is None else run.mended_at
+    """When the fault was fixed, or the run ended."""
+    return run.duration if run.fixed_at is None else run.fixed_at
 
 
 def lasting(run: Run) -> bool:
-    """Whether nobody was served any more when the fault was mended: nothing but the mending ended that outage.
-
-    All but a tenth of the requests of the last second failed.
-    """
+    """Whether only the fix ended the interruption: nine tenths of the requests in the second before it failed."""
     end = fault_end(run)
     failed = sum(end - 1 <= at < end for at in run.quick.failures)
     return failed >= 0.9 / pace(run)
@@ -61,20 +58,20 @@ def lasting(run: Run) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """One number of several runs."""
+    """A number over several runs."""
 
     median: float
     worst: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of one value for each run."""
+        """From one value for each run."""
         return cls(median=median_high(values), worst=max(values))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """One kind of request: how many failed, of how many, in the run where that is the median."""
+    """One kind of request: how many failed, out of how many, in the run with the median number of failures."""
 
     timeout: float
     failed: int
@@ -82,7 +79,7 @@ class Failed:
 
     @classmethod
     def of(cls, runs: Sequence[Requests]) -> "Failed":
-        """Of the same kind of each run."""
+        """From the same kind of request in each run."""
         middle = sorted(runs, key=lambda requests: requests.failed)[len(runs) // 2]
         return cls(timeout=middle.timeout, failed=middle.failed, count=middle.count)
 
@@ -94,38 +91,38 @@ class Summary:
     fault: str
     configuration: str
     runs: int
-    outage: Spread
-    """The longest time without an answer; 0 where no request failed, infinite where only the mending ended it."""
+    interruption: Spread
+    """The longest interruption: 0 if no request failed, infinite if only the fix ended it."""
     quick: Failed
     patient: tuple[Failed, ...]
     held_lost: int
-    """Held connections that were lost; the median."""
+    """Held connections that were lost, median."""
     held: int
-    """Of how many."""
-    split_brain: Spread
+    """How many connections were held."""
+    two_holders: Spread
     changes: Spread
     """How often a load balancer took the VIP."""
     again: Spread
     """Interruptions after the first."""
     got_requests: Spread | None
-    """For how long API servers that the fault hit still got requests, the slowest to be taken out; infinite where one
-    got them until the end; None for faults of something else."""
+    """How long API servers that the fault hit still got requests, the last of them to be taken out: infinite if one got
+    them until the end, None for a fault that hits no API server."""
     stall: float
-    """By how much the probe itself was late at worst."""
+    """How late the probe itself was at worst."""
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Summary":
-        """Of all runs of one fault with one configuration."""
+        """From all runs of one fault with one configuration."""
         return cls(
             fault=runs[0].fault,
             configuration=runs[0].configuration,
             runs=len(runs),
-            outage=Spread.of([outage(run) for run in runs]),
+            interruption=Spread.of([longest_interruption(run) for run in runs]),
             quick=Failed.of([run.quick for run in runs]),
             patient=tuple(Failed.of(kinds) for kinds in zip(*(run.patient for run in runs), strict=True)),
             held_lost=median_high(run.held_lost for run in runs),
             held=len(runs[0].held),
-            split_brain=Spread.of([run.split_brain for run in runs]),
+            two_holders=Spread.of([run.two_holders for run in runs]),
             changes=Spread.of([run.changes for run in runs]),
             again=Spread.of([max(0, len(interruptions(run)) - 1) for run in runs]),
             got_requests=Spread.of([_got_requests(run) for run in runs]) if runs[0].backends_out else None,
@@ -134,15 +131,15 @@ class Summary:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the probe was too late for its numbers to be trusted."""
+        """Whether the probe was so late that its numbers are doubtful."""
         return self.stall > STALL_SECONDS
 
 
-def outage(run: Run) -> float:
-    """The longest time without an answer; 0 where no request failed, infinite where only the mending ended it."""
+def longest_interruption(run: Run) -> float:
+    """The longest time without an answer; 0 if no request failed, infinite if only the fix ended it."""
     if lasting(run):
         return math.inf
-    # A gap without a failure is the pace, a slow answer, or the probe's own.
+    # A gap without a failure is the pace, a slow answer, or the probe's own delay.
     return run.quick.longest_gap if run.quick.failures else 0.0
 
 
@@ -151,13 +148,13 @@ def _got_requests(run: Run) -> float:
 
 
 def median_run(runs: Sequence[Run]) -> Run:
-    """The one whose outage is the median."""
-    ordered = sorted(runs, key=lambda run: (outage(run), run.repeat))
+    """The run with the median interruption."""
+    ordered = sorted(runs, key=lambda run: (longest_interruption(run), run.repeat))
     return ordered[len(ordered) // 2]
 
 
 def grouped(results: Results) -> dict[str, dict[str, tuple[Run, ...]]]:
-    """The runs by fault and configuration, each in the order of its table."""
+    """The runs by fault and configuration, in the order of `FAULTS` and `CONFIGURATIONS`."""
     runs = sorted(results.runs, key=lambda run: (_place(run.fault, FAULTS), _place(run.configuration, CONFIGURATIONS)))
     found: dict[str, dict[str, tuple[Run, ...]]] = {}
     for run in runs:
@@ -167,12 +164,12 @@ def grouped(results: Results) -> dict[str, dict[str, tuple[Run, ...]]]:
 
 
 def _place(name: str, known: Mapping[str, object]) -> int:
-    # What a file has and the bench no longer knows comes last.
+    # A fault or configuration that the bench no longer has comes last.
     return list(known).index(name) if name in known else len(known)
 
 
 def summaries(results: Results) -> dict[str, tuple[Summary, ...]]:
-    """By fault, one for each configuration."""
+    """By fault, one summary for each configuration."""
     return {
         fault: tuple(Summary.of(runs) for runs in configurations.values())
         for fault, configurations in grouped(results).items()
@@ -180,17 +177,17 @@ def summaries(results: Results) -> dict[str, tuple[Summary, ...]]:
 
 
 def title_of_configuration(name: str) -> str:
-    """Its title; the name itself if the bench does not know it."""
+    """The title of a configuration, or its name if the bench no longer has it."""
     return CONFIGURATIONS[name].title if name in CONFIGURATIONS else name
 
 
 def title_of_fault(name: str) -> str:
-    """Its title; the name itself if the bench does not know it."""
+    """The title of a fault, or its name if the bench no longer has it."""
     return FAULTS[name].title if name in FAULTS else name
 
 
 def why_of_fault(name: str) -> str:
-    """Why it matters; empty if the bench does not know it."""
+    """Why a fault matters; empty if the bench no longer has it."""
     return FAULTS[name].why if name in FAULTS else ""
 
 
@@ -198,19 +195,19 @@ def why_of_fault(name: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """As people read it: two decimals as long as they say something."""
+    """As people read it: two decimals below 10 s, one above."""
     if math.isinf(value):
-        return "until mended"
+        return "until fixed"
     return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
 
 
 def _two(spread: Spread, text: Callable[[float], str]) -> str:
-    """Median and worst; one where they do not differ."""
+    """Median and worst, or one number if they are the same."""
     median, worst = text(spread.median), text(spread.worst)
     return median if median == worst else f"{median} / {worst}"
 
 
-def _outage(value: float) -> str:
+def _interruption(value: float) -> str:
     return seconds(value) if value else "none"
 
 
@@ -218,9 +215,9 @@ def _of(failed: Failed) -> str:
     return f"{failed.failed} of {failed.count}"
 
 
-def _outages(summary: Summary) -> str:
+def _interruptions(summary: Summary) -> str:
     sign = f" {STALL_SIGN}" if summary.doubtful else ""
-    return _two(summary.outage, _outage) + sign
+    return _two(summary.interruption, _interruption) + sign
 
 
 def _two_holders(value: float) -> str:
@@ -233,70 +230,70 @@ def _count(value: float) -> str:
 
 COLUMNS: Mapping[str, Callable[[Summary], str]] = {
     "runs": lambda summary: str(summary.runs),
-    "outage": _outages,
+    "interruption": _interruptions,
     "failed": lambda summary: _of(summary.quick),
     "failed, 1 s": lambda summary: _of(summary.patient[0]) if summary.patient else "",
     "failed, 5 s": lambda summary: _of(summary.patient[1]) if len(summary.patient) > 1 else "",
     "cut": lambda summary: f"{summary.held_lost} of {summary.held}",
     "VIP taken": lambda summary: _two(summary.changes, _count),
     "two holders": lambda summary: (
-        _two(summary.split_brain, _two_holders) if summary.split_brain.worst >= HANDOVER_SECONDS else ""
+        _two(summary.two_holders, _two_holders) if summary.two_holders.worst >= HANDOVER_SECONDS else ""
     ),
     "again": lambda summary: _two(summary.again, _count) if summary.again.worst > 0 else "",
     "in use": lambda summary: "" if summary.got_requests is None else _two(summary.got_requests, seconds),
 }
-"""The columns of a fault's table, by heading."""
+"""The columns of the table of a fault, by heading."""
 
 LEGEND: Mapping[str, str] = {
-    "outage": "the longest time without an answer: median / worst; `until mended`: it ended with the fault only",
-    "failed": "requests with a time-out of 0.25 s that failed, of all, from 2 s before the fault on; median",
-    "failed, 1 s": "the same with a time-out of 1 s",
-    "failed, 5 s": "the same with a time-out of 5 s",
-    "cut": "connections that stood before the fault and were lost, of all; median",
+    "interruption": "the longest time without an answer: median / worst; `until fixed`: only fixing the fault ended it",
+    "failed": "requests with a timeout of 0.25 s that failed, out of all since 2 s before the fault; median",
+    "failed, 1 s": "the same with a timeout of 1 s",
+    "failed, 5 s": "the same with a timeout of 5 s",
+    "cut": "connections open before the fault that were lost, out of all; median",
     "VIP taken": "how often a load balancer took the VIP: median / worst",
-    "two holders": "for how long both load balancers had the VIP, be one of them paused or cut off: median / worst",
-    "again": f"interruptions after the first, each after {QUIET_SECONDS:g} s or more without a failure: median / worst",
-    "in use": "for how long API servers that the fault hits still got requests, or nobody did: median / worst",
+    "two holders": "how long both load balancers had the VIP, even if one was paused or cut off: median / worst",
+    "again": f"further interruptions, each after at least {QUIET_SECONDS:g} s without a failure: median / worst",
+    "in use": "how long requests still went to API servers that the fault hit, or got no answer: median / worst",
 }
-"""What the columns say that their headings do not."""
+"""What each column means."""
 
 
 def columns(of_fault: Sequence[Summary]) -> dict[str, Callable[[Summary], str]]:
-    """Those that say something about a fault."""
+    """The columns that are not empty for a fault."""
     return {heading: text for heading, text in COLUMNS.items() if any(text(summary) for summary in of_fault)}
 
 
-# ---- the number that tells most about a fault ------------------------------------------------------------------------
+# ---- the most telling number for a fault -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """Which number tells configurations apart."""
+    """The number that tells configurations apart."""
 
     name: str
     text: Callable[[Summary], str]
     rank: Callable[[Summary], float]
-    """The lower the better."""
+    """Lower is better."""
     near: float
-    """Differences up to this say nothing."""
+    """Differences up to this do not count."""
 
     def best(self, of_fault: Sequence[Summary]) -> frozenset[str]:
-        """The configurations that are no worse than any other; none where there is nothing to tell apart."""
+        """The configurations that no other beats; empty if all are equal."""
         limit = min(map(self.rank, of_fault)) + self.near
         best = frozenset(summary.configuration for summary in of_fault if self.rank(summary) <= limit)
         return best if len(best) < len(of_fault) else frozenset()
 
 
-OUTAGE = Headline(
-    name="outage",
-    text=lambda summary: _outage(summary.outage.median),
-    rank=lambda summary: summary.outage.median,
+INTERRUPTION = Headline(
+    name="interruption",
+    text=lambda summary: _interruption(summary.interruption.median),
+    rank=lambda summary: summary.interruption.median,
     near=0.05,
 )
 PAUSE = Headline(
-    name="outage; VIP",
-    text=lambda summary: OUTAGE.text(summary) + ("; moves" if summary.changes.median else ""),
-    rank=lambda summary: summary.outage.median,
+    name="interruption; VIP",
+    text=lambda summary: INTERRUPTION.text(summary) + ("; moves" if summary.changes.median else ""),
+    rank=lambda summary: summary.interruption.median,
     near=0.05,
 )
 FAILED = Headline(
@@ -306,17 +303,17 @@ FAILED = Headline(
     near=2,
 )
 TWO_HOLDERS = Headline(
-    name="outage; two holders",
-    # For how long there are two says little by itself: the sooner a configuration notices, the longer they are two.
-    text=lambda summary: f"{OUTAGE.text(summary)}; {_two_holders(summary.split_brain.median)}",
-    rank=lambda summary: summary.outage.median,
+    name="interruption; two holders",
+    # The time with two holders says little by itself: the sooner the standby notices, the longer it is.
+    text=lambda summary: f"{INTERRUPTION.text(summary)}; {_two_holders(summary.two_holders.median)}",
+    rank=lambda summary: summary.interruption.median,
     near=0.05,
 )
 CUT = Headline(
-    name="outage; cut",
-    text=lambda summary: f"{OUTAGE.text(summary)}; {summary.held_lost} of {summary.held}",
-    # Who is connected must not feel it: a connection that is cut weighs like a second without answers.
-    rank=lambda summary: summary.outage.median + summary.held_lost,
+    name="interruption; cut",
+    text=lambda summary: f"{INTERRUPTION.text(summary)}; {summary.held_lost} of {summary.held}",
+    # Connected clients must not notice: a connection that is cut counts like a second without answers.
+    rank=lambda summary: summary.interruption.median + summary.held_lost,
     near=0.05,
 )
 CHANGES = Headline(
@@ -334,7 +331,7 @@ IN_USE = Headline(
 KEPT = Headline(
     name="in use",
     text=lambda summary: seconds(_got(summary)),
-    # A server that is slow is none to be taken out.
+    # A slow server should stay in.
     rank=lambda summary: -min(_got(summary), 1e9),
     near=0.5,
 )
@@ -361,19 +358,19 @@ HEADLINES: Mapping[str, Headline] = {
     "haproxy-refused": CUT,
     "api-servers-changed": CUT,
 }
-"""By fault; of a pause it is `PAUSE`, of all others `OUTAGE`."""
+"""By fault; `PAUSE` for pauses, and `INTERRUPTION` for all others."""
 
 
 def headline(fault: str) -> Headline:
-    """Which number tells most about a fault."""
-    return PAUSE if fault.startswith("stall-") else HEADLINES.get(fault, OUTAGE)
+    """The most telling number for a fault."""
+    return PAUSE if fault.startswith("stall-") else HEADLINES.get(fault, INTERRUPTION)
 
 
 # ---- on the console --------------------------------------------------------------------------------------------------
 
 
 def print_summary(results: Results, console: Console) -> None:
-    """A table of all faults, with a line for each configuration; for 120 columns or more."""
+    """A table for each fault, with a row for each configuration; needs 120 columns."""
     for fault, of_fault in summaries(results).items():
         best = headline(fault).best(of_fault)
         texts = columns(of_fault)
@@ -382,7 +379,8 @@ def print_summary(results: Results, console: Console) -> None:
         )
         table.add_column("", width=17)
         for heading in texts:
-            table.add_column(heading, justify="right")
+            # Headings wrap between words, never within one.
+            table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
         for summary in of_fault:
             style = "bold" if summary.configuration in best else ""
             cells = [text(summary) for text in texts.values()]

@@ -1,11 +1,10 @@
-"""The bench's world: one segment with two load balancers, three stand-in API servers and a client, all in namespaces.
+"""The world of the bench: one segment with two load balancers, three stand-in API servers and a client, in namespaces.
 
-Nothing of it has a name outside of its own namespaces but a folder, `/run/habench-PID-...`. All processes end with the
-bench, also when it is killed: each asks the kernel to be killed with its parent. Folders that a killed bench left are
-removed by the next one.
+The only trace outside the namespaces is a folder, `/run/habench-PID-...`. All processes end with the bench, even if it
+is killed: each asks the kernel to be killed with its parent. The next bench removes folders that a killed one left.
 
-A load balancer boots from the files of this very host, with the configuration's over them (overlayfs), so it runs the
-host's keepalived and HAProxy from their real unit files.
+A load balancer boots from the files of this host, with those of the configuration on top (overlayfs), so it runs the
+keepalived and HAProxy of the host from their real unit files.
 """
 
 import json
@@ -49,12 +48,12 @@ PROJECT = Path(__file__).parents[2]
 
 TOP_PRIORITY = -20
 DIE_WITH_BENCH = ("setpriv", "--pdeathsig", "KILL", "--")
-"""In front of a command: the kernel kills it when the thread of the bench that started it ends, however that comes."""
+"""Command prefix: the kernel kills the command when the thread of the bench that started it ends, for any reason."""
 PLAIN_PRIORITY = ("nice", "-n", str(-TOP_PRIORITY))
-"""In front of what is measured: the bench itself, its clients and API servers have the highest, to be on time."""
+"""Command prefix for what is measured; the bench, its clients and API servers have the top priority, to be on time."""
 
-# A machine's first process, before it becomes the stand-in for systemd. It says its id as the host counts, and waits
-# for its interface. $1 is the machine's folder, $2 its name, $3 the stand-in; units follow.
+# The first process of a machine, before it becomes the stand-in for systemd. It prints its process id on the host, and
+# waits for its interface. $1 is the folder of the machine, $2 its name, $3 the stand-in; the units follow.
 BOOT = """
 set -eu
 folder=$1 name=$2 init=$3
@@ -63,7 +62,7 @@ read -r pid rest </proc/self/stat
 echo "$pid"
 read -r go
 echo "$name" >/proc/sys/kernel/hostname
-# As it is on a host of its own; a new namespace has it from the machine around it.
+# As on a real host; a new namespace inherits it from the machine that runs the bench.
 echo 0 >/proc/sys/net/ipv4/ip_forward
 mount -t tmpfs -o mode=0755 habench "$folder/overlay"
 cd "$folder/overlay"
@@ -91,7 +90,7 @@ exec chroot . /usr/bin/python3 -I /run/standin_systemd.py "$@"
 
 
 def hosts() -> list[LoadBalancerHost]:
-    """The two load balancers as `make render` shows them, with the defaults of Pulumi.yaml."""
+    """The two load balancers, with the defaults of Pulumi.yaml."""
     addresses = [ADDRESSES[name] for name in LOAD_BALANCERS]
     pair = LoadBalancerPair(
         vip=VIP,
@@ -112,20 +111,20 @@ def hosts() -> list[LoadBalancerHost]:
 
 
 class WorldError(Exception):
-    """The bench's own world does not do what it must; the text says what was waited for, and where to look."""
+    """The world itself does not work; the text says what was expected, and where to look."""
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> None:
-    """Return once `condition` holds; WorldError after `seconds`."""
+    """Return once `condition` is true; raises WorldError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise WorldError(f"not within {seconds:g} s: {what}")
+            raise WorldError(f"{what}: not within {seconds:g} s")
         time.sleep(interval)
 
 
 def remove_left_overs() -> None:
-    """Remove the folders of benches that were killed, and of this one; their processes went, or go, with them."""
+    """Remove the folders of killed benches and of this one; their processes end by themselves."""
     for folder in RUN.glob(f"{PREFIX}*"):
         pid = folder.name.split("-")[1]
         if pid == str(os.getpid()) or not Path("/proc", pid).exists():
@@ -139,11 +138,11 @@ def _send(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 class Namespace:
-    """A network namespace that lives as long as its first process does."""
+    """A network namespace that exists as long as its first process runs."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # `cat` waits without a clock of its own, and ends with the pipe at the latest.
+        # `cat` waits without a timer, and ends with the pipe at the latest.
         self._process = subprocess.Popen(
             [*DIE_WITH_BENCH, "unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
@@ -156,7 +155,7 @@ class Namespace:
         return ["nsenter", "--target", str(self.pid), "--net", *words]
 
     def run(self, *words: str, stdin: str = "") -> str:
-        """Run a command inside; WorldError with its words when it fails."""
+        """Run a command inside and return its output; raises WorldError if it fails."""
         done = subprocess.run(self.enter(*words), input=stdin, capture_output=True, text=True, check=False, timeout=20)
         if done.returncode:
             raise WorldError(f"in {self.name}: {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -175,29 +174,29 @@ def _wait_for_namespace(name: str, pid: int) -> None:
         try:
             return Path(f"/proc/{pid}/ns/net").readlink() != own
         except OSError as error:
-            raise WorldError(f"{name}: no namespaces could be made; is this root, on Linux?") from error
+            raise WorldError(f"{name}: cannot create namespaces; run the bench as root, on Linux") from error
 
-    wait_for(f"{name} has namespaces of its own", entered, 10, 0.005)
+    wait_for(f"{name} has its own namespaces", entered, 10, 0.005)
 
 
 class Segment(Namespace):
-    """The bridge that all are attached to, and the place where the network breaks.
+    """The bridge that connects all hosts, and the place where the network is broken.
 
-    What breaks here shows no host a lost carrier, as a hypervisor that dies shows its guests' peers none.
+    No host loses its carrier when it breaks here, as when a hypervisor dies under a peer.
     """
 
     def __init__(self) -> None:
         super().__init__("segment")
-        # No snooping: multicast VRRP has to reach everybody without anybody having asked for it.
+        # No snooping: multicast VRRP must reach all hosts although none has joined the group.
         self.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
         self.run("ip", "link", "set", "br0", "up")
-        self.heal()
+        self.restore()
 
     def attach(self, name: str, pid: int) -> None:
-        """Give the namespace of process `pid` the interface that host `name` has; the same MAC address each time."""
+        """Give the namespace of process `pid` the interface of host `name`, always with the same MAC address."""
         address = ADDRESSES[name]
         mac = f"02:00:00:00:00:{int(address) & 0xFF:02x}"
-        with suppress(WorldError):  # of the machine that was here before, should its namespace still be going away
+        with suppress(WorldError):  # left by the previous machine while its namespace is still going away
             self.run("ip", "link", "delete", name)
         self.run("ip", "-batch", "-", stdin=(
             f"link add {name} type veth peer name {INTERFACE} address {mac} netns {pid}\n"
@@ -207,8 +206,8 @@ class Segment(Namespace):
         commands = f"link set lo up\naddress add {address}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n"
         subprocess.run(inside, input=commands, text=True, check=True, timeout=20)
 
-    def heal(self) -> None:
-        """Everything passes."""
+    def restore(self) -> None:
+        """Let all packets pass."""
         self.run("nft", "-f", "-", stdin=(
             "table bridge habench {}\ndelete table bridge habench\n"
             "table bridge habench { chain forward { type filter hook forward priority 0; }; }\n"
@@ -218,11 +217,11 @@ class Segment(Namespace):
         self.run("nft", "-f", "-", stdin="".join(f"add rule bridge habench forward {rule}\n" for rule in rules))
 
     def isolate(self, host: str) -> None:
-        """Nothing passes to or from a host."""
+        """Drop all packets to and from a host."""
         self._add((f"iifname {host} drop", f"oifname {host} drop"))
 
     def separate(self, host: str, others: Sequence[str], percent: int = 100) -> None:
-        """Of the IP packets between a host and others so many are lost, both ways. ARP passes."""
+        """Drop `percent` of the IP packets between a host and others, in both directions. ARP passes."""
         chance = "" if percent == 100 else f"numgen random mod 100 < {percent} "
         self._add(
             f"iifname {a} oifname {b} ether type ip {chance}drop"
@@ -232,7 +231,7 @@ class Segment(Namespace):
 
 
 class ApiServer:
-    """A stand-in API server on a host of its own: the host's kernel lives on when the server is killed."""
+    """A stand-in API server on its own host; the kernel of the host survives when the server is killed."""
 
     def __init__(self, name: str, segment: Segment, folder: Path, certificate: Path) -> None:
         self.name = name
@@ -244,7 +243,7 @@ class ApiServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start it unless it is running."""
         if self._process is not None and self._process.poll() is None:
             return
         command = (
@@ -255,27 +254,27 @@ class ApiServer:
         self.run(command)
 
     def run(self, command: Sequence[str]) -> None:
-        """Run another program on this host, in place of the one that runs."""
+        """Replace the running program on this host by another."""
         self.signal(signal.SIGKILL)
         self._process = subprocess.Popen(
             [*DIE_WITH_BENCH, *self._namespace.enter(*command)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    def say(self, word: str) -> None:
-        """How it answers from now on: the words of dev/standin/apiserver.py."""
+    def answer(self, word: str) -> None:
+        """Set how it answers from now on; for the words see dev/standin/apiserver.py."""
         new = self._health.with_suffix(".new")
         new.write_text(word)
         new.rename(self._health)
 
     def signal(self, number: signal.Signals) -> None:
-        """A signal to its process."""
+        """Send a signal to its process."""
         if self._process is not None:
             self._process.send_signal(number)
             if number == signal.SIGKILL:
                 self._process.wait()
 
     def close(self) -> None:
-        """End it and its host."""
+        """Stop it and its host."""
         self.signal(signal.SIGKILL)
         self._namespace.close()
 
@@ -290,21 +289,21 @@ class Machine:
         self._folder, self._log = folder / name, log / name
         self._process: subprocess.Popen[str] | None = None
         self.pid = 0
-        """Of PID 1, as the host counts."""
+        """The id on the host of the PID 1 of the machine."""
 
     @property
     def running(self) -> bool:
-        """Whether it has been booted and not been killed."""
+        """Whether it was booted and not powered off."""
         return self._process is not None
 
     @property
     def units(self) -> list[str]:
-        """Debian's two, and all that the configuration has, in the order in which they are enabled."""
+        """The two units of Debian and those of the configuration, in the order in which they are enabled."""
         own = [Path(f.path).name for f in self.files if Path(f.path).match("etc/systemd/system/*.service")]
         return list(dict.fromkeys((HAPROXY, *own, KEEPALIVED)))
 
     def boot(self, segment: Segment, holders: Holders) -> None:
-        """Start it with its files as they were at first, all units enabled; it returns before they are up."""
+        """Start it with its original files and all units enabled; returns before the units are up."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._log.mkdir(parents=True, exist_ok=True)
         for place in ("tree", "overlay", "log"):
@@ -329,7 +328,7 @@ class Machine:
         assert self._process.stdin and self._process.stdout  # noqa: S101 what PIPE means
         self.pid = int(self._process.stdout.readline() or 0)
         if not self.pid:
-            raise WorldError(f"{self.name} does not boot: {(self._log / 'console.log').read_text()[-500:]}")
+            raise WorldError(f"{self.name} did not boot: {(self._log / 'console.log').read_text()[-500:]}")
         segment.attach(self.name, self.pid)
         holders.follow(self.name, self.pid)
         self._process.stdin.write("go\n")
@@ -337,13 +336,13 @@ class Machine:
 
     @property
     def booted(self) -> bool:
-        """Whether all units have been started; WorldError if the machine ended instead."""
+        """Whether all units have been started; raises WorldError if the machine died instead."""
         if self._process is None or self._process.poll() is not None:
-            raise WorldError(f"{self.name} ended while it booted; see {self._log}")
+            raise WorldError(f"{self.name} died during boot; see {self._log}")
         return self._control_socket.exists()
 
     def power_off(self, holders: Holders) -> None:
-        """All of it is gone at once, without a word to anybody."""
+        """Cut the power: all processes are gone at once, without sending anything."""
         if self._process is None:
             return
         _send([self.pid], signal.SIGKILL)
@@ -352,10 +351,10 @@ class Machine:
         self._process = None
         holders.lost(self.name)
 
-    # ---- processes, by the host's ids
+    # ---- processes, by their ids on the host
 
     def processes(self, unit: str | None = None, command: str | None = None) -> list[int]:
-        """The machine's processes, PID 1 first; only a unit's, only those with this name."""
+        """The processes of the machine, PID 1 first; optionally only those of a unit, or with this command name."""
         namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
         wanted = f"{UNIT_VARIABLE}={unit}".encode()
         found: list[int] = []
@@ -372,20 +371,20 @@ class Machine:
         return sorted(found)
 
     def main_process(self, unit: str) -> int:
-        """The first of a unit's processes, which is the parent of all others; WorldError if it does not run."""
+        """The main process of a unit, the parent of its others; raises WorldError if it is not running."""
         for pid in self.processes(unit):
             with suppress(OSError):  # it has just ended
                 parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
                 if parent == self.pid:
                     return pid
-        raise WorldError(f"{unit} does not run on {self.name}")
+        raise WorldError(f"{unit} is not running on {self.name}")
 
     def signal(self, number: signal.Signals, unit: str | None = None) -> None:
-        """A signal to all processes of a unit, or of the whole machine."""
+        """Send a signal to all processes of a unit, or of the whole machine."""
         processes = self.processes(unit)
         if number == signal.SIGKILL:
-            # keepalived's child says goodbye when its parent is gone, and the kernel then continues one that is stopped
-            # (exit(3)): so children first, with the parent stopped lest it starts another one.
+            # keepalived's child sends priority 0 when its parent is gone, and the kernel then continues a stopped child
+            # (exit(3)). So kill children first, while the parent is stopped and cannot start another one.
             _send(processes, signal.SIGSTOP)
             processes.reverse()
         _send(processes, number)
@@ -394,7 +393,7 @@ class Machine:
 
     @property
     def root(self) -> Path:
-        """The machine's own root folder, from the outside."""
+        """The root folder of the machine, as seen from the host."""
         return Path(f"/proc/{self.pid}/root")
 
     @property
@@ -402,18 +401,18 @@ class Machine:
         return self.root / "run/standin-systemd.sock"
 
     def systemctl(self, verb: str, unit: str, limit: float = 100) -> str | None:
-        """start, stop, restart, reload or reset-failed a unit, and wait for it; why that failed, or None."""
+        """Run start, stop, restart, reload or reset-failed for a unit, and wait; returns the error, or None."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(limit)
             control.connect(str(self._control_socket))
             control.sendall(json.dumps([verb, unit]).encode() + b"\n")
             with control.makefile() as answers:
-                return json.loads(answers.readline() or '"the machine ended"')
+                return json.loads(answers.readline() or '"the machine died"')
 
     def reload_with(self, path: str, text: str, unit: str) -> str | None:
-        """Another text for one of its files, and a reload; why that failed, or None."""
+        """Replace a file, and reload a unit; returns the error, or None."""
         file = self.root / path
-        # Not in place: a program that reads it now must see one or the other.
+        # Not in place: a program that reads the file now must see either the old or the new one.
         new = file.with_name(file.name + ".new")
         new.write_text(text)
         new.chmod(file.stat().st_mode & 0o7777)
@@ -421,9 +420,9 @@ class Machine:
         return self.systemctl("reload", unit)
 
     def vrrp(self) -> Mapping[str, str]:
-        """What keepalived itself says of its first instance and its checks: `State`, `Effective priority` and others.
+        """The state that keepalived reports for its first instance and its checks: `State`, `Effective priority` etc.
 
-        On SIGUSR1 it writes that to a file (keepalived(8)); the first of a name counts, and `BAD` if any check has it.
+        It writes a file on SIGUSR1 (keepalived(8)). The first value of a name counts, but any `Status = BAD` wins.
         """
         dump = self.root / "tmp/keepalived.data"
         dump.unlink(missing_ok=True)
@@ -446,14 +445,18 @@ class Machine:
         return values
 
     def shut_down(self, holders: Holders) -> None:
-        """As `systemctl poweroff` does it: all units in the reverse of their order, then it is gone."""
+        """Stop all units in reverse order, as `systemctl poweroff` does, and power off."""
         for unit in reversed(self.units):
             self.systemctl("stop", unit)
         self.power_off(holders)
 
 
+def _holders_text(names: Sequence[str]) -> str:
+    return f"the VIP is on {' and '.join(names) or 'no host'}"
+
+
 class World:
-    """All hosts of one configuration. `log` is a folder that keeps the machines' journals."""
+    """All hosts of one configuration. `log` is the folder for the journals of the machines."""
 
     def __init__(self, files: Callable[[LoadBalancerHost], Sequence[HostFile]], log: Path) -> None:
         with ExitStack() as stack:
@@ -463,7 +466,7 @@ class World:
             self.segment = stack.enter_context(closing(Segment()))
             pair = self_signed("kubernetes", map(str, ADDRESSES.values()))
             self.certificate = folder / "certificate.pem"
-            """Of all API servers, with its key."""
+            """The certificate of all API servers, with its key."""
             self.certificate.touch(mode=0o600)
             self.certificate.write_bytes(pair.certificate + pair.key)
             self.api_servers = [
@@ -486,15 +489,15 @@ class World:
 
     @property
     def holder(self) -> Machine:
-        """Who holds the VIP; WorldError unless it is exactly one."""
+        """The load balancer that has the VIP; raises WorldError unless exactly one has."""
         names = self.holders.current()
         if len(names) != 1:
-            raise WorldError(f"the VIP is held by {' and '.join(names) or 'nobody'}")
+            raise WorldError(_holders_text(names))
         return next(machine for machine in self.machines if machine.name == names[0])
 
     @property
     def peer(self) -> Machine:
-        """The other one."""
+        """The other load balancer."""
         holder = self.holder
         return next(machine for machine in self.machines if machine is not holder)
 
@@ -503,12 +506,12 @@ class World:
         machine.boot(self.segment, self.holders)
         wait_for(f"all units of {machine.name} are up", lambda: machine.booted, seconds)
 
-    def make_whole(self, seconds: float = 40) -> None:
-        """Mend all that is broken, and wait until nothing has happened for 3 s; WorldError says what is still wrong."""
-        self.segment.heal()
+    def repair(self, seconds: float = 40) -> None:
+        """Repair everything, and wait until nothing changes for 3 s; WorldError says what is still broken."""
+        self.segment.restore()
         for server in self.api_servers:
             server.signal(signal.SIGCONT)
-            server.say("healthy")
+            server.answer("healthy")
             server.start()
         for machine in self.machines:
             if not machine.running:
@@ -523,7 +526,7 @@ class World:
         self.wait_until_serving(seconds, self.machines)
 
     def wait_until_serving(self, seconds: float, machines: Sequence[Machine], steady: float = 3.0) -> None:
-        """Wait until one machine holds the VIP, each of `machines` is in order, and nothing has changed for a while."""
+        """Wait until one machine has the VIP, all `machines` work, and nothing has changed for `steady` seconds."""
         deadline, since, problem = time.monotonic() + seconds, time.monotonic(), ""
         while True:
             problem = next(self._problems(machines), "")
@@ -533,21 +536,21 @@ class World:
             if now - max(since, self.holders.last_change) >= steady:
                 return
             if now > deadline:
-                raise WorldError(f"not whole after {seconds:g} s: {problem or 'the VIP moves again and again'}")
+                raise WorldError(f"still broken after {seconds:g} s: {problem or 'the VIP keeps moving'}")
             time.sleep(0.5)
 
     def _problems(self, machines: Sequence[Machine]) -> Iterator[str]:
         names = self.holders.current()
         if len(names) != 1:
-            yield f"the VIP is held by {' and '.join(names) or 'nobody'}"
+            yield _holders_text(names)
         for machine in machines:
-            # Any way of balancing reaches all of three servers within so many requests, or it favours one of them.
+            # Any balancing algorithm reaches all three servers in this many requests, unless one is out.
             seen = {self.clients.ask(machine.address) for _ in range(2 * len(API_SERVERS))}
             if missing := set(API_SERVERS) - seen:
                 yield f"{machine.name} does not reach {', '.join(sorted(missing))}"
         states = {machine.name: machine.vrrp() for machine in machines}
         for name, state in states.items():
-            # A standby that is in FAULT shows no other host anything.
+            # A standby in state FAULT sends nothing, so only its own state shows it.
             if state["State"] != ("MASTER" if name in names else "BACKUP"):
                 yield f"keepalived on {name} is in state {state['State']}"
             if state.get("Status") == "BAD":
@@ -557,4 +560,4 @@ class World:
         ]
         highest = max(int(state["Effective priority"]) for state in states.values() if state["State"] == "MASTER")
         if any(int(state["Effective priority"]) > highest for state in preempting):
-            yield "the VIP is about to move to a higher priority"
+            yield "the VIP is about to move to a host with a higher priority"

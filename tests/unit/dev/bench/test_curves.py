@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import pytest
 
 from dev.bench.configurations import ADVERTISEMENTS, TIMERS, timers_name
-from dev.bench.curves import BEGIN, END, LOOK, Choice, choices, draw, main, markdown
+from dev.bench.curves import BEGIN, END, STYLES, Choice, choices, draw, main, markdown
 from dev.bench.faults import OF_TIMERS, STALLS_MS
-from dev.bench.results import MENDED, Machine, Mark, Requests, Results, Run, Span
+from dev.bench.results import FIXED, Machine, Mark, Requests, Results, Run, Span
 from dev.bench.summary import Spread
 
 MACHINE = Machine(
@@ -27,16 +27,16 @@ def run(
     gap: float = 0.02,
     taken_at: Sequence[float] = (),
     seconds: float = 10,
-    mended_at: float | None = None,
+    fixed_at: float | None = None,
     repeat: int = 0,
 ) -> Run:
-    """The fault after two seconds; `taken_at` is when the VIP went to the other one, to and fro."""
+    """A run with the fault after two seconds; `taken_at` is when the VIP moved to the other load balancer and back."""
     holders: dict[str, tuple[Span, ...]] = {"lb-0": (), "lb-1": ()}
     names = itertools.cycle(holders)
     for begin, end in itertools.pairwise((0.0, *taken_at, seconds)):
         name = next(names)
         holders[name] = (*holders[name], (begin, end))
-    marks = [Mark(at=2, label="the fault")] + ([] if mended_at is None else [Mark(at=mended_at, label=MENDED)])
+    marks = [Mark(at=2, label="the fault")] + ([] if fixed_at is None else [Mark(at=fixed_at, label=FIXED)])
     return Run(
         configuration=configuration,
         fault=fault,
@@ -53,20 +53,20 @@ def run(
 
 
 def lossy(*taken_at: float, configuration: str = NAME) -> Run:
-    """Packets are lost for two minutes, and then it is watched for eight seconds more."""
+    """Packets are lost for two minutes; eight more seconds are watched."""
     return run(
         "pair-loss-30",
         configuration=configuration,
         taken_at=taken_at,
         seconds=2 + LOSSY_SECONDS + 8,
-        mended_at=2 + LOSSY_SECONDS,
+        fixed_at=2 + LOSSY_SECONDS,
     )
 
 
 def whole(
     configuration: str = NAME, *, without: str = "", moves: Mapping[str, Sequence[float]] | None = None
 ) -> Iterator[Run]:
-    """A run of each fault that a choice needs, but for one; `moves` are when the VIP was taken, by fault."""
+    """A run of each fault that a choice needs, except `without`; `moves` has the times of moves by fault."""
     for fault in OF_TIMERS:
         taken_at = (moves or {}).get(fault, ())
         if fault == without:
@@ -78,15 +78,15 @@ def whole(
 
 
 def chosen(*runs: Run) -> Choice:
-    """The only one that comes of these runs."""
+    """The only choice in these runs."""
     (choice,) = choices(Results(machine=MACHINE, runs=runs))
     return choice
 
 
-def test_the_outage_is_of_the_runs_in_which_the_holder_died():
+def test_the_interruption_comes_from_the_runs_where_the_holder_dies():
     deaths = [run("node-death", gap=gap, repeat=repeat) for repeat, gap in enumerate((0.7, 0.5, 3.0))]
     choice = chosen(*whole(without="node-death"), *deaths, run("stall-500ms", gap=9, repeat=1))
-    assert choice.outage == Spread(median=0.7, worst=3.0)
+    assert choice.interruption == Spread(median=0.7, worst=3.0)
     assert (choice.missed, choice.interval, choice.waits) == (7, 100, 700)
 
 
@@ -97,7 +97,7 @@ def test_the_outage_is_of_the_runs_in_which_the_holder_died():
         (STALLS_MS, 0),
         (STALLS_MS[:1], 0),
         ([ms for ms in STALLS_MS if ms >= 1000], 700),
-        # One long pause that went well is luck.
+        # A longer pause without a move is luck.
         ([ms for ms in STALLS_MS if ms >= 700 and ms != 1500], 500),
         ([700], 500),
     ],
@@ -106,7 +106,7 @@ def test_a_pause_is_survived_if_no_shorter_one_moved_the_vip(moved: Sequence[int
     assert chosen(*whole(moves={f"stall-{ms}ms": (3.0, 3.5) for ms in moved})).pause == survived
 
 
-def test_one_move_in_many_runs_is_a_pause_that_was_not_survived():
+def test_a_pause_that_moved_the_vip_once_in_many_runs_is_not_survived():
     runs = [*whole(), *(run("stall-700ms", taken_at=taken_at, repeat=1) for taken_at in ((), (3.0,), ()))]
     assert chosen(*runs).pause == 500
     assert chosen(*reversed(runs)).pause == 500
@@ -116,12 +116,12 @@ def test_moves_are_scaled_to_ten_minutes_of_loss():
     assert chosen(*whole(moves={"pair-loss-30": (10.0, 20.0, 30.0)})).moves == pytest.approx(15)
 
 
-def test_moves_of_several_runs_are_one_long_run():
+def test_several_runs_count_as_one_long_run():
     runs = [*whole(without="pair-loss-30"), lossy(), lossy(10.0, 20.0), lossy(30.0)]
     assert chosen(*runs).moves == pytest.approx(3 * 600 / (3 * LOSSY_SECONDS))
 
 
-def test_a_loss_that_was_never_mended_lasts_until_the_runs_end():
+def test_a_loss_that_is_never_fixed_lasts_until_the_end_of_the_run():
     endless = run("pair-loss-30", taken_at=(10.0,), seconds=62)
     assert chosen(*whole(without="pair-loss-30"), endless).moves == pytest.approx(10)
 
@@ -137,7 +137,7 @@ def test_a_choice_that_lacks_a_fault_is_left_out(missing: str):
     assert [(choice.missed, choice.interval) for choice in choices(results)] == [(3, 1000)]
 
 
-def test_choices_come_in_the_tables_order_and_strangers_not_at_all():
+def test_choices_are_in_the_order_of_the_table_and_unknown_ones_are_left_out():
     names = [*reversed(list(TIMERS)), "default", "4x100ms"]
     results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(whole, names))))
     assert [(choice.missed, choice.interval) for choice in choices(results)] == list(ADVERTISEMENTS)
@@ -147,7 +147,7 @@ def test_choices_come_in_the_tables_order_and_strangers_not_at_all():
 
 
 def everything() -> Results:
-    """All choices; one that waits for longer survives a longer pause."""
+    """All choices; those that wait longer survive longer pauses."""
     runs: list[Run] = []
     for missed, interval in ADVERTISEMENTS:
         moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > missed * interval}
@@ -163,26 +163,26 @@ def texts(document: str) -> set[str]:
     }
 
 
-def test_a_picture_has_its_words_and_is_the_same_each_time(tmp_path: Path):
+def test_a_picture_has_its_labels_and_is_the_same_each_time(tmp_path: Path):
     found = choices(everything())
     first, second = tmp_path / "a.svg", tmp_path / "b.svg"
     draw(found, first)
     draw(found, second)
     assert first.read_bytes() == second.read_bytes()
-    words = {"holder dies: seconds without an answer", "longest pause survived, ms", "moves in 10 min at 30 % loss"}
-    assert words | {f"{missed} missing" for missed in LOOK} <= texts(first.read_text())
+    labels = {"holder dies: seconds without an answer", "longest pause survived, ms", "moves in 10 min at 30 % loss"}
+    assert labels | {f"{missed} missed" for missed in STYLES} <= texts(first.read_text())
 
 
-def test_each_number_of_missing_advertisements_has_a_look():
-    assert set(LOOK) == {missed for missed, _ in ADVERTISEMENTS}
+def test_each_number_of_missed_advertisements_has_a_style():
+    assert set(STYLES) == {missed for missed, _ in ADVERTISEMENTS}
 
 
 @pytest.mark.parametrize("names", [[NAME], [timers_name(3, 100), timers_name(5, 100)]])
 def test_a_bench_of_some_choices_can_be_drawn(tmp_path: Path, names: Sequence[str]):
     results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(whole, names))))
     draw(choices(results), tmp_path / "a.svg")
-    assert {"3 missing", "5 missing", "7 missing"} & texts((tmp_path / "a.svg").read_text()) == {
-        f"{name.partition('x')[0]} missing" for name in names
+    assert {"3 missed", "5 missed", "7 missed"} & texts((tmp_path / "a.svg").read_text()) == {
+        f"{name.partition('x')[0]} missed" for name in names
     }
 
 
@@ -191,12 +191,12 @@ def test_the_table_has_a_row_for_each_choice():
     moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > 500} | {"pair-loss-30": (10.0, 20.0)}
     text = markdown(Results(machine=MACHINE, runs=(*whole(without="node-death", moves=moves), *deaths)))
     assert "2024-05-06" in text
-    assert "![What a choice of timers costs and bears](failover/timers.svg)" in text
+    assert "](failover/timers.svg)" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[2:] == ["| 7 x 100 ms | 700 ms | 0.66 s | 3.00 s | 500 ms | 10 |"]
 
 
-def test_it_goes_between_its_marks_and_twice_is_the_same(tmp_path: Path):
+def test_the_report_goes_between_its_marks_and_a_second_run_changes_nothing(tmp_path: Path):
     file, document, picture = tmp_path / "results.json", tmp_path / "failover.md", tmp_path / "failover" / "timers.svg"
     everything().write(file)
     document.write_text(f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n")
@@ -207,7 +207,7 @@ def test_it_goes_between_its_marks_and_twice_is_the_same(tmp_path: Path):
     assert (document.read_text(), picture.read_bytes()) == first
 
 
-def test_a_document_without_the_marks_is_refused_and_stays_as_it_is(tmp_path: Path):
+def test_a_document_without_the_marks_is_refused_and_not_changed(tmp_path: Path):
     file, document = tmp_path / "results.json", tmp_path / "failover.md"
     everything().write(file)
     document.write_text("# Title\n")

@@ -1,4 +1,4 @@
-"""The changes of configuration that the bench makes: one and the same, whatever the configuration looks like."""
+"""The bench changes all configurations in the same way."""
 
 from itertools import product
 
@@ -12,18 +12,18 @@ EVERY_HOST = pytest.mark.parametrize(("name", "host"), list(product(CONFIGURATIO
 
 
 def text(name: str, host: str, path: str) -> str:
-    """A file of a configuration on a host."""
+    """The text of a file of a configuration on a host."""
     (of_host,) = (one for one in hosts() if one.name == host)
     (found,) = (file.text for file in CONFIGURATIONS[name].files(of_host) if file.path == path)
     return found
 
 
 @EVERY_HOST
-def test_the_last_api_server_leaves_each_backend_and_nothing_else_changes(name: str, host: str):
+def test_removing_the_last_api_server_changes_one_line_of_each_backend(name: str, host: str):
     before = text(name, host, "etc/haproxy/haproxy.cfg").splitlines()
     after = without_last_api_server("\n".join(before)).splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    # Ours has a second backend with the same servers.
+    # Our configuration has a second backend with the same servers.
     assert len(changed) == (2 if name in ("default", "fast", "steady") else 1)
     for old, new in changed:
         assert old.split()[0] == "server"
@@ -35,7 +35,7 @@ def test_the_last_api_server_leaves_each_backend_and_nothing_else_changes(name: 
 
 
 @EVERY_HOST
-def test_a_second_vip_is_one_line_more_below_the_first(name: str, host: str):
+def test_a_second_vip_adds_one_line_below_the_first(name: str, host: str):
     before = text(name, host, "etc/keepalived/keepalived.conf").splitlines(keepends=True)
     after = with_second_vip("".join(before)).splitlines(keepends=True)
     assert len(after) == len(before) + 1

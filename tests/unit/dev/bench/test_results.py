@@ -26,7 +26,7 @@ def run(holders: dict[str, tuple[Span, ...]], lost: tuple[float | None, ...] = (
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "split_brain", "changes"),
+    ("a", "b", "two_holders", "changes"),
     [
         (((0.0, 10.0),), (), 0.0, 0),
         (((0.0, 3.0),), ((3.0, 10.0),), 0.0, 1),
@@ -35,17 +35,17 @@ def run(holders: dict[str, tuple[Span, ...]], lost: tuple[float | None, ...] = (
         (((0.0, 10.0),), ((3.0, 10.0),), 7.0, 1),
     ],
 )
-def test_two_holders_and_changes(a: tuple[Span, ...], b: tuple[Span, ...], split_brain: float, changes: int):
+def test_two_holders_and_moves_are_counted(a: tuple[Span, ...], b: tuple[Span, ...], two_holders: float, changes: int):
     found = run({"lb-0": a, "lb-1": b})
-    assert found.split_brain == pytest.approx(split_brain)
+    assert found.two_holders == pytest.approx(two_holders)
     assert found.changes == changes
 
 
-def test_lost_connections_are_those_with_a_time():
+def test_a_held_connection_with_a_time_of_loss_is_lost():
     assert run({}, (None, 3.0, 0.0)).held_lost == 2
 
 
-def test_results_survive_their_file(tmp_path: Path):
+def test_results_are_the_same_after_writing_and_reading(tmp_path: Path):
     machine = Machine(
         date="2024-01-01", cores=2, memory_gib=8, kernel="6", keepalived="2", haproxy="2",
         load_before=0, load_after=0, seconds=1,
@@ -67,7 +67,7 @@ def failed(started: float, backend: str | None = None) -> Sample:
     return Sample(started=started, ended=started + 0.25, failure="TimeoutError", backend=backend)
 
 
-def test_times_count_from_the_runs_start_and_the_gap_is_between_answers():
+def test_times_are_relative_to_the_start_of_the_run_and_the_gap_is_between_answers():
     found = requests(probed(answered(1, "a"), failed(4), failed(2), answered(5, "b")), begin=99.0)
     assert (found.count, found.failed, found.failures) == (4, 2, (3.0, 5.0))
     assert found.longest_gap == pytest.approx(10 - 5.01)
@@ -77,12 +77,12 @@ def report(*samples: Sample) -> ClientsReport:
     return ClientsReport(quick=probed(*samples), patient=(), held=(HeldResult("watch", None),))
 
 
-def test_a_backend_is_out_after_the_last_request_that_it_got_or_nobody_answered():
+def test_a_backend_is_out_after_the_last_request_that_it_answered_or_that_got_no_answer():
     samples = (answered(1, "a"), answered(3, "b"), failed(3.5), answered(9, "b"))
-    assert out_after(report(*samples), "a", injected=102.0, healed=109.5) == pytest.approx(1.5)
-    assert out_after(report(answered(1, "a"), answered(9, "b")), "a", injected=102.0, healed=109.5) == 0
+    assert out_after(report(*samples), "a", injected_at=102.0, fixed_at=109.5) == pytest.approx(1.5)
+    assert out_after(report(answered(1, "a"), answered(9, "b")), "a", injected_at=102.0, fixed_at=109.5) == 0
 
 
-def test_a_backend_that_answers_until_the_end_was_never_out():
-    assert out_after(report(answered(9.2, "a"), answered(9.9, "a")), "a", injected=102.0, healed=109.5) is None
-    assert out_after(report(failed(9.2, "b")), "a", injected=102.0, healed=109.5) == 0
+def test_a_backend_that_answers_until_the_fix_was_never_out():
+    assert out_after(report(answered(9.2, "a"), answered(9.9, "a")), "a", injected_at=102.0, fixed_at=109.5) is None
+    assert out_after(report(failed(9.2, "b")), "a", injected_at=102.0, fixed_at=109.5) == 0

@@ -5,22 +5,22 @@ import pytest
 from dev.bench.standin_systemd import Command, Exit, UnitError, environment_of, merge, read_unit, seconds
 
 
-def test_a_drop_in_adds_to_lists_and_replaces_single_values():
+def test_values_of_a_drop_in_come_after_those_of_the_unit():
     merged = merge(["[Service]\nExecStart=/a\nRestart=no\n", "[Service]\nExecStart=/b\nRestart=always\n"])
     assert merged["Service"] == {"ExecStart": ["/a", "/b"], "Restart": ["no", "always"]}
 
 
-def test_an_empty_assignment_forgets_what_came_before():
+def test_an_empty_assignment_clears_the_earlier_values():
     merged = merge(["[Service]\nExecStart=/a\n", "[Service]\nExecStart=\nExecStart=/b $ARGS\n"])
     assert merged["Service"]["ExecStart"] == ["/b $ARGS"]
 
 
-def test_comments_are_left_out_and_lines_continued():
+def test_comments_are_dropped_and_continued_lines_joined():
     merged = merge(["# no\n[Unit]\n; no\nDescription=one \\\n# no\n  two\n"])
     assert merged == {"Unit": {"Description": ["one    two"]}}
 
 
-def test_the_last_folders_file_wins_and_drop_ins_go_by_name(tmp_path: Path):
+def test_the_file_in_the_last_folder_wins_and_drop_ins_are_sorted_by_name(tmp_path: Path):
     for path, value in (("lib/x.service", "1"), ("etc/x.service", "2"), ("lib/x.service.d/20.conf", "20"),
                         ("etc/x.service.d/10.conf", "10"), ("etc/x.service.d/20.conf", "20e")):  # fmt: skip
         file = tmp_path / path
@@ -35,11 +35,11 @@ def test_the_last_folders_file_wins_and_drop_ins_go_by_name(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "expected"), [("5", 5), ("300ms", 0.3), ("1min 30s", 90), ("1.5", 1.5), ("infinity", float("inf"))]
 )
-def test_time_spans(text: str, expected: float):
+def test_time_spans_are_read_as_seconds(text: str, expected: float):
     assert seconds(text) == pytest.approx(expected)
 
 
-def test_a_variable_alone_becomes_words_and_one_in_braces_stays_within_its_word():
+def test_a_bare_variable_becomes_several_words_and_one_in_braces_stays_one():
     command = Command.parse('/bin/x $ARGS -f ${FILE}.cfg "$NOT here" $NONE')
     assert command.expanded({"ARGS": "-a -b", "FILE": "one two"}) == [
         "/bin/x",
@@ -55,11 +55,11 @@ def test_a_variable_alone_becomes_words_and_one_in_braces_stays_within_its_word(
     ("line", "may_fail"),
     [("/bin/x", False), ("-/bin/x", True), ("+/bin/x", False), ("-+/bin/x", True), ("!-/bin/x", True)],
 )
-def test_prefixes_of_a_command(line: str, may_fail: bool):
+def test_a_minus_among_the_prefixes_lets_a_command_fail(line: str, may_fail: bool):
     assert Command.parse(line) == Command(("/bin/x",), may_fail)
 
 
-def test_files_win_over_the_units_own_environment(tmp_path: Path):
+def test_environment_files_override_the_environment_of_the_unit(tmp_path: Path):
     file = tmp_path / "defaults"
     file.write_text('# OPTIONS="no"\nOPTIONS="-x -y"\n\nEMPTY=""\n')
     service = {"Environment": ['"OPTIONS=old" "CONFIG=/etc/x y"'], "EnvironmentFile": ["-/does/not/exist", str(file)]}
@@ -70,7 +70,7 @@ def test_files_win_over_the_units_own_environment(tmp_path: Path):
         environment_of({"EnvironmentFile": ["/does/not/exist"]}, {})
 
 
-def test_how_a_process_ended_is_told_in_systemds_words():
+def test_exits_are_reported_and_judged_as_in_systemd():
     assert Exit(-9).variables == {"EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}
     assert Exit(3).variables == {"EXIT_CODE": "exited", "EXIT_STATUS": "3"}
     assert [Exit(status).clean() for status in (0, -15, 1, -9)] == [True, True, False, False]

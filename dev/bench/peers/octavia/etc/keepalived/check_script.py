@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Does the local HAProxy answer on its stats socket, whatever it says?
+"""Does the local HAProxy give any answer on its stats socket?
 
 Source: openstack/octavia, octavia/cmd/haproxy_vrrp_check.py, and keepalived_check_script.conf.j2, which runs it.
-Written anew: the same question and the same patience, without the two shells around it. Adapted: the socket's place.
+Rewritten with the same query and the same timeout, without the two shells around it. Adapted: the path of the socket.
 """
 
 import socket

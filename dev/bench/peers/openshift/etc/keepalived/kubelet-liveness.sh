@@ -1,8 +1,8 @@
 #!/bin/sh
 # Source: the liveness probes of openshift/machine-config-operator, templates/common/on-prem/files/keepalived.yaml and
-# templates/master/00-master/on-prem/files/haproxy.yaml, with Kubernetes' defaults: every 10 s, 1 s to answer,
-# restarted after 3 failures in a row. HAProxy must answer HTTP; keepalived must tell its state on SIGUSR1, and that
-# must not be FAULT. Adapted: a loop instead of the kubelet, which kills at once where the kubelet waits up to 30 s
+# templates/master/00-master/on-prem/files/haproxy.yaml, with Kubernetes' defaults: every 10 s, a timeout of 1 s,
+# restarted after 3 failures in a row. HAProxy must answer HTTP; keepalived must report its state on SIGUSR1, and the
+# state must not be FAULT. Adapted: a loop instead of the kubelet; it kills at once, while the kubelet waits up to 30 s
 # for the container to end.
 data=/tmp/keepalived.data
 haproxy_lives() {
