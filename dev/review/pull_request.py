@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from operate.guard_rails import Rail, examine
-from operate.stack.applied import StackError
+from operate.stack.engine import StackError
 
 # GitHub refuses a longer comment (in characters), or a longer summary (in bytes). Both are counted in bytes here.
 COMMENT, SUMMARY = 65_536, 1024 * 1024

@@ -16,7 +16,8 @@ from operate.drill.faults import FaultName
 from operate.drill.page import page
 from operate.drill.result import Planned, Result
 from operate.drill.run import Drill, put_back
-from operate.stack.applied import StackError, read_stack
+from operate.stack.applied import read_stack
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 
 INTERRUPTED = 130

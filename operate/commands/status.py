@@ -1,7 +1,6 @@
 """`ha status`: is all as it should be on a stack's load balancers?"""
 
 import asyncio
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,8 +18,8 @@ from operate.commands.options import AsJson, StackName
 from operate.hosts.instance import describe
 from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, Report, examine
 from operate.hosts.state import HostState, collect, watch
-from operate.stack.applied import PULUMI, AppliedStack, read_stack
-from operate.stack.files import ROOT
+from operate.stack import engine
+from operate.stack.applied import AppliedStack, read_stack
 
 WATCH_SECONDS = 2.0
 
@@ -187,7 +186,7 @@ def status(
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:
         _, *arguments = shlex.split(report.remedy)
-        os.chdir(ROOT)
-        os.execv(PULUMI, [str(PULUMI), *arguments])  # noqa: S606 - no shell is wanted
+        engine.run(*arguments, stack=applied.name, again="./ha status --reapply")
+        return
     if not report.whole:
         raise typer.Exit(1)

@@ -1,12 +1,11 @@
 """Runs a drill: looks whether the pair is whole, breaks, measures, and puts back whatever happens."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from keystoneauth1.exceptions import ClientException
@@ -21,6 +20,7 @@ from operate.hosts.report import Report, examine
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState, collect
 from operate.probe import ALIVE, MAX_SECONDS, Probe
+from operate.signals import DeferredSignals, InterruptionError
 from operate.stack.applied import AppliedStack
 
 STEADY_SECONDS = 2.0
@@ -29,38 +29,6 @@ HOLDER_INTERVAL = 0.1
 UNDO_SECONDS = 300.0
 # What ends a drill in order: told, put back, and in the report.
 ENDS = (PairError, HostError, SDKException, ClientException)
-
-
-class InterruptionError(Exception):
-    """Somebody wants the drill to end."""
-
-
-class Signals:
-    """Ctrl-C, SIGTERM or a terminal that is gone ask for the end; a second Ctrl-C does not wait for it."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    @contextmanager
-    def handled(self) -> Generator[None]:
-        """While the context lasts nothing is ended in the middle of a step."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._receive) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def check(self) -> None:
-        """InterruptionError, if one came."""
-        if self.received is not None:
-            raise InterruptionError(f"interrupted ({signal.Signals(self.received).name})")
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = self.received or number
 
 
 class HolderWatch:
@@ -101,7 +69,7 @@ class Drill:
         self._site = Site(stack)
         self._faults = [FAULTS[name](self._site) for name in names]
         self._tell = tell
-        self._signals = Signals()
+        self._signals = DeferredSignals()
         self.in_place: str | None = None
         """What is broken right now."""
 

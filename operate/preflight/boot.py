@@ -5,7 +5,6 @@ What it is made of has one name, by which all of it is found again: what a kille
 
 import asyncio
 import shlex
-import signal
 import time
 from base64 import b64encode
 from collections.abc import Generator, Iterator
@@ -23,7 +22,7 @@ from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, ok, problem
-from operate.signals import uninterrupted
+from operate.signals import end_like_ctrl_c, uninterrupted
 from operate.stack.applied import Configuration
 
 DELETE_SECONDS = 300
@@ -57,8 +56,7 @@ def boot(facts: Facts, configuration: Configuration) -> Generator[Finding]:
     To be closed when it is not run to its end: that deletes what was made.
     """
     name, cloud = throw_away_name(facts.settings), facts.cloud
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # ends like Ctrl-C, and not without deleting
+    end_like_ctrl_c()
     remove(cloud, facts.project_id, name)
     try:
         port = yield from _make_port(facts, name)

@@ -29,7 +29,8 @@ from operate.hosts.instance import CLOUD_SECONDS, describe
 from operate.hosts.report import Report, examine
 from operate.hosts.ssh import failure_of, output
 from operate.hosts.state import collect
-from operate.stack.applied import AppliedStack, StackError, without_secrets
+from operate.stack.applied import AppliedStack, without_secrets
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 from operate.support import on_host
 from operate.support.redaction import REDACTED, redactor

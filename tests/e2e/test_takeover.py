@@ -26,7 +26,7 @@ from model.topology import API_PORT
 from operate.hosts.pair import answering_load_balancer, wait_for
 from operate.hosts.ssh import Access, on_all, output
 from operate.probe import Probe
-from operate.stack.applied import PULUMI
+from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
 
 CLUSTER = "takeover"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from operate.__main__ import app
 from operate.guard_rails import Rail, examine
-from operate.stack.applied import StackError
+from operate.stack.engine import StackError
 
 PREVIEWS = Path(__file__).parent / "previews"
 

@@ -19,12 +19,13 @@ from operate.drill import run as run_module
 from operate.drill.faults import FAULTS, UNDONE_BY_HOST_SECONDS, Fault, FaultName
 from operate.drill.page import page, timeline
 from operate.drill.result import Measured, Planned, Result, Seen
-from operate.drill.run import Drill, Signals
+from operate.drill.run import Drill
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
 from operate.probe import Sample
-from operate.stack.applied import StackError
+from operate.signals import DeferredSignals, InterruptionError
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 
 
@@ -130,7 +131,7 @@ class Rehearsal(Drill):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], None] = lambda _: None) -> None:
         self.events: list[str] = []
-        self._signals = Signals()
+        self._signals = DeferredSignals()
         self._tell = self.events.append
         self.in_place = None
         self._fails = fails
@@ -210,7 +211,7 @@ def test_a_signal_ends_the_waiting_and_the_fault_is_undone(monkeypatch: pytest.M
     drill = Rehearsal(monkeypatch)
     untyped: Any = drill
     untyped._signals.received = 15
-    with pytest.raises(run_module.InterruptionError, match=r"interrupted \(SIGTERM\)"):
+    with pytest.raises(InterruptionError, match=r"interrupted \(SIGTERM\)"):
         strike(drill)
     assert drill.events == ["inflicted", "undone", "in place: None; left: None"]
 

@@ -28,7 +28,7 @@ from operate.maintenance.moves import (
     replacement_command,
     unfit,
 )
-from operate.stack.applied import StackError
+from operate.stack.engine import StackError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LB_0, LB_1 = "dev-lb-0", "dev-lb-1"
