@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from operate.commands.options import StackName
-from operate.guard_rails import Rail, examine
+from operate.guard_rails import Rail, check_preview
 from operate.stack import engine
 from operate.stack.engine import StackError
 
@@ -33,7 +33,7 @@ def guard(
     """
     if preview and not preview.is_file():
         raise StackError(f"there is no preview {preview}: `make preview` writes one")
-    catches = examine(preview.read_text() if preview else engine.preview(stack))
+    catches = check_preview(preview.read_text() if preview else engine.preview(stack))
     console = Console(soft_wrap=True, highlight=False)
     stopped = False
     for catch in catches:

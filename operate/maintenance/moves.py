@@ -106,7 +106,7 @@ class Maintenance:
         self._stack = stack
         self._addresses = stack.outputs.load_balancers
 
-    def look(self) -> States:
+    def states(self) -> States:
         """The states of both load balancers, without keeping anybody off: for a question that may stand for long."""
         return collect(self._stack)
 
@@ -117,7 +117,7 @@ class Maintenance:
         One that is down is not locked: the other one's lock does. Nor is one that is to be rebuilt, which may answer
         one moment and not the next.
         """
-        states = self.look()
+        states = self.states()
         up = {
             name: address
             for name, address in self._addresses.items()
@@ -125,7 +125,7 @@ class Maintenance:
         }
         with hold_all(self._stack.access, up, purpose):
             # Again, for whoever had the lock until now may have changed them.
-            yield self.look()
+            yield self.states()
 
     def move(self, holder: str, peer: str) -> None:
         """Have the other load balancer hold the VIP."""

@@ -10,7 +10,7 @@ from openstack.exceptions import ForbiddenException, NotFoundException
 
 from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
-from operate.preflight.finding import CannotLookError
+from operate.preflight.finding import CannotCheckError
 
 ROLE_KEYS = {Role.LOAD_BALANCER: "loadBalancer", Role.CONTROL_PLANE: "controlPlane", Role.WORKER: "worker"}
 """What the role's keys in the configuration begin with."""
@@ -26,7 +26,7 @@ def is_id(name_or_id: str) -> bool:
 
 
 class Facts:
-    """The configuration, and what its cloud says; a fact that cannot be had raises CannotLookError or the cloud's own.
+    """The configuration, and what its cloud says; a fact that cannot be had raises CannotCheckError or the cloud's own.
 
     Names are looked up as the program does it (program/lookups.py). The cloud's own objects are passed on: their
     attributes are made at run time and carry no types.
@@ -53,7 +53,7 @@ class Facts:
     def network(self) -> Any:
         """The one network."""
         if len(self.networks) != 1:
-            raise CannotLookError("the network is not known")
+            raise CannotCheckError("the network is not known")
         return self.networks[0]
 
     @cached_property
@@ -67,7 +67,7 @@ class Facts:
     def subnet(self) -> Any:
         """The one subnet."""
         if len(self.subnets) != 1:
-            raise CannotLookError("the subnet is not known")
+            raise CannotCheckError("the subnet is not known")
         return self.subnets[0]
 
     @cached_property
@@ -120,7 +120,7 @@ class Facts:
         """The role's one flavor."""
         wanted = role.settings(self.settings).flavor
         if len(self.flavors[wanted]) != 1:
-            raise CannotLookError(f"the flavor {wanted!r} is not known")
+            raise CannotCheckError(f"the flavor {wanted!r} is not known")
         return self.flavors[wanted][0]
 
     @cached_property
@@ -136,7 +136,7 @@ class Facts:
         """The role's image."""
         wanted = role.settings(self.settings).image
         if not self.images[wanted]:
-            raise CannotLookError(f"the image {wanted!r} is not known")
+            raise CannotCheckError(f"the image {wanted!r} is not known")
         return self.images[wanted][0]
 
     @cached_property

@@ -58,7 +58,7 @@ class Outputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class StackConfiguration:
     """A stack's configuration as it stands in its file, which may be newer than what was applied."""
 
     stack: str
@@ -81,7 +81,7 @@ class AppliedStack:
 
     name: str
     outputs: Outputs
-    configuration: Configuration
+    configuration: StackConfiguration
     access: Access
 
     @property
@@ -95,7 +95,7 @@ def selected_stack() -> str:
     return query("stack", "--show-name").strip()
 
 
-def read_configuration(stack: str | None) -> Configuration:
+def read_stack_configuration(stack: str | None) -> StackConfiguration:
     """A stack's configuration, of the selected one without a name; the stack need not have been brought up.
 
     Raises StackError if there is none, if values are wrong, or its secrets cannot be read.
@@ -111,7 +111,7 @@ def read_configuration(stack: str | None) -> Configuration:
         settings = Settings.parse(values)
     except ConfigurationError as error:
         raise StackError(str(error)) from None
-    return Configuration(
+    return StackConfiguration(
         stack=name,
         settings=settings,
         private_key=values["sshPrivateKey"].strip() + "\n",
@@ -129,7 +129,7 @@ def read_stack(stack: str | None) -> AppliedStack:
     """
     name = stack or selected_stack()
     outputs = Outputs.parse(json.loads(query("stack", "output", "--json", "--show-secrets", "--stack", name)))
-    configuration = read_configuration(name)
+    configuration = read_stack_configuration(name)
     access = Access(
         user=configuration.settings.load_balancer_user,
         private_key=configuration.private_key,

@@ -179,7 +179,7 @@ def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
             raise
 
 
-def move(stack: str, *, yes: bool) -> None:
+def move_vip(stack: str, *, yes: bool) -> None:
     """Bring the stack's pair up with the VIP, but for the proof that nobody else answers for it.
 
     Pulumi shows what will change, and asks unless `yes`.
