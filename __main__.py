@@ -10,7 +10,7 @@ from components.servers import Servers
 from components.virtual_ip import VirtualIp, VirtualIpArgs
 from model.topology import Role, vip_port_name
 from program.configuration import read_configuration
-from program.holder import ask_holder
+from program.holder import answering_load_balancer
 from program.lookups import look_up
 from program.outputs import export_outputs
 
@@ -45,7 +45,7 @@ load_balancers = LoadBalancers(
         vip=vip.address,
         vrrp_password=configuration.vrrp_password,
         api_client_certificate=configuration.api_client_certificate,
-        holder=ask_holder(cloud.reserved_vip) if cloud.reserved_vip else None,
+        holder=answering_load_balancer(cloud.reserved_vip) if cloud.reserved_vip else None,
     ),
 )
 hosts = {

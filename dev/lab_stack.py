@@ -31,7 +31,8 @@ from dev.lab.progress import console
 from dev.lab.settings import LabSettings
 from model.settings import SECRET_KEYS
 from operate.hosts.ssh import Access
-from operate.stack.applied import Outputs, StackError
+from operate.stack.applied import Outputs
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 
 PROJECT = "openstack-ha-api"

@@ -21,8 +21,8 @@ from operate.commands.support_bundle import support_bundle
 from operate.commands.takeover import takeover
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
-from operate.stack.applied import StackError
 from operate.stack.cloud import explain
+from operate.stack.engine import StackError
 
 CANNOT_SAY = 2
 """Exit status when a command could not do its work; 1 is for one that did and found something wrong."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from model.topology import Role
-from operate.stack.applied import StackError
+from operate.stack.engine import StackError
 
 INSTANCE = "openstack:compute/instance:Instance"
 PORT = "openstack:networking/port:Port"
@@ -111,7 +111,7 @@ class _Preview(BaseModel):
         return sum(step.op == "same" for step in self.steps) >= self.summary.get("same", 0)
 
 
-def examine(preview: str) -> list[Catch]:
+def check_preview(preview: str) -> list[Catch]:
     """What the rails catch in the output of `pulumi preview --json --show-sames`.
 
     Raises StackError where that is none, or of a preview that failed: of the rest of it nothing is known.

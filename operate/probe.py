@@ -58,7 +58,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ProbeReport:
     """What a probe saw in `duration` seconds. Samples are in the order in which they ended."""
 
     duration: float
@@ -216,9 +216,9 @@ class Probe:
         """Wait until the probe reaches its limit."""
         self._thread.join()
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """What was seen up to now, or in the whole run once it has ended."""
-        return Report(
+        return ProbeReport(
             duration=self.elapsed,
             samples=tuple(self._samples),
             marks=tuple(self._marks),

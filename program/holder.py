@@ -1,17 +1,21 @@
-"""Who holds the VIP before anything is changed: the other load balancer is changed first."""
+"""Which load balancer answers at an address. The program queries the VIP, to configure the standby before the holder.
+
+`operate` uses this module too; it needs nothing of Pulumi.
+"""
 
 import http.client
 import urllib.request
 
 from model.topology import HEALTH_PORT
 
+# Whatever proxy the environment names: it has no route to these addresses, or a different one from the clients'.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-def ask_holder(vip: str) -> str | None:
-    """The name that answers on the VIP; None where nobody does, or where nobody can be reached from here."""
+
+def answering_load_balancer(address: str, seconds: float = 2) -> str | None:
+    """The name of the load balancer whose HAProxy answers at an address, its own or the VIP; None without an answer."""
     try:
-        # Directly, whatever proxy the environment names: the way to the VIP that clients have.
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(f"http://{vip}:{HEALTH_PORT}/healthz", timeout=2) as answer:
+        with _DIRECT.open(f"http://{address}:{HEALTH_PORT}/healthz", timeout=seconds) as answer:
             return answer.read().decode(errors="replace").strip()
     except (OSError, http.client.HTTPException):  # urllib's errors are OSErrors
         return None

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pyroute2 import netns
 
 from dev.standin.apiserver import BACKEND_HEADER
-from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, Report
+from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, ProbeReport
 
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
@@ -45,7 +45,7 @@ class Probed:
 
     timeout: float
     begin: float
-    report: Report
+    report: ProbeReport
 
 
 @dataclass(frozen=True)

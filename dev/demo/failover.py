@@ -9,10 +9,11 @@ from openstack.connection import Connection
 from dev.lab.settings import LabSettings
 from dev.lab_stack import CLOUD
 from dev.standin.apiserver import BACKEND_HEADER
-from operate.hosts.pair import STOP_SECONDS, Pair, answering_load_balancer, wait_for
+from operate.hosts.pair import STOP_SECONDS, Pair, wait_for
 from operate.hosts.ssh import Access, on_all
-from operate.probe import Probe, Report
+from operate.probe import Probe, ProbeReport
 from operate.stack.applied import Outputs
+from program.holder import answering_load_balancer
 
 # A fault is over when for so long every request has been answered.
 STEADY_SECONDS = 5.0
@@ -25,7 +26,7 @@ class Failover:
     fault: str
     before: str
     after: str
-    report: Report
+    report: ProbeReport
 
 
 class Faults(Pair):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from operate.guard_rails import Rail, examine
-from operate.stack.applied import StackError
+from operate.guard_rails import Rail, check_preview
+from operate.stack.engine import StackError
 
 # GitHub refuses a longer comment (in characters), or a longer summary (in bytes). Both are counted in bytes here.
 COMMENT, SUMMARY = 65_536, 1024 * 1024
@@ -62,7 +62,7 @@ def compose(head: str, sections: list[Section], size: int, whole: str) -> str:
 def verdict(preview: str, allowed: list[Rail]) -> str:
     """What the guard rails say of a preview, as Markdown."""
     try:
-        catches = examine(preview)
+        catches = check_preview(preview)
     except StackError as error:
         return f"**The guard rails cannot say anything.**\n\n{fenced(str(error))}\n"
     if not catches:

@@ -22,7 +22,7 @@ def drain(
     console = Console(soft_wrap=True)
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
-    states = maintenance.look()
+    states = maintenance.states()
     peer = peer_of(name, states)
     insist(peer, states)
     if not yes:

@@ -14,9 +14,10 @@ from rich.text import Text
 from operate.commands.options import StackName, Yes
 from operate.drill.faults import FaultName
 from operate.drill.page import page
-from operate.drill.result import Planned, Result
+from operate.drill.result import DrillResult, Planned
 from operate.drill.run import Drill, put_back
-from operate.stack.applied import StackError, read_stack
+from operate.stack.applied import read_stack
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 
 INTERRUPTED = 130
@@ -45,7 +46,7 @@ def show_plan(stack: str, profile: str, plan: list[Planned], console: Console) -
     )
 
 
-def show_result(result: Result, console: Console) -> None:
+def show_result(result: DrillResult, console: Console) -> None:
     """What it has cost."""
     columns = ("fault", "held by", "then by", "longest interruption", "failed requests", "taken over", "whole again")
     table = Table(*columns, title="What clients felt", title_justify="left")

@@ -1,6 +1,5 @@
 """`ha guard`: would this change take the API or its address away?"""
 
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -8,22 +7,13 @@ import typer
 from rich.console import Console
 
 from operate.commands.options import StackName
-from operate.guard_rails import Rail, examine
-from operate.stack.applied import PULUMI, StackError
-from operate.stack.files import ROOT
+from operate.guard_rails import Rail, check_preview
+from operate.stack import engine
+from operate.stack.engine import StackError
 
 Allow = Annotated[
     list[Rail] | None, typer.Option("--allow", help="A rail that may be crossed in this run; repeatable.")
 ]
-
-
-def _preview(stack: str | None) -> str:
-    chosen = ["--stack", stack] if stack else []
-    command = [PULUMI, "preview", "--json", "--show-sames", "--non-interactive", *chosen]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if not result.stdout.strip():
-        raise StackError(f"pulumi preview failed: {result.stderr.strip()}")
-    return result.stdout
 
 
 def guard(
@@ -43,7 +33,7 @@ def guard(
     """
     if preview and not preview.is_file():
         raise StackError(f"there is no preview {preview}: `make preview` writes one")
-    catches = examine(preview.read_text() if preview else _preview(stack))
+    catches = check_preview(preview.read_text() if preview else engine.preview(stack))
     console = Console(soft_wrap=True, highlight=False)
     stopped = False
     for catch in catches:

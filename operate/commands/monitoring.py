@@ -7,7 +7,8 @@ import typer
 
 from operate.commands.options import StackName
 from operate.monitoring.files import Monitored, monitoring_files
-from operate.stack.applied import StackError, read_stack
+from operate.stack.applied import read_stack
+from operate.stack.engine import StackError
 
 
 def monitoring(

@@ -44,7 +44,7 @@ def move(stack: StackName = None, *, yes: Yes = False) -> None:
     console = Console(soft_wrap=True)
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
-    holder, peer = partners(maintenance.look())
+    holder, peer = partners(maintenance.states())
     if not yes:
         typer.confirm(f"Move the VIP {applied.outputs.vip} from {holder} to {peer}?", abort=True)
     with maintenance.alone("move") as states:

@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from operate.commands.options import AsJson, StackName
-from operate.preflight.finding import Result
-from operate.preflight.run import Preflight, examine
-from operate.stack.applied import read_configuration
+from operate.preflight.finding import Outcome
+from operate.preflight.run import Preflight, run_checks
+from operate.stack.applied import read_stack_configuration
 
-_STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.PROBLEM: "bold red", Result.NOT_LOOKED_AT: "dim"}
+_STYLES = {Outcome.OK: "green", Outcome.NOTE: "yellow", Outcome.PROBLEM: "bold red", Outcome.NOT_CHECKED: "dim"}
 
 
-def render(preflight: Preflight, console: Console) -> None:
+def render_findings(preflight: Preflight, console: Console) -> None:
     """Show what was found to a reader."""
     table = Table(
         "looked at", "", "found, and what to do", title=f"Before `pulumi up` of {preflight.stack}", title_justify="left"
@@ -24,13 +24,13 @@ def render(preflight: Preflight, console: Console) -> None:
     for group in preflight.groups:
         table.add_section()
         for finding in group.findings:
-            mark = "-" if finding.result is Result.NOT_LOOKED_AT else finding.result
+            mark = "-" if finding.result is Outcome.NOT_CHECKED else finding.result
             told = Text(finding.found)
             if finding.to_do:
                 told.append(f"\nTo do: {finding.to_do}", style="bold")
             table.add_row(Text(finding.looked_at), Text(mark, style=_STYLES[finding.result]), told)
     console.print(table)
-    counts = ", ".join(f"{count} {result}" for result in Result if (count := preflight.count(result)))
+    counts = ", ".join(f"{count} {result}" for result in Outcome if (count := preflight.count(result)))
     console.print(f"{counts}.", highlight=False)
 
 
@@ -49,10 +49,10 @@ def preflight(
 
     Ends with status 0 without problems, 1 with some, 2 when there is nothing to look with: no such stack, wrong values.
     """
-    configuration = read_configuration(stack)
+    configuration = read_stack_configuration(stack)
     stderr = Console(stderr=True)
     with stderr.status("looking") as status:
-        found = examine(
+        found = run_checks(
             configuration,
             configuration.cloud,
             with_instance=boot,
@@ -61,6 +61,6 @@ def preflight(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        render(found, Console(width=None if sys.stdout.isatty() else 100))
-    if found.count(Result.PROBLEM):
+        render_findings(found, Console(width=None if sys.stdout.isatty() else 100))
+    if found.count(Outcome.PROBLEM):
         raise typer.Exit(1)

@@ -20,7 +20,7 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
     pair = Pair(applied.outputs, applied.configuration.cloud())
-    plan = plan_rebuild(applied, pair, name, maintenance.look())
+    plan = plan_rebuild(applied, pair, name, maintenance.states())
     console.print(f"{plan.peer} serves; the instance of {name} is {plan.shown}. This rebuild")
     if plan.holds_vip:
         console.print(f"  has {name} give the VIP to {plan.peer}")

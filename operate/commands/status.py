@@ -1,7 +1,6 @@
 """`ha status`: is all as it should be on a stack's load balancers?"""
 
 import asyncio
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,21 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from operate.commands.options import AsJson, StackName
-from operate.hosts.instance import describe
-from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, Report, examine
-from operate.hosts.state import HostState, collect, watch
-from operate.stack.applied import PULUMI, AppliedStack, read_stack
-from operate.stack.files import ROOT
+from operate.hosts.look import look
+from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, PairReport, compare_with_applied
+from operate.hosts.state import HostState, watch
+from operate.stack import engine
+from operate.stack.applied import AppliedStack, read_stack
 
 WATCH_SECONDS = 2.0
 
 
-def render(report: Report) -> Group:
+def render_report(report: PairReport) -> Group:
     """A report for a reader."""
     return Group(_holder(report), _hosts(report), _api_servers(report), _changes(report), *_findings(report))
 
 
-def _holder(report: Report) -> Text:
+def _holder(report: PairReport) -> Text:
     lines = [
         f"{name} holds the VIP since {since:%Y-%m-%d %H:%M:%S} UTC, for {_age(report.hosts[name].state, since)}"
         if since
@@ -42,7 +41,7 @@ def _holder(report: Report) -> Text:
     return Text("\n".join(lines) or nobody, style="" if len(lines) == 1 else "red")
 
 
-def _hosts(report: Report) -> Table:
+def _hosts(report: PairReport) -> Table:
     table = Table("", *report.hosts, title=f"Load balancers of {report.stack}", title_justify="left")
     rows = ("address", "services", "VIP", "keepalived", "HAProxy", "API servers", "system", "kernel", "disk", "files")
     columns = [_column(host) for host in report.hosts.values()]
@@ -75,7 +74,7 @@ def _column(host: HostReport) -> tuple[str, ...]:
     )
 
 
-def _api_servers(report: Report) -> Table:
+def _api_servers(report: PairReport) -> Table:
     table = Table("API server", *report.hosts, "certificate")
     states = [host.state for host in report.hosts.values()]
     for name in dict.fromkeys(name for state in states if state for name in state.haproxy.api_servers):
@@ -102,7 +101,7 @@ def _plain(text: str, style: str = "") -> Text:
     return Text("".join(it for it in text if it.isprintable() or it == "\n"), style=style)
 
 
-def _changes(report: Report) -> Table:
+def _changes(report: PairReport) -> Table:
     table = Table(title="Last changes", title_justify="left", box=None, show_header=False)
     merged = sorted(
         (change.time, name, change.source, change.text)
@@ -114,7 +113,7 @@ def _changes(report: Report) -> Table:
     return table
 
 
-def _findings(report: Report) -> Iterator[RenderableType]:
+def _findings(report: PairReport) -> Iterator[RenderableType]:
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
     for trouble in report.troubles:
         table.add_row("[red]trouble", _plain(trouble))
@@ -144,7 +143,9 @@ def follow(applied: AppliedStack, console: Console) -> None:
 
         def show(states: Mapping[str, HostState | str]) -> None:
             outputs = applied.outputs
-            found = render(examine(applied.name, outputs.load_balancers, outputs.configuration_digests, states))
+            found = render_report(
+                compare_with_applied(applied.name, outputs.load_balancers, outputs.configuration_digests, states)
+            )
             if console.is_terminal:
                 live.update(found, refresh=True)
             else:
@@ -169,25 +170,22 @@ def status(
     if watched and (as_json or reapply):
         raise typer.BadParameter("--watch goes with neither --json nor --reapply")
     applied = read_stack(stack)
-    outputs = applied.outputs
     console = Console(width=None if sys.stdout.isatty() else 120)
     if watched:
         follow(applied, console)
         return
-    states = collect(applied)
-    instances = {name: describe(applied, name) for name, found in states.items() if isinstance(found, str)}
-    report = examine(applied.name, outputs.load_balancers, outputs.configuration_digests, states, instances)
+    report = look(applied, with_instances=True)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        console.print(render(report))
+        console.print(render_report(report))
         if report.remedy:
             console.print("Put right with [bold]make reapply[/] (same STACK), which runs")
             # Never wrapped: it is for copying.
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:
         _, *arguments = shlex.split(report.remedy)
-        os.chdir(ROOT)
-        os.execv(PULUMI, [str(PULUMI), *arguments])  # noqa: S606 - no shell is wanted
+        engine.run(*arguments, stack=applied.name, again="./ha status --reapply")
+        return
     if not report.whole:
         raise typer.Exit(1)

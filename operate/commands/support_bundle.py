@@ -11,16 +11,16 @@ import typer
 from rich.console import Console
 
 from operate.commands.options import StackName
-from operate.commands.status import render
-from operate.hosts.report import Report
+from operate.commands.status import render_report
+from operate.hosts.report import PairReport
 from operate.stack.applied import read_stack
 from operate.support.bundle import make, write
 
 
-def _text(report: Report) -> str:
+def _text(report: PairReport) -> str:
     text = io.StringIO()
     # As wide as it likes: in half a secret in each of two lines none would be found.
-    Console(file=text, width=10_000).print(render(report))
+    Console(file=text, width=10_000).print(render_report(report))
     return text.getvalue()
 
 

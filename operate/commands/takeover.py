@@ -34,7 +34,7 @@ def takeover(
     with hold_all(applied.access, applied.outputs.load_balancers, "takeover"):
         steps.narrow(applied, cloud, agreed)
         steps.reserve(applied, cloud, agreed)
-        steps.move(applied.name, yes=yes)
+        steps.move_vip(applied.name, yes=yes)
         steps.wait_until_held(applied.name, agreed.vip)
         steps.fence(cloud, agreed)
         steps.prove(applied.name)

@@ -19,7 +19,7 @@ from model.timers import Profile
 from model.topology import API_PORT
 from operate.hosts.netfilter import NFT
 from operate.hosts.pair import Pair
-from operate.hosts.report import Report
+from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError, failure_of, output
 from operate.stack.applied import AppliedStack
 
@@ -67,7 +67,7 @@ class Site:
             raise HostError(f"{host}: {failure_of(error)}") from error
 
 
-class Fault(ABC):
+class DrillFault(ABC):
     """One fault. `about_to` marks the moment in which it strikes."""
 
     name: ClassVar[FaultName]
@@ -83,11 +83,11 @@ class Fault(ABC):
     def __init__(self, site: Site) -> None:
         self.site = site
 
-    def host(self, report: Report) -> str:
+    def host(self, report: PairReport) -> str:
         """Which host it strikes: the holder of the VIP, of a pair that is whole."""
         return next(iter(report.holders))
 
-    def obstacle(self, report: Report) -> str | None:  # noqa: ARG002 - most have none
+    def obstacle(self, report: PairReport) -> str | None:  # noqa: ARG002 - most have none
         """Why it cannot be done here."""
         return None
 
@@ -108,7 +108,7 @@ class Fault(ABC):
         return self.site.outputs.load_balancers
 
 
-class HAProxyKilled(Fault):
+class HAProxyKilled(DrillFault):
     """SIGKILL for all of HAProxy."""
 
     name = FaultName.HAPROXY_KILLED
@@ -122,7 +122,7 @@ class HAProxyKilled(Fault):
         self.site.run(host, "systemctl kill --signal=KILL haproxy", about_to)
 
 
-class KeepalivedKilled(Fault):
+class KeepalivedKilled(DrillFault):
     """SIGKILL for all of keepalived."""
 
     name = FaultName.KEEPALIVED_KILLED
@@ -136,7 +136,7 @@ class KeepalivedKilled(Fault):
         self.site.run(host, "systemctl kill --signal=KILL keepalived", about_to)
 
 
-class InstanceStopped(Fault):
+class InstanceStopped(DrillFault):
     """The instance is shut down through Nova: it says goodbye, as when keepalived is stopped."""
 
     name = FaultName.INSTANCE_STOPPED
@@ -159,7 +159,7 @@ class InstanceStopped(Fault):
         return f"{host}: its instance is started" if self.site.pair.start(host) else None
 
 
-class Partition(Fault):
+class Partition(DrillFault):
     """VRRP between the two load balancers is dropped, both ways, by a table of netfilter's of our own."""
 
     name = FaultName.PARTITION
@@ -169,7 +169,7 @@ class Partition(Fault):
     way_back = f"the table is removed; should this machine die, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
 
-    def obstacle(self, report: Report) -> str | None:
+    def obstacle(self, report: PairReport) -> str | None:
         """The library comes with firewalld."""
         try:
             self.site.run(self.host(report), "python3 -c 'import nftables'")
@@ -193,7 +193,7 @@ class Partition(Fault):
         return _told(host, self.site.run(host, f"if {there}; then {remove}; fi\n{_NO_TIMER}"))
 
 
-class ApiHung(Fault):
+class ApiHung(DrillFault):
     """What listens on an API server's port is stopped (SIGSTOP): its kernel goes on accepting connections."""
 
     name = FaultName.API_HUNG
@@ -203,11 +203,11 @@ class ApiHung(Fault):
     way_back = f"it is continued (SIGCONT); should this machine die, the host does so after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
 
-    def host(self, report: Report) -> str:
+    def host(self, report: PairReport) -> str:
         """The first that the load balancers have up and that is the stack's own; empty if there is none."""
         return next((name for name in _up(report) if name in self.places()), "")
 
-    def obstacle(self, report: Report) -> str | None:
+    def obstacle(self, report: PairReport) -> str | None:
         """Another one must be there, and this one a process that we can reach."""
         if len(_up(report)) < 2:
             return f"it takes two API servers that are up, and there are {len(_up(report))}"
@@ -236,7 +236,7 @@ class ApiHung(Fault):
         return self.site.outputs.control_plane
 
 
-FAULTS: Mapping[FaultName, type[Fault]] = {
+DRILL_FAULTS: Mapping[FaultName, type[DrillFault]] = {
     fault.name: fault for fault in (HAProxyKilled, KeepalivedKilled, InstanceStopped, Partition, ApiHung)
 }
 """In the order in which a drill does them."""
@@ -254,7 +254,7 @@ def _told(host: str, text: str) -> str | None:
     return f"{host}: {', '.join(text.splitlines())}" if text else None
 
 
-def _up(report: Report) -> list[str]:
+def _up(report: PairReport) -> list[str]:
     """The API servers that every load balancer has up."""
     seen = [host.state.haproxy.api_servers for host in report.hosts.values() if host.state]
     return [name for name in seen[0] if all(name in it and it[name].state == "UP" for it in seen)] if seen else []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from operate.drill.result import Measured, Result
+from operate.drill.result import DrillResult, Measured
 
 MAX_COLUMNS = 400
 COLUMN_SECONDS = 0.08
@@ -124,7 +124,7 @@ def _ticks(zero: float, left: float, right: float) -> Iterator[Point]:
         number += 1
 
 
-def page(result: Result) -> str:
+def page(result: DrillResult) -> str:
     """The whole page. Nothing on it is loaded from elsewhere, and there is no script."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

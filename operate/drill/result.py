@@ -94,7 +94,7 @@ class Measured(BaseModel):
         return self.whole - (self.inflicted if self.put_back is None or self.undone is None else self.undone)
 
 
-class Result(BaseModel):
+class DrillResult(BaseModel):
     """A whole drill."""
 
     stack: str

@@ -1,27 +1,29 @@
 """Runs a drill: looks whether the pair is whole, breaks, measures, and puts back whatever happens."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from tenacity import RetryCallState, Retrying, stop_after_delay, wait_fixed
 
-from operate.drill.faults import FAULTS, Fault, FaultName, Site
-from operate.drill.result import Measured, Planned, Result, Seen
+from operate.drill.faults import DRILL_FAULTS, DrillFault, FaultName, Site
+from operate.drill.result import DrillResult, Measured, Planned, Seen
 from operate.hosts.lock import hold_all
-from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, answering_load_balancer, wait_for
-from operate.hosts.report import Report, examine
+from operate.hosts.look import look
+from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, wait_for
+from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState, collect
 from operate.probe import ALIVE, MAX_SECONDS, Probe
+from operate.signals import DeferredSignals, InterruptionError
 from operate.stack.applied import AppliedStack
+from program.holder import answering_load_balancer
 
 STEADY_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
@@ -29,38 +31,6 @@ HOLDER_INTERVAL = 0.1
 UNDO_SECONDS = 300.0
 # What ends a drill in order: told, put back, and in the report.
 ENDS = (PairError, HostError, SDKException, ClientException)
-
-
-class InterruptionError(Exception):
-    """Somebody wants the drill to end."""
-
-
-class Signals:
-    """Ctrl-C, SIGTERM or a terminal that is gone ask for the end; a second Ctrl-C does not wait for it."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    @contextmanager
-    def handled(self) -> Generator[None]:
-        """While the context lasts nothing is ended in the middle of a step."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._receive) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def check(self) -> None:
-        """InterruptionError, if one came."""
-        if self.received is not None:
-            raise InterruptionError(f"interrupted ({signal.Signals(self.received).name})")
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = self.received or number
 
 
 class HolderWatch:
@@ -99,9 +69,9 @@ class Drill:
     def __init__(self, stack: AppliedStack, names: Sequence[FaultName], tell: Callable[[str], None]) -> None:
         self._stack = stack
         self._site = Site(stack)
-        self._faults = [FAULTS[name](self._site) for name in names]
+        self._faults = [DRILL_FAULTS[name](self._site) for name in names]
         self._tell = tell
-        self._signals = Signals()
+        self._signals = DeferredSignals()
         self.in_place: str | None = None
         """What is broken right now."""
 
@@ -133,12 +103,12 @@ class Drill:
             raise PairError(f"nothing can be done: {'; '.join(it.left_out or '' for it in planned)}")
         return planned
 
-    def run(self, plan: list[Planned], max_outage: float) -> Result:
+    def run(self, plan: list[Planned], max_outage: float) -> DrillResult:
         """Do it. Ends early, with the reason in the result, when it is interrupted or the pair does not recover."""
         began, clock = datetime.now(UTC), time.monotonic()
         measured: list[Measured] = []
         ended_by: str | None = None
-        report = self._look()
+        report = look(self._stack)
         with self._signals.handled():
             try:
                 for fault, planned in zip(self._faults, plan, strict=True):
@@ -146,7 +116,7 @@ class Drill:
                         self._measure(fault, measured)
             except (*ENDS, InterruptionError) as error:
                 ended_by = str(error)
-        return Result(
+        return DrillResult(
             stack=self._stack.name,
             began=began,
             seconds=time.monotonic() - clock,
@@ -164,12 +134,8 @@ class Drill:
         """What puts back all that any drill has left."""
         return f"./ha drill --put-back --stack {self._stack.name}"
 
-    def _look(self) -> Report:
-        outputs = self._stack.outputs
-        return examine(self._stack.name, outputs.load_balancers, outputs.configuration_digests, collect(self._stack))
-
-    def _look_at_whole_pair(self) -> Report:
-        report = self._look()
+    def _look_at_whole_pair(self) -> PairReport:
+        report = look(self._stack)
         if troubles := troubles_of(report):
             raise PairError(
                 f"the pair is not whole, so nothing was done: {'; '.join(troubles)}. See `./ha status`; what "
@@ -189,9 +155,9 @@ class Drill:
             f"{reasons}), so nothing was done: is its network in apiAllowedCidrs, and is there an API server?"
         )
 
-    def _measure(self, fault: Fault, measured: list[Measured]) -> None:
+    def _measure(self, fault: DrillFault, measured: list[Measured]) -> None:
         self._signals.check()
-        report = self._look()
+        report = look(self._stack)
         if troubles := troubles_of(report):
             raise PairError(f"the pair is not whole any more: {'; '.join(troubles)}")
         host = fault.host(report)
@@ -211,7 +177,7 @@ class Drill:
                 found.samples, found.duration = [*seen.samples], seen.duration
                 found.longest_stall = seen.longest_stall
 
-    def _strike(self, fault: Fault, host: str, found: Measured, probe: Probe) -> None:
+    def _strike(self, fault: DrillFault, host: str, found: Measured, probe: Probe) -> None:
         def strikes() -> None:
             found.inflicted = probe.elapsed
 
@@ -223,7 +189,7 @@ class Drill:
         self._wait(f"on {host} {fault.title}", over, STOP_SECONDS)
 
     @contextmanager
-    def _put_back(self, fault: Fault, host: str, found: Measured, probe: Probe) -> Generator[None]:
+    def _put_back(self, fault: DrillFault, host: str, found: Measured, probe: Probe) -> Generator[None]:
         self.in_place = f"on {host} {fault.title}"
         try:
             yield
@@ -247,12 +213,12 @@ class Drill:
             self._tell(f"  not put back yet, and tried again: {error}")
 
     def _wait_until_whole(self, found: Measured, probe: Probe) -> None:
-        report = self._look()
+        report = look(self._stack)
 
         def whole() -> bool:
             nonlocal report
             asked = probe.elapsed
-            report = self._look()
+            report = look(self._stack)
             found.whole = None if troubles_of(report) else asked
             return found.whole is not None
 
@@ -286,7 +252,7 @@ def put_back(stack: AppliedStack) -> Iterator[str]:
     with hold_all(stack.access, up, "drill --put-back"):
         # Instances first: the other faults are looked for on hosts that run.
         for fault in sorted(
-            (kind(site) for kind in FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
+            (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
         ):
             for host in fault.places():
                 try:
@@ -300,7 +266,7 @@ def put_back(stack: AppliedStack) -> Iterator[str]:
         raise PairError("not put back:\n" + "\n".join(failures))
 
 
-def troubles_of(report: Report) -> list[str]:
+def troubles_of(report: PairReport) -> list[str]:
     """Why no fault may be added to what there is; one that was taken out on purpose leaves the other one alone too."""
     told = [*report.troubles]
     for name, host in report.hosts.items():
@@ -311,7 +277,7 @@ def troubles_of(report: Report) -> list[str]:
     return told
 
 
-def _versions(report: Report) -> dict[str, str]:
+def _versions(report: PairReport) -> dict[str, str]:
     """By program; of both load balancers where they differ."""
     states = [host.state for host in report.hosts.values() if host.state]
     found = {

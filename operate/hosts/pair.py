@@ -1,8 +1,6 @@
 """The two load balancers as their users and the cloud see them: who answers, which instance and port each has."""
 
-import http.client
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +9,11 @@ from openstack.connection import Connection
 
 from model.topology import HEALTH_PORT
 from operate.stack.applied import Outputs
+from program.holder import answering_load_balancer
 
 # Nova ends an instance that does not shut down after 60 s; a boot in software emulation takes longer than two minutes.
 STOP_SECONDS = 120.0
 BOOT_SECONDS = 300.0
-
-# A proxy of the environment's has no way to these addresses, or another one.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class PairError(Exception):
@@ -31,15 +27,6 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > deadline:
             raise PairError(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.5)
-
-
-def answering_load_balancer(address: str, seconds: float = 2) -> str | None:
-    """The name of the load balancer whose HAProxy answers at an address, its own or the VIP; None without an answer."""
-    try:
-        with _DIRECT.open(f"http://{address}:{HEALTH_PORT}/healthz", timeout=seconds) as response:
-            return response.read().decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException):  # urllib's errors are OSErrors
-        return None
 
 
 class Pair:

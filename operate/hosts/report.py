@@ -50,7 +50,7 @@ class HostReport(BaseModel):
     """Worth knowing, and nothing wrong."""
 
 
-class Report(BaseModel):
+class PairReport(BaseModel):
     """The pair."""
 
     stack: str
@@ -98,13 +98,13 @@ class Report(BaseModel):
         return f"pulumi up --stack {shlex.quote(self.stack)} {replaced}"
 
 
-def examine(
+def compare_with_applied(
     stack: str,
     addresses: Mapping[str, str],
     digests: Mapping[str, Mapping[str, str]],
     states: Mapping[str, HostState | str],
     instances: Mapping[str, str] = MappingProxyType({}),
-) -> Report:
+) -> PairReport:
     """Compare what was found on the hosts (or why nothing was) with the digests that were applied.
 
     `instances` is what the cloud says of those that are down, by name (operate/hosts/instance.py).
@@ -120,7 +120,7 @@ def examine(
         hosts[name] = HostReport(
             address=address, state=found, troubles=[*_troubles(found)], drift=drift, notes=[*_notes(found)]
         )
-    report = Report(stack=stack, hosts=hosts, troubles=[])
+    report = PairReport(stack=stack, hosts=hosts, troubles=[])
     if len(report.holders) > 1:
         report.troubles.append(
             f"all of these hold the VIP: {', '.join(report.holders)}; VRRP does not pass between them"

@@ -159,7 +159,7 @@ class HostState(BaseModel):
         return self.drained_by is not None and self.services["keepalived"].state != "active"
 
 
-class Host:
+class HostConnection:
     """A load balancer that is asked as often as one likes over one connection, made anew when it is lost."""
 
     def __init__(self, stack: AppliedStack, name: str) -> None:
@@ -206,7 +206,7 @@ def collect(stack: AppliedStack) -> Mapping[str, HostState | str]:
     """The state of each of a stack's load balancers, or why it could not be had, by name; all at once."""
 
     async def collect_one(name: str) -> HostState | str:
-        host = Host(stack, name)
+        host = HostConnection(stack, name)
         try:
             return await host.ask()
         finally:
@@ -226,7 +226,7 @@ async def watch(stack: AppliedStack, seconds: float, show: Callable[[Mapping[str
     latest: dict[str, HostState | str] = {}
 
     async def follow(name: str) -> None:
-        host = Host(stack, name)
+        host = HostConnection(stack, name)
         try:
             while True:
                 latest[name] = await host.ask()

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import signal
-import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,8 +14,8 @@ from operate.hosts.pair import BOOT_SECONDS, Pair, PairError, wait_for
 from operate.hosts.report import PARTICIPATING
 from operate.hosts.ssh import HostError, on_all
 from operate.hosts.state import HostState, collect
-from operate.stack.applied import PULUMI, AppliedStack, StackError
-from operate.stack.files import ROOT
+from operate.stack import engine
+from operate.stack.applied import AppliedStack
 
 # A peer that is told takes over in milliseconds; what takes longer is a busy host's answer.
 TAKE_OVER_SECONDS = 15.0
@@ -108,7 +106,7 @@ class Maintenance:
         self._stack = stack
         self._addresses = stack.outputs.load_balancers
 
-    def look(self) -> States:
+    def states(self) -> States:
         """The states of both load balancers, without keeping anybody off: for a question that may stand for long."""
         return collect(self._stack)
 
@@ -119,7 +117,7 @@ class Maintenance:
         One that is down is not locked: the other one's lock does. Nor is one that is to be rebuilt, which may answer
         one moment and not the next.
         """
-        states = self.look()
+        states = self.states()
         up = {
             name: address
             for name, address in self._addresses.items()
@@ -127,7 +125,7 @@ class Maintenance:
         }
         with hold_all(self._stack.access, up, purpose):
             # Again, for whoever had the lock until now may have changed them.
-            yield self.look()
+            yield self.states()
 
     def move(self, holder: str, peer: str) -> None:
         """Have the other load balancer hold the VIP."""
@@ -255,18 +253,15 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
 
 def recorded_instance(stack: str, name: str) -> str | None:
     """The id of a host's instance in Pulumi's state; None when it has none."""
-    command = [PULUMI, "stack", "export", "--stack", stack, "--non-interactive"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise StackError(f"pulumi stack export failed: {result.stderr.strip()}")
-    resources = json.loads(result.stdout)["deployment"].get("resources", ())
+    exported = json.loads(engine.query("stack", "export", "--stack", stack))
+    resources = exported["deployment"].get("resources", ())
     return next((it.get("id") for it in resources if it["urn"].endswith(f"{INSTANCE}::{name}")), None)
 
 
 def replacement_command(stack: str, name: str) -> list[str]:
-    """The `pulumi` command that makes one load balancer anew and touches nothing else, without the program's name.
+    """The `pulumi` arguments that re-create one load balancer and touch nothing else.
 
-    The cloud is asked first: what was deleted there by hand is not deleted again.
+    With --refresh: an instance that was deleted manually is not deleted again.
     """
     return [
         *("up", "--stack", stack, "--suppress-outputs", "--refresh", "--target-replace", f"**:Instance::{name}"),
@@ -275,30 +270,15 @@ def replacement_command(stack: str, name: str) -> list[str]:
 
 
 def replace_instance(stack: str, name: str, *, ask: bool) -> None:
-    """Run it, in the foreground; Pulumi shows what it would do, and asks. StackError when it fails or is not wanted."""
+    """Re-create a load balancer; Pulumi shows its plan, and asks. StackError if it fails or the operator refuses."""
     _pulumi(stack, name, *replacement_command(stack, name), *([] if ask else ["--yes", "--skip-preview"]))
 
 
 def insist_on_no_other_run(stack: str, name: str) -> None:
-    """StackError when another `pulumi` works on the stack: it knows instances that the state does not have yet."""
-    # What takes the engine's lock and changes nothing in the cloud.
+    """StackError while another `pulumi` works on the stack: its new instances are not in the state yet."""
+    # The cheapest command that takes Pulumi's lock and changes nothing in the cloud.
     _pulumi(stack, name, "refresh", "--stack", stack, "--yes", "--skip-preview", "--target", f"**:Port::{name}")
 
 
 def _pulumi(stack: str, name: str, *arguments: str) -> None:
-    # A terminal's Ctrl-C reaches Pulumi itself, which ends what it has begun and is waited for, not killed.
-    before = signal.signal(signal.SIGINT, _leave_to_pulumi)
-    try:
-        status = subprocess.run([PULUMI, *arguments], cwd=ROOT, check=False).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if status:
-        raise StackError(
-            f"pulumi {shlex.join(arguments)} ended with status {status}, see above. `./ha rebuild {name}` goes on from "
-            "where it was. If the stack is locked, another operator's `pulumi` is running: wait for it. One that was "
-            f"killed leaves its lock behind: `pulumi cancel --stack {stack}` takes it away, once you are sure"
-        )
-
-
-def _leave_to_pulumi(_signal: int, _frame: object) -> None:
-    """Do nothing on Ctrl-C; unlike SIG_IGN it is not passed on to Pulumi."""
+    engine.run(*arguments, stack=stack, again=f"./ha rebuild {name}")

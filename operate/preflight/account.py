@@ -11,8 +11,8 @@ from openstack.exceptions import ConfigException, SDKException
 from model.settings import ServerGroupPolicy
 from model.topology import Role, host_names, security_rules
 from operate.preflight.facts import Facts
-from operate.preflight.finding import Finding, not_looked_at, note, ok, problem
-from operate.stack.applied import Configuration
+from operate.preflight.finding import Finding, not_checked, note, ok, problem
+from operate.stack.applied import StackConfiguration
 
 SOON = timedelta(days=30)
 """An application credential that ends within this time is told."""
@@ -24,21 +24,21 @@ SOFT_ANTI_AFFINITY = (2, 15)
 
 
 @dataclass(frozen=True)
-class Login:
+class CloudLogin:
     """Whether the cloud lets the user in, what there is to say about it, and then who that is."""
 
     findings: list[Finding]
     facts: Facts | None
 
 
-def log_in(configuration: Configuration, connect: Callable[[], Any], now: datetime | None = None) -> Login:
+def log_in(configuration: StackConfiguration, connect: Callable[[], Any], now: datetime | None = None) -> CloudLogin:
     """Ask for a token; every failure of it is a finding."""
     now = now or datetime.now(UTC)
     try:
         cloud = connect()
         access = cloud.session.auth.get_access(cloud.session)
     except Exception as error:  # incomplete settings raise plain Exceptions and TypeErrors, from deep inside
-        return Login([problem("token", *_why(error))], None)
+        return CloudLogin([problem("token", *_why(error))], None)
     findings = [
         ok("token", f"project {access.project_name}, user {access.username}, valid until {access.expires:%F %R} UTC")
     ]
@@ -48,7 +48,7 @@ def log_in(configuration: Configuration, connect: Callable[[], Any], now: dateti
         findings = [note("token", f"ends in {minutes} min, and cannot be renewed", "get a new one before `pulumi up`")]
     if access.project_id is None:
         findings = [problem("token", "it is for no project", "name one (project_name in clouds.yaml, OS_PROJECT_NAME)")]
-        return Login(findings, None)
+        return CloudLogin(findings, None)
     if access.application_credential_id:
         findings.append(_application_credential(cloud, access.user_id, access.application_credential_id, now))
     facts = Facts(
@@ -58,7 +58,7 @@ def log_in(configuration: Configuration, connect: Callable[[], Any], now: dateti
         project_id=access.project_id,
         is_admin="admin" in access.role_names,
     )
-    return Login(findings, facts)
+    return CloudLogin(findings, facts)
 
 
 def _why(error: Exception) -> tuple[str, str]:
@@ -94,7 +94,7 @@ def _application_credential(cloud: Any, user_id: str, credential_id: str, now: d
     try:
         credential = cloud.identity.get_application_credential(user_id, credential_id)
     except (SDKException, ClientException) as error:
-        return not_looked_at(looked_at, f"Keystone does not tell: {error}")
+        return not_checked(looked_at, f"Keystone does not tell: {error}")
     if not credential.expires_at:
         return ok(looked_at, f"{credential.name} does not expire")
     expires = datetime.fromisoformat(credential.expires_at).replace(tzinfo=UTC)

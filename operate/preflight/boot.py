@@ -5,7 +5,6 @@ What it is made of has one name, by which all of it is found again: what a kille
 
 import asyncio
 import shlex
-import signal
 import time
 from base64 import b64encode
 from collections.abc import Generator, Iterator
@@ -23,8 +22,8 @@ from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, ok, problem
-from operate.signals import uninterrupted
-from operate.stack.applied import Configuration
+from operate.signals import end_like_ctrl_c, uninterrupted
+from operate.stack.applied import StackConfiguration
 
 DELETE_SECONDS = 300
 _DESCRIPTION = "Throw-away check of `./ha preflight --boot`"
@@ -51,14 +50,13 @@ def remove(cloud: Any, project_id: str, name: str) -> None:
         cloud.compute.delete_keypair(name, ignore_missing=True)
 
 
-def boot(facts: Facts, configuration: Configuration) -> Generator[Finding]:
+def try_boot(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:
     """Address pairs are admitted, an instance boots, answers SSH, and takes a load balancer's packages.
 
     To be closed when it is not run to its end: that deletes what was made.
     """
     name, cloud = throw_away_name(facts.settings), facts.cloud
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # ends like Ctrl-C, and not without deleting
+    end_like_ctrl_c()
     remove(cloud, facts.project_id, name)
     try:
         port = yield from _make_port(facts, name)
@@ -122,7 +120,7 @@ def _reserve(facts: Facts, name: str) -> Finding:
     return ok("VIP, tried", f"Neutron reserved {vip}, and it was given back")
 
 
-def _try(facts: Facts, configuration: Configuration, name: str, port: Any) -> Iterator[Finding]:
+def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) -> Iterator[Finding]:
     settings, compute = facts.settings, facts.cloud.compute
     wanted = settings.load_balancers
     host_key = Ed25519PrivateKey.generate()

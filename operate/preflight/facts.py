@@ -10,11 +10,11 @@ from openstack.exceptions import ForbiddenException, NotFoundException
 from model.cloud import is_id
 from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
-from operate.preflight.finding import CannotLookError
+from operate.preflight.finding import CannotCheckError
 
 
 class Facts:
-    """The configuration, and what its cloud says; a fact that cannot be had raises CannotLookError or the cloud's own.
+    """The configuration, and what its cloud says; a fact that cannot be had raises CannotCheckError or the cloud's own.
 
     Names are looked up as the program does it (program/lookups.py). The cloud's own objects are passed on: their
     attributes are made at run time and carry no types.
@@ -41,7 +41,7 @@ class Facts:
     def network(self) -> Any:
         """The one network."""
         if len(self.networks) != 1:
-            raise CannotLookError("the network is not known")
+            raise CannotCheckError("the network is not known")
         return self.networks[0]
 
     @cached_property
@@ -55,7 +55,7 @@ class Facts:
     def subnet(self) -> Any:
         """The one subnet."""
         if len(self.subnets) != 1:
-            raise CannotLookError("the subnet is not known")
+            raise CannotCheckError("the subnet is not known")
         return self.subnets[0]
 
     @cached_property
@@ -108,7 +108,7 @@ class Facts:
         """The role's one flavor."""
         wanted = role.settings(self.settings).flavor
         if len(self.flavors[wanted]) != 1:
-            raise CannotLookError(f"the flavor {wanted!r} is not known")
+            raise CannotCheckError(f"the flavor {wanted!r} is not known")
         return self.flavors[wanted][0]
 
     @cached_property
@@ -124,7 +124,7 @@ class Facts:
         """The role's image."""
         wanted = role.settings(self.settings).image
         if not self.images[wanted]:
-            raise CannotLookError(f"the image {wanted!r} is not known")
+            raise CannotCheckError(f"the image {wanted!r} is not known")
         return self.images[wanted][0]
 
     @cached_property

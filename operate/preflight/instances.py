@@ -6,7 +6,7 @@ from typing import Any
 from model.settings import ServerGroupPolicy
 from model.topology import Role
 from operate.preflight.facts import Facts
-from operate.preflight.finding import CannotLookError, Finding, not_looked_at, note, ok, problem
+from operate.preflight.finding import CannotCheckError, Finding, not_checked, note, ok, problem
 
 LOAD_BALANCER_RAM = 512
 """MiB. Less does (the lab's have 384), but APT and a storm of connections share it."""
@@ -75,7 +75,7 @@ def _unfit(facts: Facts, image: Any, roles: Iterable[Role]) -> Iterator[tuple[st
     for role in roles:
         try:
             flavor = facts.flavor(role)
-        except CannotLookError:
+        except CannotCheckError:
             continue  # told as the flavor's problem
         # A flavor without a disk gives an instance one of the image's size.
         if flavor.disk and (image.min_disk > flavor.disk or size > flavor.disk * GIB):
@@ -165,7 +165,7 @@ def spreading(facts: Facts) -> Generator[Finding]:
                 "ask who runs the cloud, or take soft-anti-affinity, which never keeps an instance from being made",
             )
         else:
-            yield not_looked_at(looked_at, "only administrators see them; no policy needs to know")
+            yield not_checked(looked_at, "only administrators see them; no policy needs to know")
     elif hard and count < max(hard.values()):
         yield problem(
             looked_at,

@@ -10,10 +10,10 @@ from openstack.exceptions import ForbiddenException, SDKException
 from pydantic import BaseModel
 
 from operate.preflight import account, instances, network, segment
-from operate.preflight.boot import boot
+from operate.preflight.boot import try_boot
 from operate.preflight.facts import Facts
-from operate.preflight.finding import CannotLookError, Finding, Result, not_looked_at, note, problem
-from operate.stack.applied import Configuration
+from operate.preflight.finding import CannotCheckError, Finding, Outcome, not_checked, note, problem
+from operate.stack.applied import StackConfiguration
 
 Check = Callable[[Facts], Generator[Finding]]
 
@@ -31,13 +31,13 @@ class Preflight(BaseModel):
     stack: str
     groups: list[Group]
 
-    def count(self, result: Result) -> int:
+    def count(self, result: Outcome) -> int:
         """How many findings came out so."""
         return sum(finding.result is result for group in self.groups for finding in group.findings)
 
 
-def examine(
-    configuration: Configuration, connect: Callable[[], Any], *, with_instance: bool, tell: Callable[[str], None]
+def run_checks(
+    configuration: StackConfiguration, connect: Callable[[], Any], *, with_instance: bool, tell: Callable[[str], None]
 ) -> Preflight:
     """Look at everything, and go on whatever fails; `tell` hears what is being looked at.
 
@@ -59,7 +59,7 @@ def examine(
     return Preflight(stack=configuration.stack, groups=groups)
 
 
-def _checks(configuration: Configuration, *, with_instance: bool) -> dict[str, dict[str, Check]]:
+def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[str, dict[str, Check]]:
     checks: dict[str, dict[str, Check]] = {
         "services": {"Nova": account.nova, "Neutron": account.neutron, "Glance": account.glance},
         "instances": {
@@ -82,12 +82,12 @@ def _checks(configuration: Configuration, *, with_instance: bool) -> dict[str, d
             "VIP": network.vip,
             "address pairs": network.address_pairs,
             "ARP for the VIP": segment.vip_on_the_wire,
-            "VRRP on the segment": segment.vrrp,
+            "VRRP on the segment": segment.vrrp_on_the_segment,
         },
         "reachability": {"SSH": partial(segment.admission, configuration=configuration)},
     }
     if with_instance:
-        checks["throw-away instance"] = {"throw-away instance": partial(boot, configuration=configuration)}
+        checks["throw-away instance"] = {"throw-away instance": partial(try_boot, configuration=configuration)}
     return checks
 
 
@@ -95,11 +95,11 @@ def _run(name: str, check: Check, facts: Facts | None) -> Iterator[Finding]:
     """What a check tells; what keeps it from telling more is told in its place."""
     try:
         if facts is None:
-            raise CannotLookError("the cloud lets nobody in with these credentials")
+            raise CannotCheckError("the cloud lets nobody in with these credentials")
         with closing(check(facts)) as findings:
             yield from findings
-    except CannotLookError as reason:
-        yield not_looked_at(name, reason)
+    except CannotCheckError as reason:
+        yield not_checked(name, reason)
     except ForbiddenException as error:
         yield note(name, f"this user may not see it: {_line(error)}", "ask who runs the cloud")
     except (SDKException, ClientException) as error:

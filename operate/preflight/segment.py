@@ -16,11 +16,11 @@ import asyncssh
 
 from model.settings import BastionSettings
 from model.topology import API_PORT, SSH_PORT, Role, host_names
-from operate.hosts.pair import answering_load_balancer
 from operate.hosts.ssh import Access, failure_of
 from operate.preflight.facts import Facts
-from operate.preflight.finding import CannotLookError, Finding, not_looked_at, note, ok, problem
-from operate.stack.applied import Configuration
+from operate.preflight.finding import CannotCheckError, Finding, not_checked, note, ok, problem
+from operate.stack.applied import StackConfiguration
+from program.holder import answering_load_balancer
 
 PROBES = 3
 CONNECT_SECONDS = 2.0
@@ -45,14 +45,14 @@ def parse_route(answer: str) -> Route:
 
 
 def route_to(address: IPv4Address) -> Route:
-    """This machine's route. CannotLookError where there is none, or no `ip` to ask."""
+    """This machine's route. CannotCheckError where there is none, or no `ip` to ask."""
     try:
         answer = subprocess.run(_route_command(address), capture_output=True, text=True, check=True).stdout
         return parse_route(answer)
     except FileNotFoundError:
-        raise CannotLookError("this machine has no `ip` (iproute2) to ask for its routes") from None
+        raise CannotCheckError("this machine has no `ip` (iproute2) to ask for its routes") from None
     except subprocess.CalledProcessError as error:
-        raise CannotLookError(f"this machine has no route to {address}: {error.stderr.strip()}") from None
+        raise CannotCheckError(f"this machine has no route to {address}: {error.stderr.strip()}") from None
 
 
 def _route_command(address: IPv4Address) -> list[str]:
@@ -62,18 +62,18 @@ def _route_command(address: IPv4Address) -> list[str]:
 def arp_answer(interface: str, address: IPv4Address) -> str | None:
     """The hardware address that answers for an address, asked as one does before taking it (RFC 5227); None for nobody.
 
-    CannotLookError without arping (iputils), or the right to use it.
+    CannotCheckError without arping (iputils), or the right to use it.
     """
     command = ["arping", "-D", "-f", "-c", str(PROBES), "-w", str(PROBES), "-I", interface, str(address)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise CannotLookError("arping is not installed (Debian: iputils-arping)") from None
+        raise CannotCheckError("arping is not installed (Debian: iputils-arping)") from None
     if "[" in done.stdout.partition("reply from")[2]:
         return done.stdout.partition("[")[2].partition("]")[0].lower()
     if done.returncode or not done.stdout.startswith("ARPING"):
         reason = " ".join((done.stderr or done.stdout).split())
-        raise CannotLookError(f"arping of iputils does not work here (it wants root): {reason}")
+        raise CannotCheckError(f"arping of iputils does not work here (it wants root): {reason}")
     return None
 
 
@@ -83,7 +83,7 @@ def vip_on_the_wire(facts: Facts) -> Generator[Finding]:
     if address is None:
         return
     if address not in facts.cidr:
-        raise CannotLookError("the VIP is not in the subnet")
+        raise CannotCheckError("the VIP is not in the subnet")
     route = route_to(address)
     if not route.direct:
         yield _connected(facts, address)
@@ -120,7 +120,7 @@ def _connected(facts: Facts, address: IPv4Address) -> Finding:
     seen = {port: _attempt(address, port) for port in (API_PORT, SSH_PORT)}
     told = ", ".join(f"port {port}: {result}" for port, result in seen.items())
     if not {"open", "refused"} & {*seen.values()}:
-        return not_looked_at(
+        return not_checked(
             looked_at, f"this machine is not on the segment, and ARP ends at it; nothing answered here ({told})"
         )
     if facts.vip_port:
@@ -163,18 +163,18 @@ def heard_vrrp(interface: str, seconds: float) -> set[tuple[IPv4Address, int, in
     return heard
 
 
-def vrrp(facts: Facts) -> Generator[Finding]:
+def vrrp_on_the_segment(facts: Facts) -> Generator[Finding]:
     """Which virtual router ids others use. They do no harm: ours is unicast, and its sender is checked (ADR 3)."""
     looked_at, own = "VRRP on the segment", facts.settings.vrrp_router_id
     harmless = "it does no harm, for the load balancers listen to each other only (ADR 3)"
     route = route_to(facts.cidr[1])
     if not route.direct:
-        yield not_looked_at(looked_at, f"this machine is not on it; should others use id {own}, {harmless}")
+        yield not_checked(looked_at, f"this machine is not on it; should others use id {own}, {harmless}")
         return
     try:
         heard = heard_vrrp(route.interface, LISTEN_SECONDS)
     except PermissionError:
-        yield not_looked_at(looked_at, f"listening wants root; should others use id {own}, {harmless}")
+        yield not_checked(looked_at, f"listening wants root; should others use id {own}, {harmless}")
         return
     told = ", ".join(f"id {router} (VRRPv{version}) from {source}" for source, version, router in sorted(heard))
     if any(router == own for _, _, router in heard):
@@ -187,7 +187,7 @@ def vrrp(facts: Facts) -> Generator[Finding]:
         yield ok(looked_at, told or f"no advertisement to all within {LISTEN_SECONDS} s")
 
 
-def admission(facts: Facts, configuration: Configuration) -> Generator[Finding]:
+def admission(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:
     """Whether the security groups will let SSH of this machine, or of the bastion, pass."""
     inside, cidrs, bastion = facts.cidr[1], facts.settings.admin_cidrs, facts.settings.bastion
     who = "the bastion" if bastion else "this machine"
@@ -197,7 +197,7 @@ def admission(facts: Facts, configuration: Configuration) -> Generator[Finding]:
         try:
             answer = asyncio.run(access.run(bastion.host, shlex.join(_route_command(inside))))
         except (OSError, asyncssh.Error) as error:
-            raise CannotLookError(f"the bastion does not tell its route to the subnet: {failure_of(error)}") from None
+            raise CannotCheckError(f"the bastion does not tell its route to the subnet: {failure_of(error)}") from None
         route = parse_route(answer)
     else:
         route = route_to(inside)
@@ -227,7 +227,7 @@ def _bastion_access(bastion: BastionSettings, private_key: str) -> Access:
     )
 
 
-def bastion(configuration: Configuration) -> Generator[Finding]:
+def bastion(configuration: StackConfiguration) -> Generator[Finding]:
     """It can be logged in to, and has the host key that was pinned."""
     there = configuration.settings.bastion
     if there is None:

@@ -1,11 +1,6 @@
-"""A stack as it was last applied: its outputs and its configuration, as the engine has them. Nothing is changed.
-
-The engine is asked through its command line, for the Automation API would select the stack in passing: the next plain
-`pulumi` of whoever sits there would work on another one than before.
-"""
+"""A stack as it was last applied: its outputs and its configuration, as the engine has them. Nothing is changed."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,19 +11,13 @@ from model.settings import SECRET_KEYS, ConfigurationError, Settings
 from model.topology import Role
 from operate.hosts.ssh import Access
 from operate.stack.cloud import connect
-from operate.stack.files import ROOT
+from operate.stack.engine import StackError, query
 
-PULUMI = ROOT / "toolchain" / "pulumi"
-"""Finds the CLI wherever it is, and takes the caller's backend, passphrase and PATH as they are."""
 NAMESPACE = "openstack-ha-api:"
 PROVIDER_NAMESPACE = "openstack:"
 _SECRET_KEYS = {f"{NAMESPACE}{key}" for key in SECRET_KEYS} | {
     f"{PROVIDER_NAMESPACE}{key}" for key in ("password", "token", "applicationCredentialSecret", "key")
 }
-
-
-class StackError(Exception):
-    """What Pulumi could not do, why, and what to do; its text is shown as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +59,7 @@ class Outputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class StackConfiguration:
     """A stack's configuration as it stands in its file, which may be newer than what was applied."""
 
     stack: str
@@ -93,7 +82,7 @@ class AppliedStack:
 
     name: str
     outputs: Outputs
-    configuration: Configuration
+    configuration: StackConfiguration
     access: Access
 
     @property
@@ -104,16 +93,16 @@ class AppliedStack:
 
 def selected_stack() -> str:
     """The name of the stack that a plain `pulumi` would work on. StackError when none is selected."""
-    return _run("stack", "--show-name").strip()
+    return query("stack", "--show-name").strip()
 
 
-def read_configuration(stack: str | None) -> Configuration:
+def read_stack_configuration(stack: str | None) -> StackConfiguration:
     """A stack's configuration, of the selected one without a name; the stack need not have been brought up.
 
     Raises StackError if there is none, if values are wrong, or its secrets cannot be read.
     """
     name = stack or selected_stack()
-    entries = _ask("config", "--json", "--show-secrets", "--stack", name)
+    entries: dict[str, Any] = json.loads(query("config", "--json", "--show-secrets", "--stack", name))
 
     def of(namespace: str) -> dict[str, Any]:
         return {key.removeprefix(namespace): it["value"] for key, it in entries.items() if key.startswith(namespace)}
@@ -123,7 +112,7 @@ def read_configuration(stack: str | None) -> Configuration:
         settings = Settings.parse(values)
     except ConfigurationError as error:
         raise StackError(str(error)) from None
-    return Configuration(
+    return StackConfiguration(
         stack=name,
         settings=settings,
         private_key=values["sshPrivateKey"].strip() + "\n",
@@ -140,8 +129,8 @@ def read_stack(stack: str | None) -> AppliedStack:
     Raises StackError if there is none, if it was never brought up, or its secrets cannot be read.
     """
     name = stack or selected_stack()
-    outputs = Outputs.parse(_ask("stack", "output", "--json", "--show-secrets", "--stack", name))
-    configuration = read_configuration(name)
+    outputs = Outputs.parse(json.loads(query("stack", "output", "--json", "--show-secrets", "--stack", name)))
+    configuration = read_stack_configuration(name)
     access = Access(
         user=configuration.settings.load_balancer_user,
         private_key=configuration.private_key,
@@ -157,21 +146,8 @@ def without_secrets(stack: str) -> dict[str, str]:
     """What the engine shows of a stack to those who may not see its secrets: JSON texts, and its own version."""
     of_stack = ("--json", "--stack", stack)
     return {
-        "outputs.json": _run("stack", "output", *of_stack),
-        "configuration.json": _run("config", *of_stack),
-        "history.json": _run("stack", "history", "--page-size", "10", *of_stack),
-        "pulumi.txt": _run("version"),
+        "outputs.json": query("stack", "output", *of_stack),
+        "configuration.json": query("config", *of_stack),
+        "history.json": query("stack", "history", "--page-size", "10", *of_stack),
+        "pulumi.txt": query("version"),
     }
-
-
-def _ask(*arguments: str) -> dict[str, Any]:
-    return json.loads(_run(*arguments))
-
-
-def _run(*arguments: str) -> str:
-    result = subprocess.run(
-        [PULUMI, *arguments, "--non-interactive"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise StackError(f"pulumi {' '.join(arguments[:2])} failed: {result.stderr.strip() or result.stdout.strip()}")
-    return result.stdout

@@ -25,11 +25,12 @@ from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
 from model.topology import METRICS_PORT
-from operate.hosts.instance import CLOUD_SECONDS, describe
-from operate.hosts.report import Report, examine
+from operate.hosts.instance import CLOUD_SECONDS
+from operate.hosts.look import look
+from operate.hosts.report import PairReport
 from operate.hosts.ssh import failure_of, output
-from operate.hosts.state import collect
-from operate.stack.applied import AppliedStack, StackError, without_secrets
+from operate.stack.applied import AppliedStack, without_secrets
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 from operate.support import on_host
 from operate.support.redaction import REDACTED, redactor
@@ -79,7 +80,7 @@ of hosts and networks are in it, so look at it before you hand it on.
 """
 
 
-def make(stack: AppliedStack, since: str, report: Callable[[Report], str], progress: Progress) -> bytes:
+def make(stack: AppliedStack, since: str, report: Callable[[PairReport], str], progress: Progress) -> bytes:
     """The archive (tar, gzip). `since` as journalctl takes it; `report` shows one to a reader.
 
     What cannot be had is told in the archive and to `progress`; nothing is raised for it.
@@ -134,7 +135,7 @@ def _secrets(stack: AppliedStack) -> Iterator[str]:
 
 
 async def _collect(
-    stack: AppliedStack, since: str, report: Callable[[Report], str], progress: Progress
+    stack: AppliedStack, since: str, report: Callable[[PairReport], str], progress: Progress
 ) -> dict[str, str]:
     async def host(name: str) -> Texts:
         asked = json.dumps({"since": since, "metrics_port": METRICS_PORT})
@@ -168,11 +169,8 @@ def _not_to_be_had(folder: str, reason: str, progress: Progress) -> Texts:
     return {"not-to-be-had.txt": reason + "\n"}
 
 
-def _status(stack: AppliedStack, report: Callable[[Report], str]) -> Texts:
-    outputs = stack.outputs
-    states = collect(stack)
-    instances = {name: describe(stack, name) for name, found in states.items() if isinstance(found, str)}
-    found = examine(stack.name, outputs.load_balancers, outputs.configuration_digests, states, instances)
+def _status(stack: AppliedStack, report: Callable[[PairReport], str]) -> Texts:
+    found = look(stack, with_instances=True)
     return {"status.txt": report(found), "status.json": found.model_dump_json(indent=2)}
 
 

@@ -8,7 +8,6 @@ once, on hosts that nobody logs in to, also after they boot again, and is undone
 
 import asyncio
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from operate.hosts.pair import PairError, wait_for
 from operate.hosts.ssh import failure_of
 from operate.hosts.state import HostState, collect
 from operate.signals import uninterrupted
-from operate.stack.applied import PULUMI, AppliedStack, StackError, read_stack
-from operate.stack.files import ROOT
+from operate.stack import engine
+from operate.stack.applied import AppliedStack, read_stack
+from operate.stack.engine import StackError
 
 HELD_SECONDS = 30.0
 """After the files are in place the election takes a few seconds at most."""
@@ -179,7 +179,7 @@ def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
             raise
 
 
-def move(stack: str, *, yes: bool) -> None:
+def move_vip(stack: str, *, yes: bool) -> None:
     """Bring the stack's pair up with the VIP, but for the proof that nobody else answers for it.
 
     Pulumi shows what will change, and asks unless `yes`.
@@ -217,15 +217,7 @@ def prove(stack: str) -> None:
 
 
 def _up(stack: str, *arguments: str) -> None:
-    with subprocess.Popen([PULUMI, "up", "--suppress-outputs", "--stack", stack, *arguments], cwd=ROOT) as process:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            # The terminal has interrupted Pulumi too, which ends what it had begun.
-            process.wait()
-            raise
-    if status:
-        raise StackError("`pulumi up` did not come to its end (see above); run again to go on, nothing is done twice")
+    engine.run("up", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover")
 
 
 def _port_of(cloud: Any, address: str) -> Any:

@@ -20,9 +20,8 @@ from dev.lab_stack import Stack, environment
 from dev.standin.hosts import StandIns
 from operate.drill.faults import TABLE, UNDONE_BY_HOST_SECONDS, FaultName, Site
 from operate.hosts.lock import hold_all
+from operate.hosts.look import look
 from operate.hosts.pair import BOOT_SECONDS, wait_for
-from operate.hosts.report import examine
-from operate.hosts.state import collect
 from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.files import ROOT
 
@@ -42,8 +41,7 @@ class Ground:
 
     def troubles(self) -> list[str]:
         """What is wrong with the pair."""
-        outputs = self.stack.outputs
-        report = examine(NAME, outputs.load_balancers, outputs.configuration_digests, collect(self.stack))
+        report = look(self.stack)
         hosts = [f"{name}: {it}" for name, host in report.hosts.items() for it in (*host.troubles, *host.drift)]
         return [*report.troubles, *hosts]
 

@@ -27,10 +27,11 @@ from dev.standin.hosts import Health, StandIns
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile, configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
-from operate.hosts.pair import answering_load_balancer, wait_for
+from operate.hosts.pair import wait_for
 from operate.hosts.ssh import Access
 from operate.probe import Probe
 from operate.stack.files import ROOT
+from program.holder import answering_load_balancer
 
 CLUSTER = "e2e"
 TIMERS = PROFILES[Profile.DEFAULT]

@@ -23,11 +23,12 @@ from dev.lab_stack import CLOUD, USER, Stack, environment, ssh_key
 from dev.standin.hosts import UNIT, StandIns
 from model.rendering import user_data
 from model.topology import API_PORT
-from operate.hosts.pair import answering_load_balancer, wait_for
+from operate.hosts.pair import wait_for
 from operate.hosts.ssh import Access, on_all, output
 from operate.probe import Probe
-from operate.stack.applied import PULUMI
+from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
+from program.holder import answering_load_balancer
 
 CLUSTER = "takeover"
 BY_HAND = "blog"

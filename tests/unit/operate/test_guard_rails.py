@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from operate.__main__ import app
-from operate.guard_rails import Rail, examine
-from operate.stack.applied import StackError
+from operate.guard_rails import Rail, check_preview
+from operate.stack.engine import StackError
 
 PREVIEWS = Path(__file__).parent / "previews"
 
@@ -37,7 +37,7 @@ def rewritten(name: str, resource: str, key: str, value: Any) -> str:
 
 
 def rails(preview: str) -> list[Rail]:
-    return [catch.rail for catch in examine(preview)]
+    return [catch.rail for catch in check_preview(preview)]
 
 
 def with_rule(**rule: Any) -> str:
@@ -72,23 +72,23 @@ def with_rule(**rule: Any) -> str:
     ],
 )
 def test_what_the_rails_catch_in_a_preview(name: str, rails: list[Rail]):
-    assert [catch.rail for catch in examine(preview(name))] == rails
+    assert [catch.rail for catch in check_preview(preview(name))] == rails
 
 
 def test_the_reason_names_what_and_what_to_do():
-    (lost,) = examine(preview("control-plane-shrunk"))
+    (lost,) = check_preview(preview("control-plane-shrunk"))
     assert "guard-cp-1, guard-cp-2: 2 of the control plane's 3" in lost.reason
     assert "etcd needs 2 of them" in lost.reason
-    (moved,) = examine(preview("vip"))
+    (moved,) = check_preview(preview("vip"))
     assert "198.18.1.180 to 198.18.1.240" in moved.reason
 
 
 @pytest.mark.parametrize("op", ["delete", "delete-replaced", "replace", "create-replacement"])
 def test_every_way_in_which_the_engine_tells_of_a_replacement_is_known(op: str):
     two = changed("no-changes", guard_lb_0=op, guard_lb_1=op)
-    assert [catch.rail for catch in examine(two)] == [Rail.BOTH_LOAD_BALANCERS]
-    assert examine(changed("no-changes", guard_lb_0=op)) == []
-    assert [catch.rail for catch in examine(changed("no-changes", guard_cp_0=op, guard_cp_1=op))] == [
+    assert [catch.rail for catch in check_preview(two)] == [Rail.BOTH_LOAD_BALANCERS]
+    assert check_preview(changed("no-changes", guard_lb_0=op)) == []
+    assert [catch.rail for catch in check_preview(changed("no-changes", guard_cp_0=op, guard_cp_1=op))] == [
         Rail.CONTROL_PLANE_MAJORITY
     ]
 
@@ -140,7 +140,7 @@ def test_while_one_load_balancer_is_made_the_other_must_stay(op: str):
 
 
 def test_a_floating_ip_of_the_vip_that_leads_elsewhere_is_caught():
-    (moved,) = examine(preview("floating-ip"))
+    (moved,) = check_preview(preview("floating-ip"))
     assert "guard-vip-floating is taken off the VIP's port" in moved.reason
     assert rails(rewritten("floating-ip", "guard-vip-floating", "portId", None)) == [Rail.VIP]
     vip = "c894a237-f526-4a05-a793-b7c445e05848"
@@ -153,14 +153,14 @@ def test_a_floating_ip_of_the_vip_that_leads_elsewhere_is_caught():
 
 
 def test_a_port_of_the_vip_that_is_deleted_is_caught():
-    assert [catch.rail for catch in examine(changed("vip", guard_vip="delete"))] == [Rail.VIP]
+    assert [catch.rail for catch in check_preview(changed("vip", guard_vip="delete"))] == [Rail.VIP]
 
 
 def test_an_address_of_the_vip_that_neutron_is_to_pick_anew_is_caught():
     content = json.loads(preview("vip"))
     (step,) = (step for step in content["steps"] if step["urn"].endswith("::guard-vip"))
     del step["newState"]["inputs"]["fixedIps"][0]["ipAddress"]
-    assert "to what Neutron picks" in examine(json.dumps(content))[0].reason
+    assert "to what Neutron picks" in check_preview(json.dumps(content))[0].reason
 
 
 @pytest.mark.parametrize(
@@ -179,18 +179,18 @@ def test_an_address_of_the_vip_that_neutron_is_to_pick_anew_is_caught():
     ],
 )
 def test_a_rule_that_admits_everybody_is_caught_whichever_way_it_says_so(rule: dict[str, Any], caught: bool):
-    assert bool(examine(with_rule(**rule))) is caught
+    assert bool(check_preview(with_rule(**rule))) is caught
 
 
 def test_a_port_without_port_security_is_open_to_the_world():
     content = json.loads(preview("first-deployment"))
     ports = [it for it in content["steps"] if "networking/port:Port" in it["newState"]["type"]]
     ports[0]["newState"]["inputs"]["portSecurityEnabled"] = False
-    assert [catch.rail for catch in examine(json.dumps(content))] == [Rail.OPEN_TO_THE_WORLD]
+    assert [catch.rail for catch in check_preview(json.dumps(content))] == [Rail.OPEN_TO_THE_WORLD]
 
 
 def test_a_first_deployment_passes():
-    assert examine(preview("first-deployment")) == []
+    assert check_preview(preview("first-deployment")) == []
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_first_deployment_passes():
 )
 def test_a_preview_that_failed_says_nothing_but_the_engine_s_reason(name: str, message: str):
     with pytest.raises(StackError, match=message) as failed:
-        examine(preview(name))
+        check_preview(preview(name))
     assert "exited with non-zero" not in str(failed.value)
     assert "preview failed\n" not in str(failed.value)
 
@@ -210,7 +210,7 @@ def test_a_preview_that_failed_says_nothing_but_the_engine_s_reason(name: str, m
 )
 def test_what_is_no_preview_is_refused(text: str):
     with pytest.raises(StackError, match="no output of `pulumi preview --json`"):
-        examine(text)
+        check_preview(text)
 
 
 def test_a_preview_without_what_stays_is_refused():
@@ -218,7 +218,7 @@ def test_a_preview_without_what_stays_is_refused():
     content = json.loads(preview("one-member"))
     content["steps"] = [step for step in content["steps"] if step["op"] != "same"]
     with pytest.raises(StackError, match="--show-sames"):
-        examine(json.dumps(content))
+        check_preview(json.dumps(content))
 
 
 def guard(*arguments: str) -> tuple[int, str]:

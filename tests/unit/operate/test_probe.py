@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dev.standin.apiserver import BACKEND_HEADER, StandInServer, tls_context
 from dev.standin.certificate import self_signed
-from operate.probe import Mark, Probe, Report, Sample
+from operate.probe import Mark, Probe, ProbeReport, Sample
 
 
 class StandIn:
@@ -205,9 +205,9 @@ def test_the_probe_refuses_what_is_out_of_bounds(url: str, options: dict[str, An
 
 def test_the_report_counts_the_gaps_at_both_ends() -> None:
     answer = Sample(started=2.9, ended=3.0, backend="cp-1")
-    assert Report(duration=4, samples=[answer]).longest_gap == 3
-    assert Report(duration=9, samples=[answer]).longest_gap == 6
-    assert Report(duration=9, samples=[]).longest_gap == 9
+    assert ProbeReport(duration=4, samples=[answer]).longest_gap == 3
+    assert ProbeReport(duration=9, samples=[answer]).longest_gap == 6
+    assert ProbeReport(duration=9, samples=[]).longest_gap == 9
 
 
 def test_the_time_line_shows_where_requests_failed() -> None:
@@ -222,7 +222,7 @@ def test_the_time_line_shows_where_requests_failed() -> None:
     ]
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(Report(duration=10, samples=samples, marks=[Mark(at=4, label="holder stopped")]).render(10))
+        console.print(ProbeReport(duration=10, samples=samples, marks=[Mark(at=4, label="holder stopped")]).render(10))
     lines = capture.get().splitlines()
     assert lines[0] == "100 requests in 10.0 s, 20 failed; longest interruption 2.10 s"
     assert lines[1] == "....XX...."

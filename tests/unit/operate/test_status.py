@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from operate.commands.status import render
-from operate.hosts.report import Report, examine
+from operate.commands.status import render_report
+from operate.hosts.report import PairReport, compare_with_applied
 from operate.hosts.state import HostState
 from tests.unit.operate.hosts.test_report import ADDRESSES, DIGESTS, NOW, certificate, state
 
@@ -15,9 +15,9 @@ DAY = 86_400
 NAMES = [f"production-cp-{index}" for index in range(5)]
 
 
-def shown(report: Report, width: int = 100) -> str:
+def shown(report: PairReport, width: int = 100) -> str:
     text = io.StringIO()
-    Console(file=text, width=width).print(render(report))
+    Console(file=text, width=width).print(render_report(report))
     return text.getvalue()
 
 
@@ -26,9 +26,9 @@ def states() -> dict[str, dict[str, Any]]:
     return {name: state(name, holds_vip=name == "k8s-lb-0") for name in ADDRESSES}
 
 
-def report(states: dict[str, Any]) -> Report:
+def report(states: dict[str, Any]) -> PairReport:
     found = {name: it if isinstance(it, str) else HostState.model_validate(it) for name, it in states.items()}
-    return examine("production", ADDRESSES, DIGESTS, found)
+    return compare_with_applied("production", ADDRESSES, DIGESTS, found)
 
 
 def test_five_api_servers_have_a_line_each_within_100_columns(states: dict[str, dict[str, Any]]):

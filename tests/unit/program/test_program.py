@@ -100,7 +100,7 @@ def test_the_standby_is_changed_first_where_it_is_known(
     monkeypatch: pytest.MonkeyPatch, holder: str | None, first: int, second: int
 ):
     asked: list[str] = []
-    monkeypatch.setattr("program.holder.ask_holder", lambda vip: asked.append(vip) or holder)  # pyright: ignore
+    monkeypatch.setattr("program.holder.answering_load_balancer", lambda vip: asked.append(vip) or holder)  # pyright: ignore
     cloud = RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
     assert asked == [VIP]
     commands, instances = cloud.of_type("remote:Command"), cloud.of_type("compute/instance:Instance")
@@ -117,7 +117,7 @@ def test_the_standby_is_changed_first_where_it_is_known(
 
 
 def test_nobody_is_asked_for_a_vip_that_nobody_has_yet(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("program.holder.ask_holder", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
+    monkeypatch.setattr("program.holder.answering_load_balancer", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
     RecordingCloud().run(example_values(vip=VIP))
 
 

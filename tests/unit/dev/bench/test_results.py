@@ -5,7 +5,7 @@ import pytest
 from dev.bench.clients import ClientsReport, HeldResult, Probed
 from dev.bench.results import Held, Machine, Requests, Results, Run, Span
 from dev.bench.run import out_after, requests
-from operate.probe import Report, Sample
+from operate.probe import ProbeReport, Sample
 
 
 def run(holders: dict[str, tuple[Span, ...]], lost: tuple[float | None, ...] = ()) -> Run:
@@ -56,7 +56,7 @@ def test_results_are_the_same_after_writing_and_reading(tmp_path: Path):
 
 
 def probed(*samples: Sample, begin: float = 100.0) -> Probed:
-    return Probed(timeout=0.25, begin=begin, report=Report(duration=10, samples=samples))
+    return Probed(timeout=0.25, begin=begin, report=ProbeReport(duration=10, samples=samples))
 
 
 def answered(started: float, backend: str) -> Sample:

@@ -16,15 +16,16 @@ from model.timers import Profile
 from operate.commands import drill as command
 from operate.commands.drill import seconds
 from operate.drill import run as run_module
-from operate.drill.faults import FAULTS, UNDONE_BY_HOST_SECONDS, Fault, FaultName
+from operate.drill.faults import DRILL_FAULTS, UNDONE_BY_HOST_SECONDS, DrillFault, FaultName
 from operate.drill.page import page, timeline
-from operate.drill.result import Measured, Planned, Result, Seen
-from operate.drill.run import Drill, Signals
+from operate.drill.result import DrillResult, Measured, Planned, Seen
+from operate.drill.run import Drill
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
 from operate.probe import Sample
-from operate.stack.applied import StackError
+from operate.signals import DeferredSignals, InterruptionError
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 
 
@@ -53,11 +54,11 @@ def test_what_the_plan_expects_is_what_was_measured():
     # A stop through Nova says goodbye as keepalived does; the bench has no Nova.
     assert len(found) == 3 * (len(FaultName) - 1)
     for name, profile, outage in found:
-        assert FAULTS[name].measured[profile] == outage
+        assert DRILL_FAULTS[name].measured[profile] == outage
 
 
 def test_a_host_does_not_undo_what_a_drill_has_not_done_with():
-    assert all(fault.seconds < UNDONE_BY_HOST_SECONDS / 2 for fault in FAULTS.values())
+    assert all(fault.seconds < UNDONE_BY_HOST_SECONDS / 2 for fault in DRILL_FAULTS.values())
 
 
 def report(**api_servers: str) -> Any:
@@ -91,7 +92,7 @@ class FakeSite:
 
 def test_an_api_server_is_only_taken_out_where_another_one_is_up():
     site: Any = FakeSite()
-    fault = FAULTS[FaultName.API_HUNG](site)
+    fault = DRILL_FAULTS[FaultName.API_HUNG](site)
     assert fault.obstacle(report(cp_0="UP")) == "it takes two API servers that are up, and there are 1"
     assert fault.obstacle(report(cp_0="DOWN", cp_1="UP")) == "it takes two API servers that are up, and there are 1"
     assert fault.obstacle(report()) == "it takes two API servers that are up, and there are 0"
@@ -102,7 +103,7 @@ def test_an_api_server_is_only_taken_out_where_another_one_is_up():
 
 def test_api_servers_that_the_stack_did_not_make_are_left_alone():
     site: Any = FakeSite()
-    fault = FAULTS[FaultName.API_HUNG](site)
+    fault = DRILL_FAULTS[FaultName.API_HUNG](site)
     obstacle = fault.obstacle(report(old_0="UP", old_1="UP"))
     assert obstacle == "none of the API servers that are up is on a host of this stack"
     assert fault.obstacle(report(old_0="UP", cp_2="UP")) is None
@@ -112,7 +113,7 @@ def test_api_servers_that_the_stack_did_not_make_are_left_alone():
 def test_a_fault_for_which_a_host_has_not_what_it_takes_is_left_out():
     site: Any = FakeSite(HostError("dev-lb-1: ended with status 1"))
     for name in (FaultName.API_HUNG, FaultName.PARTITION):
-        obstacle = FAULTS[name](site).obstacle(report(cp_0="UP", cp_1="UP"))
+        obstacle = DRILL_FAULTS[name](site).obstacle(report(cp_0="UP", cp_1="UP"))
         assert obstacle and "dev-lb-1: ended with status 1" in obstacle
 
 
@@ -130,7 +131,7 @@ class Rehearsal(Drill):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], None] = lambda _: None) -> None:
         self.events: list[str] = []
-        self._signals = Signals()
+        self._signals = DeferredSignals()
         self._tell = self.events.append
         self.in_place = None
         self._fails = fails
@@ -145,7 +146,7 @@ class Rehearsal(Drill):
         self._fails(event)
 
 
-class FakeFault(Fault):
+class FakeFault(DrillFault):
     name = FaultName.PARTITION
     title = "it is cut from its peer"
     seconds = 0
@@ -210,7 +211,7 @@ def test_a_signal_ends_the_waiting_and_the_fault_is_undone(monkeypatch: pytest.M
     drill = Rehearsal(monkeypatch)
     untyped: Any = drill
     untyped._signals.received = 15
-    with pytest.raises(run_module.InterruptionError, match=r"interrupted \(SIGTERM\)"):
+    with pytest.raises(InterruptionError, match=r"interrupted \(SIGTERM\)"):
         strike(drill)
     assert drill.events == ["inflicted", "undone", "in place: None; left: None"]
 
@@ -255,7 +256,7 @@ def measured(**changes: Any) -> Measured:
     return Measured(**values | changes)
 
 
-def result(**changes: Any) -> Result:
+def result(**changes: Any) -> DrillResult:
     planned = Planned(
         fault=FaultName.HAPROXY_KILLED,
         title="HAProxy is killed",
@@ -276,7 +277,7 @@ def result(**changes: Any) -> Result:
         "measured": [measured()],
         "ended_by": None,
     }
-    return Result(**values | changes)
+    return DrillResult(**values | changes)
 
 
 def test_what_ended_before_the_fault_is_none_of_its():
@@ -429,7 +430,7 @@ def test_putting_back_starts_instances_first_and_goes_on_past_a_host_that_fails(
     def site(_stack: object, patience: float) -> None:
         assert patience > 0
 
-    monkeypatch.setattr(run_module, "FAULTS", {FaultName.PARTITION: Left, FaultName.INSTANCE_STOPPED: Stopped})
+    monkeypatch.setattr(run_module, "DRILL_FAULTS", {FaultName.PARTITION: Left, FaultName.INSTANCE_STOPPED: Stopped})
     for name, fake in (("hold_all", hold_all), ("collect", collect), ("Site", site)):
         monkeypatch.setattr(run_module, name, fake)
     outputs = SimpleNamespace(load_balancers={"dev-lb-0": "198.51.100.11", "dev-lb-1": "198.51.100.12"})
@@ -486,7 +487,7 @@ def test_the_numbers_are_written_also_when_the_page_cannot_be(
         def plan(self) -> list[Planned]:
             return []
 
-        def run(self, *_: object) -> Result:
+        def run(self, *_: object) -> DrillResult:
             page_file.mkdir()  # what was writable before the drill no longer is
             return result()
 

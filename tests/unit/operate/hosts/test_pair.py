@@ -10,8 +10,8 @@ import pytest
 from openstack.compute.v2.server import Server
 from openstack.exceptions import NotFoundException
 
-from operate.hosts import on_host, pair
-from operate.hosts.pair import Pair, PairError, answering_load_balancer
+from operate.hosts import on_host
+from operate.hosts.pair import Pair, PairError
 from program import holder
 
 ADDRESS = "198.51.100.11"
@@ -46,10 +46,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def test_no_proxy_stands_before_a_load_balancer(port: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pair, "HEALTH_PORT", port)
     monkeypatch.setattr(holder, "HEALTH_PORT", port)
-    assert answering_load_balancer("127.0.0.1") == "dev-lb-0"
-    assert holder.ask_holder("127.0.0.1") == "dev-lb-0"
+    assert holder.answering_load_balancer("127.0.0.1") == "dev-lb-0"
     look: Any = on_host
     assert look._answer(port, "/healthz")[0] == 200
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from operate.hosts.report import DriftKind, Report, examine
+from operate.hosts.report import DriftKind, PairReport, compare_with_applied
 from operate.hosts.state import HostState
 
 ADDRESSES = {"k8s-lb-0": "198.51.100.11", "k8s-lb-1": "198.51.100.12"}
@@ -80,12 +80,12 @@ def second() -> dict[str, Any]:
     return state("k8s-lb-1", holds_vip=False)
 
 
-def report(first: dict[str, Any] | str, second: dict[str, Any] | str) -> Report:
+def report(first: dict[str, Any] | str, second: dict[str, Any] | str) -> PairReport:
     states = {
         name: found if isinstance(found, str) else HostState.model_validate(found)
         for name, found in zip(ADDRESSES, (first, second), strict=True)
     }
-    return examine("dev", ADDRESSES, DIGESTS, states)
+    return compare_with_applied("dev", ADDRESSES, DIGESTS, states)
 
 
 def test_a_pair_in_order_is_whole(first: dict[str, Any], second: dict[str, Any]):
@@ -219,7 +219,7 @@ def test_what_is_worth_knowing_is_noted_and_leaves_the_pair_whole(
 
 def test_what_the_cloud_says_of_an_instance_follows_the_reason_why_it_is_down(first: dict[str, Any]):
     states = {"k8s-lb-0": HostState.model_validate(first), "k8s-lb-1": "TimeoutError"}
-    found = examine("dev", ADDRESSES, DIGESTS, states, {"k8s-lb-1": "its instance is SHUTOFF"})
+    found = compare_with_applied("dev", ADDRESSES, DIGESTS, states, {"k8s-lb-1": "its instance is SHUTOFF"})
     assert found.hosts["k8s-lb-1"].troubles == ["not reachable: TimeoutError", "its instance is SHUTOFF"]
 
 

@@ -14,7 +14,7 @@ import typer
 
 from operate.commands import drain, move, rebuild
 from operate.hosts.pair import PairError
-from operate.hosts.report import examine
+from operate.hosts.report import compare_with_applied
 from operate.hosts.state import HostState
 from operate.maintenance import moves as maintenance
 from operate.maintenance.moves import (
@@ -28,7 +28,7 @@ from operate.maintenance.moves import (
     replacement_command,
     unfit,
 )
-from operate.stack.applied import StackError
+from operate.stack.engine import StackError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LB_0, LB_1 = "dev-lb-0", "dev-lb-1"
@@ -126,7 +126,9 @@ def test_a_rebuild_names_one_host_and_no_other():
 
 def test_one_that_was_drained_is_no_trouble_and_is_told():
     drained = without("keepalived", vrrp={"state": "STOP", "since": NOW}, drained_by="ada, new kernel")
-    report = examine("dev", {LB_0: "198.51.100.1", LB_1: "198.51.100.2"}, {}, {LB_0: drained, LB_1: host(master=True)})
+    report = compare_with_applied(
+        "dev", {LB_0: "198.51.100.1", LB_1: "198.51.100.2"}, {}, {LB_0: drained, LB_1: host(master=True)}
+    )
     assert report.whole
     assert report.hosts[LB_0].notes == ["taken out by ada, new kernel: `./ha resume` brings it back"]
 
@@ -147,12 +149,12 @@ class FakeMaintenance:
         self.looks = list(looks)
         self.done: list[str] = []
 
-    def look(self) -> Any:
+    def states(self) -> Any:
         return self.looks.pop(0)
 
     @contextmanager
     def alone(self, _purpose: str, **_: object) -> Generator[Any]:
-        yield self.look()
+        yield self.states()
 
     def __getattr__(self, name: str) -> Any:
         def do(*_: object) -> None:

@@ -18,11 +18,11 @@ from operate.hosts.ssh import Access
 from operate.preflight import account, instances, network, segment
 from operate.preflight.boot import remove
 from operate.preflight.facts import Facts
-from operate.preflight.finding import CannotLookError, Finding, Result
+from operate.preflight.finding import CannotCheckError, Finding, Outcome
 from operate.preflight.network import Backend, find_backend
-from operate.preflight.run import Preflight, examine
+from operate.preflight.run import Preflight, run_checks
 from operate.preflight.segment import Route, parse_route, parse_vrrp
-from operate.stack.applied import Configuration
+from operate.stack.applied import StackConfiguration
 from tests.unit.example import example_values, key_pair
 from tests.unit.operate.hosts.test_ssh import HOST_KEY, OTHER_KEY, Server, known_hosts
 
@@ -206,9 +206,9 @@ def cloud() -> Cloud:
     return Cloud()
 
 
-def configuration(**values: Any) -> Configuration:
+def configuration(**values: Any) -> StackConfiguration:
     raw = example_values(**values)
-    return Configuration(
+    return StackConfiguration(
         stack="dev",
         settings=Settings.parse(raw),
         private_key=raw["sshPrivateKey"],
@@ -217,14 +217,14 @@ def configuration(**values: Any) -> Configuration:
     )
 
 
-def only(findings: Iterable[Finding], result: Result = Result.PROBLEM) -> Finding:
+def only(findings: Iterable[Finding], result: Outcome = Outcome.PROBLEM) -> Finding:
     (finding,) = [finding for finding in findings if finding.result is result]
-    assert finding.to_do or result is not Result.PROBLEM
+    assert finding.to_do or result is not Outcome.PROBLEM
     return finding
 
 
 def all_ok(findings: Iterable[Finding]) -> bool:
-    return all(finding.result is Result.OK for finding in findings)
+    return all(finding.result is Outcome.OK for finding in findings)
 
 
 # ---- credentials
@@ -253,7 +253,7 @@ def test_a_token_that_ends_during_an_up_is_noted_where_it_cannot_be_renewed(clou
     cloud.access.expires = NOW + timedelta(minutes=20)
     assert all_ok(account.log_in(configuration(), lambda: cloud, NOW).findings)
     cloud.config.config["auth_type"] = "token"
-    assert "20 min" in only(account.log_in(configuration(), lambda: cloud, NOW).findings, Result.NOTE).found
+    assert "20 min" in only(account.log_in(configuration(), lambda: cloud, NOW).findings, Outcome.NOTE).found
 
 
 def test_a_token_for_no_project_is_of_no_use(cloud: Cloud) -> None:
@@ -264,9 +264,10 @@ def test_a_token_for_no_project_is_of_no_use(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expires", "result"), [("2030-01-11T00:00:00", Result.NOTE), ("2031-01-01T00:00:00", Result.OK), (None, Result.OK)]
+    ("expires", "result"),
+    [("2030-01-11T00:00:00", Outcome.NOTE), ("2031-01-01T00:00:00", Outcome.OK), (None, Outcome.OK)],
 )
-def test_when_an_application_credential_ends_is_told(cloud: Cloud, expires: str | None, result: Result) -> None:
+def test_when_an_application_credential_ends_is_told(cloud: Cloud, expires: str | None, result: Outcome) -> None:
     cloud.access.application_credential_id = "a1"
     answer = plain(name="ci", expires_at=expires)
     cloud.identity = plain(get_application_credential=saying(lambda: answer))
@@ -278,7 +279,7 @@ def test_an_application_credential_that_may_not_be_read_stops_nothing(cloud: Clo
     cloud.identity = plain(get_application_credential=refusal(ForbiddenException("policy")))
     login = account.log_in(configuration(), lambda: cloud, NOW)
     assert login.facts
-    assert login.findings[1].result is Result.NOT_LOOKED_AT
+    assert login.findings[1].result is Outcome.NOT_CHECKED
 
 
 # ---- services
@@ -407,7 +408,7 @@ def test_a_flavor_that_is_not_there_is_told_with_those_that_are(cloud: Cloud) ->
     finding = only(instances.flavors(facts))
     assert "workerFlavor" in finding.found
     assert "large, medium, small" in finding.to_do
-    with pytest.raises(CannotLookError, match="huge"):
+    with pytest.raises(CannotCheckError, match="huge"):
         list(account.nova_quota(facts))
 
 
@@ -420,7 +421,7 @@ def test_little_memory_is_noted_for_load_balancers_only(cloud: Cloud) -> None:
     cloud.flavors[2].ram = 511
     assert all_ok(instances.flavors(cloud.facts()))
     cloud.flavors[0].ram = 511
-    assert only(instances.flavors(cloud.facts()), Result.NOTE).looked_at == "flavor small"
+    assert only(instances.flavors(cloud.facts()), Outcome.NOTE).looked_at == "flavor small"
 
 
 @pytest.mark.parametrize(
@@ -450,7 +451,7 @@ def test_an_image_that_does_not_do_is_told(cloud: Cloud, change: dict[str, Any],
 )
 def test_what_is_worth_knowing_of_an_image_is_noted(cloud: Cloud, change: dict[str, Any], told: str) -> None:
     alter(cloud.image_of_all, **change)
-    assert told in only(instances.images(cloud.facts()), Result.NOTE).found
+    assert told in only(instances.images(cloud.facts()), Outcome.NOTE).found
 
 
 def test_an_image_without_a_word_of_itself_is_in_order(cloud: Cloud) -> None:
@@ -461,7 +462,7 @@ def test_an_image_without_a_word_of_itself_is_in_order(cloud: Cloud) -> None:
 def test_the_newest_of_several_images_counts(cloud: Cloud) -> None:
     newer = plain(**(vars(cloud.image_of_all) | {"id": "i2", "created_at": "2031"}))
     cloud.images.append(newer)
-    assert "i2" in only(instances.images(cloud.facts()), Result.NOTE).found
+    assert "i2" in only(instances.images(cloud.facts()), Outcome.NOTE).found
 
 
 def test_an_image_that_is_not_there_is_told(cloud: Cloud) -> None:
@@ -476,7 +477,7 @@ def test_another_distribution_does_for_the_others(cloud: Cloud) -> None:
 
 def test_zones_have_to_be_there_and_available(cloud: Cloud) -> None:
     findings = [*instances.zones(cloud.facts(workerAvailabilityZones='["east", "west", "north"]'))]
-    assert [finding.result for finding in findings] == [Result.OK, Result.PROBLEM, Result.PROBLEM]
+    assert [finding.result for finding in findings] == [Outcome.OK, Outcome.PROBLEM, Outcome.PROBLEM]
 
 
 def test_the_key_pair_has_to_be_there_and_ones_own(cloud: Cloud) -> None:
@@ -498,14 +499,14 @@ def test_a_foreign_key_pair_of_the_clusters_name_is_a_problem_before_the_first_u
 
 def test_hypervisors_are_counted_where_that_is_allowed(cloud: Cloud) -> None:
     soft, hard = cloud.facts(), cloud.facts(controlPlaneServerGroupPolicy="anti-affinity")
-    assert [it.result for it in instances.spreading(soft)] == [Result.NOT_LOOKED_AT]
-    assert "3" in only(instances.spreading(hard), Result.NOTE).found
+    assert [it.result for it in instances.spreading(soft)] == [Outcome.NOT_CHECKED]
+    assert "3" in only(instances.spreading(hard), Outcome.NOTE).found
     one = plain(state="up", status="enabled")
     cloud.compute.hypervisors = lambda: [one, one, plain(state="down", status="enabled")]
     assert "2, and anti-affinity needs 3" in only(instances.spreading(hard)).found
     assert all_ok(instances.spreading(soft))
     cloud.compute.hypervisors = lambda: [one]
-    assert "both load balancers" in only(instances.spreading(soft), Result.NOTE).found
+    assert "both load balancers" in only(instances.spreading(soft), Outcome.NOTE).found
 
 
 # ---- network and VIP
@@ -514,7 +515,7 @@ def test_hypervisors_are_counted_where_that_is_allowed(cloud: Cloud) -> None:
 def test_a_network_that_is_not_there_is_told_once(cloud: Cloud) -> None:
     facts = cloud.facts(network="none")
     assert only(network.network(facts)).to_do == "take one of provider"
-    with pytest.raises(CannotLookError, match="network is not known"):
+    with pytest.raises(CannotCheckError, match="network is not known"):
         list(network.subnet(facts))
 
 
@@ -540,13 +541,13 @@ def test_a_small_mtu_is_noted(cloud: Cloud) -> None:
     cloud.the_network.mtu = 1450
     assert all_ok(network.network(cloud.facts()))
     cloud.the_network.mtu = 1200
-    assert only(network.network(cloud.facts()), Result.NOTE).looked_at == "MTU"
+    assert only(network.network(cloud.facts()), Outcome.NOTE).looked_at == "MTU"
 
 
 def test_on_another_projects_network_address_pairs_are_refused(cloud: Cloud) -> None:
     cloud.the_network.project_id = OTHER_PROJECT
     assert "403" in only(network.owner(cloud.facts(), tried=False)).found
-    assert only(network.owner(cloud.facts(), tried=True), Result.NOTE)
+    assert only(network.owner(cloud.facts(), tried=True), Outcome.NOTE)
     assert all_ok(network.owner(cloud.facts(is_admin=True), tried=False))
 
 
@@ -555,7 +556,7 @@ def test_a_subnet_that_does_not_do_is_told(cloud: Cloud) -> None:
     cloud.the_subnet.is_dhcp_enabled = False
     assert "DHCP is off" in only(network.subnet(cloud.facts())).found
     cloud.the_subnet.gateway_ip = None
-    assert "archive" in only(network.subnet(cloud.facts()), Result.NOTE).found
+    assert "archive" in only(network.subnet(cloud.facts()), Outcome.NOTE).found
     cloud.subnets *= 2
     assert "2 IPv4 subnets" in only(network.subnet(cloud.facts(subnet=""))).found
 
@@ -591,7 +592,7 @@ def test_an_address_that_cannot_be_the_vip_is_told(cloud: Cloud, vip: str, told:
 
 def test_an_address_of_the_pools_is_noted_until_it_is_reserved(cloud: Cloud) -> None:
     vip = "198.51.100.150"
-    assert "allocation pool" in only(network.vip(cloud.facts(vip=vip)), Result.NOTE).found
+    assert "allocation pool" in only(network.vip(cloud.facts(vip=vip)), Outcome.NOTE).found
     cloud.ports = [port("k8s-vip", vip)]
     assert all_ok(network.vip(cloud.facts(vip=vip)))
 
@@ -616,7 +617,7 @@ def test_a_floating_network_needs_a_router_to_the_network(cloud: Cloud) -> None:
     cloud.ports = [port("gateway", device_owner="network:router_interface", device_id="r1")]
     assert all_ok(network.floating_network(cloud.facts(floatingNetwork="outside")))
     cloud.ports, cloud.the_network.project_id = [], OTHER_PROJECT
-    assert only(network.floating_network(cloud.facts(floatingNetwork="outside")), Result.NOTE)
+    assert only(network.floating_network(cloud.facts(floatingNetwork="outside")), Outcome.NOTE)
 
 
 @pytest.mark.parametrize(
@@ -647,7 +648,7 @@ def test_the_backend_is_known_by_its_traces(
     facts = cloud.facts(is_admin=bool(agents))
     assert find_backend(facts)[0] is expected
     quiet = expected not in (Backend.DVR, Backend.UNKNOWN)
-    assert [it.result for it in network.backend(facts)] == [Result.OK if quiet else Result.NOTE]
+    assert [it.result for it in network.backend(facts)] == [Outcome.OK if quiet else Outcome.NOTE]
 
 
 # ---- this machine
@@ -692,7 +693,7 @@ def test_beyond_a_router_only_connections_tell(cloud: Cloud, monkeypatch: pytest
     monkeypatch.setattr(segment, "route_to", beyond_a_router)
     monkeypatch.setattr(segment, "_attempt", saying(lambda: seen))
     facts = cloud.facts(vip=VIP)
-    assert next(segment.vip_on_the_wire(facts)).result is Result.NOT_LOOKED_AT
+    assert next(segment.vip_on_the_wire(facts)).result is Outcome.NOT_CHECKED
     seen = "refused"
     assert "something answers" in only(segment.vip_on_the_wire(facts)).found
     cloud.ports = [port("k8s-vip", VIP)]
@@ -700,7 +701,7 @@ def test_beyond_a_router_only_connections_tell(cloud: Cloud, monkeypatch: pytest
 
 
 def test_a_vip_outside_the_subnet_is_not_asked_for(cloud: Cloud) -> None:
-    with pytest.raises(CannotLookError, match="not in the subnet"):
+    with pytest.raises(CannotCheckError, match="not in the subnet"):
         list(segment.vip_on_the_wire(cloud.facts(vip="100.64.0.5")))
 
 
@@ -713,13 +714,13 @@ def test_anothers_router_id_is_noted_if_it_is_ours(cloud: Cloud, monkeypatch: py
     heard: set[tuple[IPv4Address, int, int]] = {(IPv4Address("198.51.100.7"), 2, 52)}
     monkeypatch.setattr(segment, "route_to", on_the_segment)
     monkeypatch.setattr(segment, "heard_vrrp", saying(lambda: heard))
-    assert "id 52 (VRRPv2) from 198.51.100.7" in next(segment.vrrp(cloud.facts())).found
-    assert all_ok(segment.vrrp(cloud.facts()))
-    assert only(segment.vrrp(cloud.facts(vrrpRouterId="52")), Result.NOTE)
+    assert "id 52 (VRRPv2) from 198.51.100.7" in next(segment.vrrp_on_the_segment(cloud.facts())).found
+    assert all_ok(segment.vrrp_on_the_segment(cloud.facts()))
+    assert only(segment.vrrp_on_the_segment(cloud.facts(vrrpRouterId="52")), Outcome.NOTE)
     monkeypatch.setattr(segment, "heard_vrrp", refusal(PermissionError()))
-    assert "wants root" in next(segment.vrrp(cloud.facts())).found
+    assert "wants root" in next(segment.vrrp_on_the_segment(cloud.facts())).found
     monkeypatch.setattr(segment, "route_to", beyond_a_router)
-    assert next(segment.vrrp(cloud.facts())).result is Result.NOT_LOOKED_AT
+    assert next(segment.vrrp_on_the_segment(cloud.facts())).result is Outcome.NOT_CHECKED
 
 
 def test_ssh_of_this_machine_has_to_be_admitted(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,7 +729,7 @@ def test_ssh_of_this_machine_has_to_be_admitted(cloud: Cloud, monkeypatch: pytes
     outside = '["198.51.100.128/25"]'
     assert "198.51.100.9/32" in only(segment.admission(cloud.facts(adminCidrs=outside), configuration())).to_do
     monkeypatch.setattr(segment, "route_to", beyond_a_router)
-    assert "NAT" in only(segment.admission(cloud.facts(), configuration()), Result.NOTE).found
+    assert "NAT" in only(segment.admission(cloud.facts(), configuration()), Outcome.NOTE).found
 
 
 def at(server: Server, host_key: bytes) -> dict[str, Any]:
@@ -769,7 +770,7 @@ def run(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, **values: Any) -> Preflig
     monkeypatch.setattr(segment, "route_to", on_the_segment)
     monkeypatch.setattr(segment, "arp_answer", saying(lambda: None))
     monkeypatch.setattr(segment, "heard_vrrp", saying(set[Any]))
-    return examine(configuration(**values), lambda: cloud, with_instance=False, tell=lambda _: None)
+    return run_checks(configuration(**values), lambda: cloud, with_instance=False, tell=lambda _: None)
 
 
 def by_name(preflight: Preflight) -> dict[str, Finding]:
@@ -778,7 +779,7 @@ def by_name(preflight: Preflight) -> dict[str, Finding]:
 
 def test_a_good_configuration_has_no_problem_at_all(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud.access.expires = datetime.now(UTC) + timedelta(hours=24)
-    assert run(cloud, monkeypatch, vip=VIP).count(Result.PROBLEM) == 0
+    assert run(cloud, monkeypatch, vip=VIP).count(Outcome.PROBLEM) == 0
 
 
 def test_without_a_token_the_rest_is_not_looked_at_but_the_bastion() -> None:
@@ -787,21 +788,21 @@ def test_without_a_token_the_rest_is_not_looked_at_but_the_bastion() -> None:
     key = known_hosts(HOST_KEY, 22).partition(" ")[2].strip()
     there = configuration(bastionHost="127.0.0.1", bastionPort=closed, bastionHostKey=key)
     refused = refusal(Unauthorized(message="no"))
-    preflight = examine(there, refused, with_instance=True, tell=lambda _: None)
+    preflight = run_checks(there, refused, with_instance=True, tell=lambda _: None)
     found = by_name(preflight)
-    problems = {name for name, finding in found.items() if finding.result is Result.PROBLEM}
+    problems = {name for name, finding in found.items() if finding.result is Outcome.PROBLEM}
     assert problems == {"token", "bastion 127.0.0.1"}
-    assert {it.result for name, it in found.items() if name not in problems} == {Result.NOT_LOOKED_AT}
+    assert {it.result for name, it in found.items() if name not in problems} == {Outcome.NOT_CHECKED}
 
 
 def test_everything_wrong_is_told_at_once_and_what_depends_on_it_says_so(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = by_name(run(cloud, monkeypatch, workerFlavor="huge", workerImage="none", subnet="nowhere", vip=VIP))
-    problems = {name for name, finding in found.items() if finding.result is Result.PROBLEM}
+    problems = {name for name, finding in found.items() if finding.result is Outcome.PROBLEM}
     assert problems == {"flavor huge", "image none", "subnet nowhere"}
     assert found["Nova's quota"].found == "not looked at, because the flavor 'huge' is not known"
-    assert found["quota: instances"].result is Result.OK
+    assert found["quota: instances"].result is Outcome.OK
     assert found["VIP"].found == "not looked at, because the subnet is not known"
 
 
@@ -809,10 +810,10 @@ def test_a_cloud_that_fails_or_refuses_is_a_finding(cloud: Cloud, monkeypatch: p
     cloud.compute.availability_zones = refusal(HttpException("500: Unexpected API Error", http_status=500))
     cloud.network.get_quota = refusal(ForbiddenException("403: policy"))
     found = by_name(run(cloud, monkeypatch, workerAvailabilityZones='["east"]'))
-    assert found["availability zones"].result is Result.PROBLEM
+    assert found["availability zones"].result is Outcome.PROBLEM
     assert "500" in found["availability zones"].found
-    assert found["Neutron's quota"].result is Result.NOTE
-    assert found["quota: instances"].result is Result.OK
+    assert found["Neutron's quota"].result is Outcome.NOTE
+    assert found["quota: instances"].result is Outcome.OK
 
 
 def test_all_that_the_throw_away_check_made_is_deleted_and_nothing_else() -> None:

@@ -16,9 +16,9 @@ import typer
 from dev.standin.certificate import self_signed
 from model.settings import Settings
 from operate.commands.support_bundle import since_of
-from operate.hosts.report import Report
+from operate.hosts.report import PairReport
 from operate.hosts.ssh import Access
-from operate.stack.applied import AppliedStack, Configuration, Outputs
+from operate.stack.applied import AppliedStack, Outputs, StackConfiguration
 from operate.stack.files import ROOT
 from operate.support import bundle, on_host
 from tests.unit.example import example_values
@@ -40,7 +40,7 @@ def stack() -> AppliedStack:
         "kubeadmConfig": "",
         "configurationDigests": {},
     }
-    configuration = Configuration(
+    configuration = StackConfiguration(
         stack="dev",
         settings=Settings.parse(values),
         private_key=values["sshPrivateKey"],
@@ -60,7 +60,7 @@ def test_no_secret_reaches_the_archive(stack: AppliedStack, monkeypatch: pytest.
     monkeypatch.setattr(bundle, "_collect", collect)
     for name in ("OS_CLOUD", "OS_CLIENT_CONFIG_FILE"):  # of whoever runs this
         monkeypatch.delenv(name, raising=False)
-    archive = bundle.make(stack, "-24h", cast("Callable[[Report], str]", str), print)
+    archive = bundle.make(stack, "-24h", cast("Callable[[PairReport], str]", str), print)
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         names = members.getnames()
         everything = "\n".join(names) + "".join(
