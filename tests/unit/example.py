@@ -1,17 +1,23 @@
-"""A configuration that is in order, for tests to spoil one value at a time."""
+"""A valid configuration, for tests to break one value at a time."""
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from dev.review.recording_cloud import key_pair
 from operate.stack.files import project_schema
 
 
+@cache
+def _defaults() -> dict[str, Any]:
+    return {key: entry["default"] for key, entry in project_schema().items() if "default" in entry}
+
+
 def example_values(**changes: Any) -> dict[str, Any]:
-    """Raw values as the engine hands them over: the schema's defaults, what has none, and `changes`."""
-    defaults = {key: entry["default"] for key, entry in project_schema().items() if "default" in entry}
+    """Raw values as the engine passes them: the schema's defaults, values for keys without one, and `changes`."""
     private, public = key_pair()
     return (
-        defaults
+        deepcopy(_defaults())
         | {
             "network": "provider",
             "subnet": "provider-v4",
