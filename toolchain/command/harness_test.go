@@ -16,7 +16,6 @@ import (
 const (
 	localCommand  = "command:local:Command"
 	remoteCommand = "command:remote:Command"
-	copyToRemote  = "command:remote:CopyToRemote"
 )
 
 // inputs are a resource's inputs as plain Go values.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -52,7 +53,9 @@ func TestLocalCommandKnowsTheLastOutputWhenItIsDeleted(t *testing.T) {
 		"create": "echo made", "delete": "echo $PULUMI_COMMAND_STDOUT >" + file,
 	}, 0))
 	require.NoError(t, step.delete())
-	assert.Equal(t, "made\n", readFile(t, file))
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "made\n", string(content))
 }
 
 func TestLocalCommandFailureHidesStdinAndEnvironment(t *testing.T) {

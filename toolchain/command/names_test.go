@@ -28,7 +28,7 @@ func TestResourcesHaveTheSDKsNamesAndShapes(t *testing.T) {
 	var plugin schema.PackageSpec
 	require.NoError(t, json.Unmarshal([]byte(response.Schema), &plugin))
 
-	for _, token := range []string{localCommand, remoteCommand, copyToRemote} {
+	for _, token := range []string{localCommand, remoteCommand} {
 		t.Run(token, func(t *testing.T) {
 			require.Contains(t, plugin.Resources, token)
 			want := sdk[token]

@@ -11,14 +11,13 @@ import (
 	"openstack-ha-api/toolchain/command/remote"
 )
 
-// newProvider puts the resources together. Their tokens follow from the package and type names: command:local:Command,
-// command:remote:Command and command:remote:CopyToRemote.
+// newProvider puts the resources together. Their tokens follow from the package and type names: command:local:Command
+// and command:remote:Command.
 func newProvider() (p.Provider, error) {
 	plugin, err := infer.NewProviderBuilder().
 		WithResources(
 			infer.Resource(&local.Command{}),
 			infer.Resource(&remote.Command{}),
-			infer.Resource(&remote.CopyToRemote{}),
 		).
 		Build()
 	if err != nil {

@@ -21,13 +21,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pkg/sftp"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 )
 
-// sshServer is an SSH server on loopback that runs the commands it is given with /bin/sh, serves SFTP and forwards
-// connections, as a host and a bastion do.
+// sshServer is an SSH server on loopback that runs the commands it receives with /bin/sh and forwards connections, as a
+// host and a bastion do.
 type sshServer struct {
 	Port      int
 	User      string
@@ -137,15 +136,6 @@ func (s *sshServer) session(newChannel ssh.NewChannel) {
 			var command struct{ Line string }
 			_ = request.Reply(ssh.Unmarshal(request.Payload, &command) == nil, nil)
 			go s.run(channel, command.Line, environment)
-		case "subsystem":
-			_ = request.Reply(true, nil)
-			go func() {
-				server, err := sftp.NewServer(channel)
-				if err == nil {
-					_ = server.Serve()
-				}
-				_ = channel.Close()
-			}()
 		default:
 			_ = request.Reply(false, nil)
 		}

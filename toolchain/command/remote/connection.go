@@ -1,4 +1,4 @@
-// Package remote runs commands on other machines, and copies files to them, over SSH.
+// Package remote runs commands on other machines over SSH.
 package remote
 
 import (
