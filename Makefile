@@ -12,20 +12,29 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # ---- setup -------------------------------------------------------------------------------------------------------------
-setup: .venv/.installed ## Python environment with everything the project uses
+setup: .venv/.installed ## Python environment for development
 
-# Debian keeps venv in a package of its own; where it is missing, root gets it installed and others are told.
-.venv/.installed: requirements.txt requirements-dev.txt
-	@python3 -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
-	@[ -x $(PY) ] || python3 -m venv .venv
-	@echo "installing the Python packages (about 60 s)"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+.venv/.installed: requirements-dev.txt
+	$(call install,requirements-dev.txt,60 s)
+	@touch .venv/.ha-installed $@
+
+# What `./ha` needs, and no more.
+.venv/.ha-installed: requirements-ha.txt
+	$(call install,requirements-ha.txt,30 s)
 	@touch $@
 
-lock: ## compile the requirements files anew from their .in files
+# $(call install,FILE,EXPECTED). Debian has venv in a separate package: if it is missing, root installs it, other users get a hint.
+define install
+@python3 -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
+@[ -x $(PY) ] || python3 -m venv .venv
+@echo "installing the Python packages (about $(2))"
+@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $(1)
+endef
+
+lock: .venv/.ha-installed ## compile the requirements*.txt files from their .in files
 	$(PY) -m pip install -q uv==0.13.9
-	for f in requirements requirements-dev; do .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal \
+	for f in requirements requirements-ha requirements-dev; do .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal \
 	    --python-version 3.11 --custom-compile-command 'make lock' $$f.in -o $$f.txt || exit 1; done
 
 # ---- checks and tests ----------------------------------------------------------------------------------------------------
