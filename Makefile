@@ -88,9 +88,6 @@ $(PROMTOOL):
 render: setup ## write the files that would land on each host: STACK=dev OUT=folder
 	@.venv/bin/python -m dev.review.render $(STACK) $(OUT)
 
-status: setup ## are the load balancers as they were applied, and whole? STACK=dev
-	@./ha status --stack $(STACK)
-
 preview: setup toolchain ## what `pulumi up` would change, for a pull request and its guard rails: STACK=dev
 	@mkdir -p $(PULL_REQUEST) && rm -f $(PULL_REQUEST)/resources.diff
 	@# A preview that fails is told by the comment and by `make guard`.
@@ -109,13 +106,6 @@ guard: setup ## stop what `make preview` found and nobody should do in passing: 
 
 pull-request-comment: setup ## a comment, and a longer summary, of what the targets above found: ALLOW="vip ..."
 	@.venv/bin/python -m dev.review.pull_request $(STACK) $(PULL_REQUEST) $(ALLOW:%=--allow %)
-
-reapply: setup ## have `pulumi up` write the files again that status finds changed: STACK=dev
-	@./ha status --reapply --stack $(STACK)
-
-monitoring: OUT = build/monitoring/$(STACK)
-monitoring: setup ## Prometheus targets, alert rules and a Grafana dashboard: STACK=dev OUT=folder
-	@./ha monitoring --stack $(STACK) --output $(OUT)
 
 readme-table: setup ## make the README's table of the configuration from Pulumi.yaml
 	.venv/bin/python -m dev.reference --write
@@ -158,5 +148,5 @@ clean-cache: setup ## forget what was built: root file system, image, toolchain
 	@toolchain/clean
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
-	preview preview-against-mocks render-diff guard pull-request-comment status reapply monitoring readme-table toolchain \
+	preview preview-against-mocks render-diff guard pull-request-comment readme-table toolchain \
 	bench bench-report demo lab-up lab-down lab-status lab-purge clean-cache

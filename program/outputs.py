@@ -38,7 +38,7 @@ def export_outputs(
             "".join
         ),
     )
-    # What `make status` compares the load balancers' files with; a secret when they have one in them.
+    # What `./ha status` compares the load balancers' files with; a secret when they have one in them.
     pulumi.export("configurationDigests", digests)
     pulumi.export(
         "kubeadmConfig",
