@@ -46,7 +46,7 @@ func TestLocalCommandUpdatesInPlaceAndReplacesOnTriggers(t *testing.T) {
 	assert.True(t, replaced)
 }
 
-func TestLocalCommandKnowsTheLastOutputWhenItIsDeleted(t *testing.T) {
+func TestLocalCommandGetsTheLastOutputOnDelete(t *testing.T) {
 	file := t.TempDir() + "/deleted"
 	step := newEngine(t, localCommand)
 	require.NoError(t, step.create(inputs{
@@ -76,7 +76,7 @@ func TestTheCustomTimeoutStopsALocalCommand(t *testing.T) {
 	assert.Less(t, time.Since(start), 10*time.Second)
 }
 
-func TestAnInputThatThisPluginDoesNotKnowIsRefused(t *testing.T) {
+func TestAnUnknownInputIsRefused(t *testing.T) {
 	_, failures := newEngine(t, localCommand).check(inputs{"create": "true", "assetPaths": []any{"*"}})
 	require.Len(t, failures, 1)
 	assert.Contains(t, failures[0].Reason, "assetPaths")

@@ -18,7 +18,7 @@ var omitted = map[string][]string{
 }
 
 func TestResourcesHaveTheSDKsNamesAndShapes(t *testing.T) {
-	content, err := os.ReadFile("testdata/sdk-names.json") // made by tests/unit/sdk_names.py
+	content, err := os.ReadFile("testdata/sdk-names.json") // written by tests/unit/toolchain/sdk_names.py
 	require.NoError(t, err)
 	var sdk map[string]struct{ Inputs, Outputs map[string]any }
 	require.NoError(t, json.Unmarshal(content, &sdk))

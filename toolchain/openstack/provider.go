@@ -9,8 +9,8 @@ import (
 	"github.com/terraform-provider-openstack/terraform-provider-openstack/v3/openstack"
 )
 
-// resources maps what this project's programs create: the Terraform name to Pulumi's "module/Type". Volumes, DNS records,
-// networks and routers are for programs to come.
+// resources maps what this project's programs create: the Terraform name to Pulumi's "module/Type". Volumes, DNS
+// records, networks and routers are for planned work.
 var resources = map[string]string{
 	"openstack_blockstorage_volume_v3":             "blockstorage/Volume",
 	"openstack_compute_instance_v2":                "compute/Instance",
@@ -41,8 +41,8 @@ var dataSources = map[string]string{
 	"openstack_networking_subnet_v2":   "networking/getSubnet",
 }
 
-// environment names the variable behind each provider setting that does not already have one in the Terraform provider
-// or that the published plugin resolves itself.
+// environment is the variable for each provider setting that has none in the Terraform provider, or that the published
+// plugin resolves itself.
 var environment = map[string]string{
 	"allow_reauth":  "OS_ALLOW_REAUTH",
 	"cloud":         "OS_CLOUD",
@@ -75,11 +75,11 @@ func provider() tfbridge.ProviderInfo {
 	for name, member := range dataSources {
 		info.DataSources[name] = &tfbridge.DataSourceInfo{Tok: token(member)}
 	}
-	// The published plugin pluralises this one by hand.
+	// The published plugin sets this plural explicitly.
 	info.Resources["openstack_networking_subnet_v2"].Fields = map[string]*tfbridge.SchemaInfo{
 		"allocation_pool": {Name: "allocationPools"},
 	}
-	// A resource without a name is called after the Pulumi resource, with a random suffix; as the published one does.
+	// A resource without a name gets the Pulumi resource's name and a random suffix, as with the published plugin.
 	info.SetAutonaming(255, "-")
 	return info
 }

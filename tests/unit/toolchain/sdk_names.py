@@ -1,6 +1,6 @@
-"""What the Pulumi SDKs call things: the tokens, names and shapes that the plugins in toolchain/ have to speak.
+"""The tokens, names and shapes in the Pulumi SDKs that the plugins in toolchain/ must use.
 
-`python -m tests.unit.toolchain.sdk_names` writes them to the files that the plugins' Go tests compare themselves with.
+`python -m tests.unit.toolchain.sdk_names` records them in files with which the plugins' Go tests compare the plugins.
 They are read from the SDKs' generated sources, whose type hints cannot be evaluated at run time. A shape is "value",
 "map", a list of one shape, or an object of named shapes.
 """
@@ -33,7 +33,7 @@ def served(plugin: str) -> set[str]:
 
 
 def names_file(plugin: str) -> Path:
-    """The file with the names that `plugin` is compared with."""
+    """The file in which the names for `plugin` are recorded."""
     return TOOLCHAIN / plugin / "testdata" / "sdk-names.json"
 
 
