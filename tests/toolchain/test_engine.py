@@ -1,4 +1,4 @@
-"""The toolchain's parts together: a real engine runs a real program, which logs in to a real SSH server on loopback."""
+"""The parts of the toolchain together: a real engine runs a real program that logs in to an SSH server on loopback."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def new_key() -> asyncssh.SSHKey:
 
 @dataclass
 class Server:
-    """An SSH server on loopback that answers each command with what it gets on stdin, and the commands it got."""
+    """An SSH server on loopback that answers each command with its stdin and records the commands."""
 
     login: asyncssh.SSHKey = field(default_factory=new_key)
     identity: asyncssh.SSHKey = field(default_factory=new_key)
@@ -70,7 +70,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(server: Server, state: Path) -> Iterator[automation.Stack]:
-    """The stack, not yet up. Its state is in a folder of its own, its secrets under a passphrase."""
+    """The stack, not yet up, with its own state folder and a passphrase for its secrets."""
     front = subprocess.run(
         [TOOLCHAIN / "install", "--print-bin-dir"], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -108,11 +108,11 @@ def test_up_runs_both_commands_without_a_warning(stack: automation.Stack, server
     assert result.outputs["here"].value == "local value"
     assert result.outputs["there"].value == "first"
     assert server.commands == ["cat"]
-    # With the user's own CLI and no way to the vendor's site, the plugins come from PATH, and the engine says so.
+    # With the user's own CLI and the vendor's site unreachable, the plugins come from PATH, and the engine warns of it.
     assert [message for message in diagnostics if "from $PATH" not in message] == []
 
 
-def test_nothing_changed_is_no_change_with_and_without_a_refresh(stack: automation.Stack) -> None:
+def test_an_unchanged_program_shows_no_changes_with_and_without_a_refresh(stack: automation.Stack) -> None:
     stack.preview(expect_no_changes=True)
     stack.refresh(expect_no_changes=True)
     stack.preview(expect_no_changes=True)
@@ -132,7 +132,7 @@ def test_a_new_trigger_replaces(stack: automation.Stack) -> None:
     assert result.summary.resource_changes == {"same": 2, "replace": 1}
 
 
-def test_a_wrong_host_key_is_refused_and_the_repair_succeeds(stack: automation.Stack, server: Server) -> None:
+def test_a_wrong_host_key_is_refused_and_the_right_one_works_again(stack: automation.Stack, server: Server) -> None:
     good = stack.get_config("hostKey")
     stranger = new_key().export_public_key().decode()
     stack.set_config("hostKey", automation.ConfigValue(stranger))
@@ -151,7 +151,7 @@ def test_the_private_key_is_encrypted_in_the_state(state: Path) -> None:
     assert not any("PRIVATE KEY" in file for file in files)
 
 
-def test_the_command_line_finds_the_same_engine() -> None:
+def test_the_command_line_uses_the_same_engine() -> None:
     shown = subprocess.run([TOOLCHAIN / "pulumi", "version"], check=True, capture_output=True, text=True)
     assert shown.stdout.strip().removeprefix("v").startswith("3.")
     assert shown.stderr == ""

@@ -16,10 +16,9 @@ import (
 const (
 	localCommand  = "command:local:Command"
 	remoteCommand = "command:remote:Command"
-	copyToRemote  = "command:remote:CopyToRemote"
 )
 
-// inputs are a resource's inputs as plain Go values.
+// inputs are a resource's inputs, as plain Go values.
 type inputs map[string]any
 
 // with is i with more inputs.
@@ -29,15 +28,15 @@ func (i inputs) with(more inputs) inputs {
 	return all
 }
 
-// connection is the input that leads to s, with more inputs.
+// connection is the input with which to log in to s, with more inputs.
 func (s *sshServer) connection(more inputs) inputs {
 	return inputs{
 		"host": "127.0.0.1", "port": float64(s.Port), "user": s.User, "privateKey": s.Key,
-		"dialErrorLimit": 0.0, // a test that does not ask for retries wants none
+		"dialErrorLimit": 0.0, // no retries, unless a test sets them
 	}.with(more)
 }
 
-// engine plays the engine's part for one resource: it calls the plugin as the engine does, and keeps the state.
+// engine stands in for Pulumi's engine, for one resource: it calls the plugin as the engine does, and keeps the state.
 type engine struct {
 	t      *testing.T
 	server integration.Server
@@ -50,7 +49,7 @@ type engine struct {
 
 func newEngine(t *testing.T, token string) *engine {
 	t.Helper()
-	t.Setenv("SSH_AUTH_SOCK", "") // the developer's own keys have no part in this
+	t.Setenv("SSH_AUTH_SOCK", "") // without the developer's own keys
 	plugin, err := newProvider()
 	require.NoError(t, err)
 	server, err := integration.NewServer(t.Context(), "command", semver.MustParse(sdkVersion),
@@ -60,7 +59,7 @@ func newEngine(t *testing.T, token string) *engine {
 	return &engine{t: t, server: server, urn: urn}
 }
 
-// check has the plugin check and complete the inputs.
+// check lets the plugin check the inputs and add the defaults.
 func (e *engine) check(in inputs) (property.Map, []p.CheckFailure) {
 	e.t.Helper()
 	response, err := e.server.Check(p.CheckRequest{Urn: e.urn, State: e.old, Inputs: toMap(e.t, in)})
@@ -75,7 +74,7 @@ func (e *engine) checked(in inputs) property.Map {
 	return checked
 }
 
-// create creates the resource, within so many seconds (0: no limit).
+// create creates the resource, with a timeout in seconds (0: none).
 func (e *engine) create(in inputs, seconds float64) error {
 	e.t.Helper()
 	checked := e.checked(in)
@@ -86,7 +85,7 @@ func (e *engine) create(in inputs, seconds float64) error {
 	return err
 }
 
-// previewCreate and previewUpdate do what a preview does.
+// previewCreate and previewUpdate call the plugin as a preview does.
 func (e *engine) previewCreate(in inputs) error {
 	e.t.Helper()
 	_, err := e.server.Create(p.CreateRequest{Urn: e.urn, Properties: e.checked(in), DryRun: true})
@@ -101,7 +100,7 @@ func (e *engine) previewUpdate(in inputs) error {
 	return err
 }
 
-// diff says what a change to in would do: whether it is a change, and whether it replaces the resource.
+// diff returns whether the inputs in would be a change, and whether it would replace the resource.
 func (e *engine) diff(in inputs) (changed, replaced bool) {
 	e.t.Helper()
 	response, err := e.server.Diff(p.DiffRequest{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -45,14 +46,16 @@ func TestLocalCommandUpdatesInPlaceAndReplacesOnTriggers(t *testing.T) {
 	assert.True(t, replaced)
 }
 
-func TestLocalCommandKnowsTheLastOutputWhenItIsDeleted(t *testing.T) {
+func TestLocalCommandGetsTheLastOutputOnDelete(t *testing.T) {
 	file := t.TempDir() + "/deleted"
 	step := newEngine(t, localCommand)
 	require.NoError(t, step.create(inputs{
 		"create": "echo made", "delete": "echo $PULUMI_COMMAND_STDOUT >" + file,
 	}, 0))
 	require.NoError(t, step.delete())
-	assert.Equal(t, "made\n", readFile(t, file))
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "made\n", string(content))
 }
 
 func TestLocalCommandFailureHidesStdinAndEnvironment(t *testing.T) {
@@ -73,7 +76,7 @@ func TestTheCustomTimeoutStopsALocalCommand(t *testing.T) {
 	assert.Less(t, time.Since(start), 10*time.Second)
 }
 
-func TestAnInputThatThisPluginDoesNotKnowIsRefused(t *testing.T) {
+func TestAnUnknownInputIsRefused(t *testing.T) {
 	_, failures := newEngine(t, localCommand).check(inputs{"create": "true", "assetPaths": []any{"*"}})
 	require.Len(t, failures, 1)
 	assert.Contains(t, failures[0].Reason, "assetPaths")

@@ -1,7 +1,7 @@
 // Command pulumi-resource-command is a provider for Pulumi that runs commands on this machine and, over SSH, on others.
 //
-// It serves the programs of the pulumi-command SDK named in sdkVersion, with the published plugin's semantics, for the
-// resources that this project's programs use. docs/toolchain.md lists where it differs.
+// It serves programs of the pulumi-command SDK of version sdkVersion, with the published plugin's semantics, for the
+// resources that this project uses. docs/toolchain.md lists the differences.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// sdkVersion is the release of the pulumi-command SDK whose programs this plugin serves. The engine asks for the
+// sdkVersion is the release of the pulumi-command SDK whose programs this plugin serves. The engine requests the
 // plugin by this version.
 const sdkVersion = "1.2.1"
 

@@ -18,7 +18,7 @@ var omitted = map[string][]string{
 }
 
 func TestResourcesHaveTheSDKsNamesAndShapes(t *testing.T) {
-	content, err := os.ReadFile("testdata/sdk-names.json") // made by tests/unit/sdk_names.py
+	content, err := os.ReadFile("testdata/sdk-names.json") // written by tests/unit/toolchain/sdk_names.py
 	require.NoError(t, err)
 	var sdk map[string]struct{ Inputs, Outputs map[string]any }
 	require.NoError(t, json.Unmarshal(content, &sdk))
@@ -28,7 +28,7 @@ func TestResourcesHaveTheSDKsNamesAndShapes(t *testing.T) {
 	var plugin schema.PackageSpec
 	require.NoError(t, json.Unmarshal([]byte(response.Schema), &plugin))
 
-	for _, token := range []string{localCommand, remoteCommand, copyToRemote} {
+	for _, token := range []string{localCommand, remoteCommand} {
 		t.Run(token, func(t *testing.T) {
 			require.Contains(t, plugin.Resources, token)
 			want := sdk[token]

@@ -11,14 +11,13 @@ import (
 	"openstack-ha-api/toolchain/command/remote"
 )
 
-// newProvider puts the resources together. Their tokens follow from the package and type names: command:local:Command,
-// command:remote:Command and command:remote:CopyToRemote.
+// newProvider combines the resources. Their tokens follow from the package and type names: command:local:Command
+// and command:remote:Command.
 func newProvider() (p.Provider, error) {
 	plugin, err := infer.NewProviderBuilder().
 		WithResources(
 			infer.Resource(&local.Command{}),
 			infer.Resource(&remote.Command{}),
-			infer.Resource(&remote.CopyToRemote{}),
 		).
 		Build()
 	if err != nil {
@@ -35,8 +34,8 @@ func newProvider() (p.Provider, error) {
 
 var replacing = map[p.DiffKind]p.DiffKind{p.Add: p.AddReplace, p.Delete: p.DeleteReplace, p.Update: p.UpdateReplace}
 
-// replaceOnTriggers makes a change within the list of triggers replace the resource. infer compares the path of a change,
-// "triggers[0]", with the name of the input, and so sees only the change from no list to a list.
+// replaceOnTriggers makes a change in the list of triggers replace the resource. infer compares the path of a change,
+// "triggers[0]", with the name of the input, so on its own it replaces only when a list appears or disappears.
 func replaceOnTriggers(changes map[string]p.PropertyDiff) {
 	for path, change := range changes {
 		if kind, ok := replacing[change.Kind]; ok && strings.HasPrefix(path, "triggers[") {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-func TestDefaultsAreThePublishedOnes(t *testing.T) {
+func TestDefaultsAreThoseOfThePublishedPlugin(t *testing.T) {
 	checked := newEngine(t, remoteCommand).checked(inputs{
 		"connection": inputs{"host": "h", "proxy": inputs{"host": "b"}}, "create": "true",
 	})
@@ -75,7 +75,7 @@ func TestPreviewRunsNothing(t *testing.T) {
 	assert.Equal(t, []string{"echo 1"}, server.Commands())
 }
 
-func TestAnyChangeButTriggersUpdatesInPlace(t *testing.T) {
+func TestAnyChangeExceptTriggersUpdatesInPlace(t *testing.T) {
 	server := newServer(t).Start(t)
 	server.AcceptEnv = []string{"NAME"}
 	base := inputs{
@@ -150,7 +150,7 @@ func TestUpdateRunsTheUpdateCommandWhereThereIsOne(t *testing.T) {
 	assert.Equal(t, "2", step.output("stdout"))
 }
 
-func TestAFailedUpdateLeavesTheOldState(t *testing.T) {
+func TestAFailedUpdateKeepsTheOldState(t *testing.T) {
 	server := newServer(t).Start(t)
 	in := inputs{"connection": server.connection(nil), "create": "cat; exit ${CODE:-0}", "stdin": "old"}
 	step := newEngine(t, remoteCommand)
@@ -158,7 +158,7 @@ func TestAFailedUpdateLeavesTheOldState(t *testing.T) {
 	bad := in.with(inputs{"create": "cat; exit 3"})
 	require.ErrorContains(t, step.update(bad), "status 3")
 	changed, _ := step.diff(bad)
-	assert.True(t, changed, "the next run has to try again")
+	assert.True(t, changed, "the next run must try again")
 }
 
 func TestDeleteRunsTheDeleteCommand(t *testing.T) {
@@ -180,13 +180,13 @@ func TestWithoutADeleteCommandAVanishedHostDoesNotBlockADestroy(t *testing.T) {
 	assert.Equal(t, opened, server.Connections.Load())
 }
 
-func TestTheNextCommandKnowsTheLastOutput(t *testing.T) {
+func TestTheNextCommandGetsTheLastOutput(t *testing.T) {
 	for name, test := range map[string]struct {
 		option inputs
 		want   string
 	}{
-		"by default":  {nil, "was one"},
-		"unless told": {inputs{"addPreviousOutputInEnv": false}, "was nothing"},
+		"by default":        {nil, "was one"},
+		"unless turned off": {inputs{"addPreviousOutputInEnv": false}, "was nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := newServer(t)
@@ -212,7 +212,7 @@ func TestAServerThatRefusesTheLastOutputDoesNotStopTheCommand(t *testing.T) {
 	require.NoError(t, step.update(in.with(inputs{"stdin": "x"})))
 }
 
-func TestEnvironmentNeedsTheServersConsent(t *testing.T) {
+func TestEnvironmentNeedsAcceptEnvOnTheServer(t *testing.T) {
 	server := newServer(t)
 	server.AcceptEnv = []string{"GREETING"}
 	server.Start(t)
@@ -263,10 +263,10 @@ func TestSecretsStayOutOfErrorsEvenIfTheCommandPrintsThem(t *testing.T) {
 func TestSecretsStayOutOfErrorsOfTheConnection(t *testing.T) {
 	server := newServer(t).Start(t)
 	for name, connection := range map[string]inputs{
-		"a login that is refused":  {"user": "stranger", "password": "wrong-password"},
-		"a key that is none":       {"privateKey": "-----BEGIN NONSENSE-----\nbm9uc2Vuc2U=\n-----END NONSENSE-----\n"},
-		"a key that needs another": {"privateKeyPassword": "a-passphrase-for-nothing"},
-		"a host that is not there": {"port": float64(freePort(t))},
+		"a login that is refused": {"user": "stranger", "password": "wrong-password"},
+		"an invalid key":          {"privateKey": "-----BEGIN NONSENSE-----\nbm9uc2Vuc2U=\n-----END NONSENSE-----\n"},
+		"a needless passphrase":   {"privateKeyPassword": "a-passphrase-for-nothing"},
+		"a host that is down":     {"port": float64(freePort(t))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := server.connection(inputs{"password": server.Password}).with(connection)
@@ -322,7 +322,7 @@ func TestAPinnedHostKeyOfAnyTypeIsAccepted(t *testing.T) {
 	}
 }
 
-func TestAnotherHostKeyThanThePinnedOneIsRefused(t *testing.T) {
+func TestAHostKeyOtherThanThePinnedOneIsRefused(t *testing.T) {
 	for name, pinned := range map[string]ssh.Signer{
 		"of the same type": newSigner(t, newEd25519(t)),
 		"of another type":  newSigner(t, newECDSA(t)),
@@ -339,7 +339,7 @@ func TestAnotherHostKeyThanThePinnedOneIsRefused(t *testing.T) {
 	}
 }
 
-func TestAHostKeyThatIsNoneIsNamed(t *testing.T) {
+func TestAnInvalidHostKeyIsNamedInTheError(t *testing.T) {
 	err := newEngine(t, remoteCommand).create(inputs{
 		"connection": newServer(t).Start(t).connection(inputs{"hostKey": "AAAA"}), "create": "true",
 	}, 0)
@@ -348,7 +348,7 @@ func TestAHostKeyThatIsNoneIsNamed(t *testing.T) {
 
 // ---- a bastion ---------------------------------------------------------------------------------------------------------
 
-func TestABastionPassesTheConnectionOn(t *testing.T) {
+func TestABastionForwardsTheConnection(t *testing.T) {
 	bastion, server := newServer(t).Start(t), newServer(t).Start(t)
 	step := newEngine(t, remoteCommand)
 	require.NoError(t, step.create(inputs{
@@ -363,7 +363,7 @@ func TestABastionPassesTheConnectionOn(t *testing.T) {
 	assert.Empty(t, bastion.Commands())
 }
 
-func TestABastionWithAnotherHostKeyIsRefused(t *testing.T) {
+func TestABastionWithTheWrongHostKeyIsRefused(t *testing.T) {
 	bastion, server := newServer(t).Start(t), newServer(t).Start(t)
 	err := newEngine(t, remoteCommand).create(inputs{
 		"create": "true",
@@ -387,7 +387,7 @@ func TestAHostBehindABastionMayComeUpLate(t *testing.T) {
 	}, 30))
 }
 
-// ---- patience ----------------------------------------------------------------------------------------------------------
+// ---- retries and timeouts ----------------------------------------------------------------------------------------------
 
 func TestAHostMayComeUpLate(t *testing.T) {
 	server := newServer(t)
@@ -399,7 +399,7 @@ func TestAHostMayComeUpLate(t *testing.T) {
 	}, 30))
 }
 
-func TestARefusedLoginIsTriedAsOftenAsAskedAndNoMore(t *testing.T) {
+func TestARefusedLoginIsRetriedUpToTheLimit(t *testing.T) {
 	server := newServer(t).Start(t)
 	err := newEngine(t, remoteCommand).create(inputs{
 		"connection": server.connection(inputs{
@@ -421,11 +421,11 @@ func TestWithoutALimitTheCustomTimeoutEndsTheAttempts(t *testing.T) {
 		"connection": server.connection(inputs{"dialErrorLimit": -1.0}), "create": "true",
 	}, 2)
 	require.ErrorContains(t, err, "timed out")
-	require.ErrorContains(t, err, "connection refused", "the reason has to be told")
+	require.ErrorContains(t, err, "connection refused", "the last attempt's reason")
 	assert.InDelta(t, 4, time.Since(start).Seconds(), 2.5)
 }
 
-func TestAHostThatSaysNothingCountsAsAFailedAttempt(t *testing.T) {
+func TestASilentHostCountsAsAFailedAttempt(t *testing.T) {
 	server := newServer(t)
 	server.Port = silentPort(t)
 	start := time.Now()

@@ -21,28 +21,27 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pkg/sftp"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 )
 
-// sshServer is an SSH server on loopback that runs the commands it is given with /bin/sh, serves SFTP and forwards
-// connections, as a host and a bastion do.
+// sshServer is an SSH server on loopback that runs the commands it receives with /bin/sh and forwards connections, as a
+// host and a bastion do.
 type sshServer struct {
 	Port      int
 	User      string
-	Key       string // the private key that may log in
-	Password  string // the password that may
+	Key       string // the private key with which to log in
+	Password  string // the password with which to log in
 	HostKeys  []ssh.Signer
 	AcceptEnv []string
 
-	Connections atomic.Int32 // how many were opened, logged in or not
-	Forwarded   atomic.Int32 // how many were passed on
+	Connections atomic.Int32 // opened, logged in or not
+	Forwarded   atomic.Int32 // forwarded to another host
 	mu          sync.Mutex
-	commands    []string // what was run
+	commands    []string // that were run
 }
 
-// newServer makes a server that does not listen yet, with one ed25519 host key.
+// newServer returns a server with one ed25519 host key that does not listen yet.
 func newServer(t *testing.T) *sshServer {
 	t.Helper()
 	return &sshServer{
@@ -53,7 +52,7 @@ func newServer(t *testing.T) *sshServer {
 	}
 }
 
-// Start makes the server listen until the test ends, on s.Port or, if that is 0, any port.
+// Start makes the server listen until the test ends, on s.Port, or on any port if that is 0.
 func (s *sshServer) Start(t *testing.T) *sshServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)))
@@ -93,7 +92,7 @@ func (s *sshServer) Start(t *testing.T) *sshServer {
 	return s
 }
 
-// Commands are the commands that were run, in their order.
+// Commands are the commands that were run, in order.
 func (s *sshServer) Commands() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,15 +136,6 @@ func (s *sshServer) session(newChannel ssh.NewChannel) {
 			var command struct{ Line string }
 			_ = request.Reply(ssh.Unmarshal(request.Payload, &command) == nil, nil)
 			go s.run(channel, command.Line, environment)
-		case "subsystem":
-			_ = request.Reply(true, nil)
-			go func() {
-				server, err := sftp.NewServer(channel)
-				if err == nil {
-					_ = server.Serve()
-				}
-				_ = channel.Close()
-			}()
 		default:
 			_ = request.Reply(false, nil)
 		}
@@ -238,12 +228,12 @@ func encryptedKeyPEM(t *testing.T, key crypto.PrivateKey, password string) strin
 	return string(pem.EncodeToMemory(block))
 }
 
-// authorizedKey is the public half of key, as a line of authorized_keys: the form that hostKey wants.
+// authorizedKey is the public half of key as a line of authorized_keys, the format of hostKey.
 func authorizedKey(key ssh.Signer) string {
 	return string(ssh.MarshalAuthorizedKey(key.PublicKey()))
 }
 
-// silentPort is a port that accepts connections and never says a word.
+// silentPort is a port that accepts connections and never sends anything.
 func silentPort(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -252,7 +242,7 @@ func silentPort(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port // the kernel accepts for us
 }
 
-// freePort is a port on which nobody listens.
+// freePort is a port on which nothing listens.
 func freePort(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

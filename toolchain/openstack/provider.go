@@ -9,51 +9,40 @@ import (
 	"github.com/terraform-provider-openstack/terraform-provider-openstack/v3/openstack"
 )
 
-// resources maps what this project's programs create: the Terraform name to Pulumi's "module/Type".
+// resources maps what this project's programs create: the Terraform name to Pulumi's "module/Type". Volumes, DNS
+// records, networks and routers are for planned work.
 var resources = map[string]string{
-	"openstack_compute_flavor_v2":                     "compute/Flavor",
-	"openstack_compute_instance_v2":                   "compute/Instance",
-	"openstack_compute_interface_attach_v2":           "compute/InterfaceAttach",
-	"openstack_compute_keypair_v2":                    "compute/Keypair",
-	"openstack_compute_servergroup_v2":                "compute/ServerGroup",
-	"openstack_images_image_v2":                       "images/Image",
-	"openstack_networking_address_group_v2":           "networking/AddressGroupV2",
-	"openstack_networking_floatingip_associate_v2":    "networking/FloatingIpAssociate",
-	"openstack_networking_floatingip_v2":              "networking/FloatingIp",
-	"openstack_networking_network_v2":                 "networking/Network",
-	"openstack_networking_port_secgroup_associate_v2": "networking/PortSecGroupAssociate",
-	"openstack_networking_port_v2":                    "networking/Port",
-	"openstack_networking_router_interface_v2":        "networking/RouterInterface",
-	"openstack_networking_router_v2":                  "networking/Router",
-	"openstack_networking_secgroup_rule_v2":           "networking/SecGroupRule",
-	"openstack_networking_secgroup_v2":                "networking/SecGroup",
-	"openstack_networking_subnet_v2":                  "networking/Subnet",
+	"openstack_blockstorage_volume_v3":             "blockstorage/Volume",
+	"openstack_compute_instance_v2":                "compute/Instance",
+	"openstack_compute_keypair_v2":                 "compute/Keypair",
+	"openstack_compute_servergroup_v2":             "compute/ServerGroup",
+	"openstack_compute_volume_attach_v2":           "compute/VolumeAttach",
+	"openstack_dns_recordset_v2":                   "dns/RecordSet",
+	"openstack_networking_floatingip_associate_v2": "networking/FloatingIpAssociate",
+	"openstack_networking_floatingip_v2":           "networking/FloatingIp",
+	"openstack_networking_network_v2":              "networking/Network",
+	"openstack_networking_port_v2":                 "networking/Port",
+	"openstack_networking_router_interface_v2":     "networking/RouterInterface",
+	"openstack_networking_router_v2":               "networking/Router",
+	"openstack_networking_secgroup_rule_v2":        "networking/SecGroupRule",
+	"openstack_networking_secgroup_v2":             "networking/SecGroup",
+	"openstack_networking_subnet_v2":               "networking/Subnet",
 }
 
 // dataSources maps what this project's programs look up: the Terraform name to Pulumi's "module/function".
 var dataSources = map[string]string{
-	"openstack_compute_availability_zones_v2": "compute/getAvailabilityZones",
-	"openstack_compute_flavor_v2":             "compute/getFlavor",
-	"openstack_compute_instance_v2":           "compute/getInstanceV2",
-	"openstack_compute_keypair_v2":            "compute/getKeypair",
-	"openstack_compute_limits_v2":             "compute/getLimitsV2",
-	"openstack_compute_quotaset_v2":           "compute/getQuotaSetV2",
-	"openstack_compute_servergroup_v2":        "compute/getServergroupV2",
-	"openstack_images_image_ids_v2":           "images/getImageIds",
-	"openstack_images_image_v2":               "images/getImage",
-	"openstack_networking_floatingip_v2":      "networking/getFloatingIp",
-	"openstack_networking_network_v2":         "networking/getNetwork",
-	"openstack_networking_port_ids_v2":        "networking/getPortIds",
-	"openstack_networking_port_v2":            "networking/getPort",
-	"openstack_networking_quota_v2":           "networking/getQuotaV2",
-	"openstack_networking_router_v2":          "networking/getRouter",
-	"openstack_networking_secgroup_v2":        "networking/getSecGroup",
-	"openstack_networking_subnet_ids_v2":      "networking/getSubnetIdsV2",
-	"openstack_networking_subnet_v2":          "networking/getSubnet",
+	"openstack_compute_flavor_v2":      "compute/getFlavor",
+	"openstack_compute_keypair_v2":     "compute/getKeypair",
+	"openstack_dns_zone_v2":            "dns/getDnsZone",
+	"openstack_images_image_v2":        "images/getImage",
+	"openstack_networking_network_v2":  "networking/getNetwork",
+	"openstack_networking_port_ids_v2": "networking/getPortIds",
+	"openstack_networking_port_v2":     "networking/getPort",
+	"openstack_networking_subnet_v2":   "networking/getSubnet",
 }
 
-// environment names the variable behind each provider setting that does not already have one in the Terraform provider
-// or that the published plugin resolves itself.
+// environment is the variable for each provider setting that has none in the Terraform provider, or that the published
+// plugin resolves itself.
 var environment = map[string]string{
 	"allow_reauth":  "OS_ALLOW_REAUTH",
 	"cloud":         "OS_CLOUD",
@@ -86,11 +75,11 @@ func provider() tfbridge.ProviderInfo {
 	for name, member := range dataSources {
 		info.DataSources[name] = &tfbridge.DataSourceInfo{Tok: token(member)}
 	}
-	// The published plugin pluralises this one by hand.
+	// The published plugin sets this plural explicitly.
 	info.Resources["openstack_networking_subnet_v2"].Fields = map[string]*tfbridge.SchemaInfo{
 		"allocation_pool": {Name: "allocationPools"},
 	}
-	// A resource without a name is called after the Pulumi resource, with a random suffix; as the published one does.
+	// A resource without a name gets the Pulumi resource's name and a random suffix, as with the published plugin.
 	info.SetAutonaming(255, "-")
 	return info
 }

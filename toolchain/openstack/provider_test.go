@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// names are the names and shapes that the SDK has for one resource or function (tests/unit/sdk_names.py).
+// names are the names and shapes that the SDK has for one resource or function (tests/unit/toolchain/sdk_names.py).
 type names struct{ Inputs, Outputs map[string]any }
 
 func sdkNames(t *testing.T) map[string]names {
@@ -45,7 +45,7 @@ func TestFunctionsHaveTheSDKsNamesAndShapes(t *testing.T) {
 			require.True(t, ok, "the SDK has no such function")
 			inputs, outputs := shapes(info.P.DataSourcesMap().Get(name).Schema(), function.Fields)
 			for input := range inputs {
-				inputs[input] = "value" // the SDK's sources do not tell the shape of an argument
+				inputs[input] = "value" // the SDK's sources do not contain the shape of an argument
 			}
 			outputs["id"] = "value" // every function has it
 			assert.Equal(t, want.Inputs, inputs)
@@ -60,7 +60,7 @@ func TestTheBridgeAcceptsTheProvider(t *testing.T) {
 	assert.NotNil(t, tfbridge.NewProvider(context.Background(), nil, "openstack", sdkVersion, info.P, info, []byte(schema)))
 }
 
-func TestCredentialsComeFromTheUsualEnvironment(t *testing.T) {
+func TestCredentialsComeFromTheUsualVariables(t *testing.T) {
 	info := provider()
 	for setting, variable := range environment {
 		_, ok := info.P.Schema().GetOk(setting)

@@ -1,6 +1,6 @@
-"""What the Pulumi SDKs call things: the tokens, names and shapes that the plugins in toolchain/ have to speak.
+"""The tokens, names and shapes in the Pulumi SDKs that the plugins in toolchain/ must use.
 
-`python -m tests.unit.toolchain.sdk_names` writes them to the files that the plugins' Go tests compare themselves with.
+`python -m tests.unit.toolchain.sdk_names` records them in files with which the plugins' Go tests compare the plugins.
 They are read from the SDKs' generated sources, whose type hints cannot be evaluated at run time. A shape is "value",
 "map", a list of one shape, or an object of named shapes.
 """
@@ -16,30 +16,38 @@ from typing import Any
 
 TOOLCHAIN = Path(__file__).parents[3] / "toolchain"
 
-# The plugin's folder, and the parts of its SDK that hold what it serves.
-PLUGINS = {
-    "openstack": ["pulumi_openstack.compute", "pulumi_openstack.images", "pulumi_openstack.networking"],
-    "command": ["pulumi_command.local", "pulumi_command.remote"],
-}
+PLUGINS = ("openstack", "command")
 
 TOKEN = re.compile(r"'(\w+:[\w/]+:\w+)'")
 
+# A line of the maps in toolchain/openstack/provider.go, as in `"openstack_compute_instance_v2": "compute/Instance",`.
+MAPPED = re.compile(r'^\t"openstack_\w+": +"(\w+)/(\w)(\w+)",$', re.MULTILINE)
+
+
+def served(plugin: str) -> set[str]:
+    """The tokens of the resources and functions that `plugin` serves."""
+    if plugin == "command":
+        return {"command:local:Command", "command:remote:Command"}
+    mapped = MAPPED.findall((TOOLCHAIN / "openstack" / "provider.go").read_text())
+    return {f"openstack:{module}/{first.lower()}{rest}:{first}{rest}" for module, first, rest in mapped}
+
 
 def names_file(plugin: str) -> Path:
-    """The file with the names that `plugin` is compared with."""
+    """The file in which the names for `plugin` are recorded."""
     return TOOLCHAIN / plugin / "testdata" / "sdk-names.json"
 
 
 def names(plugin: str) -> dict[str, Any]:
-    """Each resource and function of the plugin's SDK: its token, and the shapes of its inputs and outputs by name."""
+    """Each resource and function that the plugin serves: its token, and the SDK's shapes of its inputs and outputs."""
     found: dict[str, Any] = {}
-    for module in PLUGINS[plugin]:
-        spec = find_spec(module)
-        assert spec and spec.origin, f"{module} is not installed"
+    tokens = served(plugin)
+    for module in {token.split(":")[1].partition("/")[0] for token in tokens}:
+        spec = find_spec(f"pulumi_{plugin}.{module}")
+        assert spec and spec.origin, f"pulumi_{plugin}.{module} is not installed"
         folder = Path(spec.origin).parent
         for file in sorted(folder.glob("*.py")):
             token = TOKEN.search(file.read_text())
-            if not token:
+            if not token or token[1] not in tokens:
                 continue
             classes = _classes(file)
             result = next((name for name in classes if name.startswith("Get") and name.endswith("Result")), None)
@@ -47,11 +55,10 @@ def names(plugin: str) -> dict[str, Any]:
                 arguments = sorted(set(re.findall(r"__args__\['(\w+)'\]", file.read_text())))
                 inputs: dict[str, Any] = dict.fromkeys(arguments, "value")
                 outputs = _shapes(folder, classes[result])
-            elif (resource := token[1].rpartition(":")[2]) in classes:
+            else:
+                resource = token[1].rpartition(":")[2]
                 inputs = _shapes(folder, classes[f"{resource}Args"])
                 outputs = _shapes(folder, classes[resource])
-            else:
-                continue  # a function of another kind (local.run)
             found[token[1]] = {"inputs": inputs, "outputs": outputs}
     return found
 

@@ -1,4 +1,4 @@
-"""toolchain/install, with stand-ins for everything that it would fetch, build or run."""
+"""toolchain/install, with stand-ins for everything that it would download, build or run."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 INSTALL = Path(__file__).parents[3] / "toolchain/install"
 
-# A CLI that knows its version, and fetches plugins into its home.
+# A CLI that prints its version and installs plugins into its home.
 CLI = """#!/bin/bash
 case "$1 $2" in
 "version ") echo v{version} ;;
@@ -23,8 +23,8 @@ case "$1 $2" in
 esac
 """
 
-# The vendor's installer, as curl delivers it; it notes what it was asked for.
-CURL_THAT_DELIVERS = """#!/bin/bash
+# A curl that downloads a vendor's installer. The installer records its arguments.
+CURL_THAT_DOWNLOADS = """#!/bin/bash
 while (($#)); do
     if [[ $1 == --output ]]; then
         cat >"$2" 2>/dev/null <<'INSTALLER'
@@ -39,9 +39,9 @@ INSTALLER
 done
 """
 
-CURL_THAT_FINDS_NOBODY = "#!/bin/bash\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n"
+CURL_THAT_FAILS = "#!/bin/bash\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n"
 
-# A Go that builds in no time, or as slowly or badly as it is told, and notes what it built.
+# A Go that builds at once, or as slowly or badly as files in $HOME say, and records what it built.
 GO = """#!/bin/bash
 case $1 in
 env) echo go1.99.0 ;;
@@ -60,7 +60,7 @@ PARTS = ["pulumi", "pulumi-language-python", "pulumi-resource-command", "pulumi-
 
 @dataclass
 class Machine:
-    """A home and a PATH that hold nothing but what a test puts there."""
+    """A home and a PATH with only what a test puts there."""
 
     home: Path
 
@@ -85,7 +85,7 @@ class Machine:
         )
 
     def install(self) -> tuple[str, str]:
-        """Run it: what is to be put before PATH, and what was said."""
+        """Run it. Returns what to prepend to PATH, and the messages."""
         process = self.start("--print-bin-dir")
         out, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
@@ -101,7 +101,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A machine with Go and no way to the vendor's site."""
+    """A machine with Go, from which the vendor's site is unreachable."""
     machine = Machine(tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "vendor-cli").write_text(CLI.format(version="3.259.0"))
@@ -110,12 +110,12 @@ def machine(tmp_path: Path) -> Machine:
     script.parent.mkdir(parents=True)
     script.touch()
     machine.put("go", GO)
-    machine.put("curl", CURL_THAT_FINDS_NOBODY)
+    machine.put("curl", CURL_THAT_FAILS)
     return machine
 
 
 @pytest.mark.parametrize("version", ["3.259.0", "3.300.1"])
-def test_a_cli_on_path_that_fits_is_used_with_the_plugins_it_has(machine: Machine, version: str) -> None:
+def test_a_cli_on_path_of_a_fitting_version_is_used_with_its_plugins(machine: Machine, version: str) -> None:
     machine.put("pulumi", CLI.format(version=version))
     for plugin in ("openstack 5.5.3", "command 1.2.1"):
         subprocess.run(
@@ -127,29 +127,29 @@ def test_a_cli_on_path_that_fits_is_used_with_the_plugins_it_has(machine: Machin
     assert machine.built() == []
 
 
-def test_a_cli_on_path_fetches_the_plugins_it_lacks(machine: Machine) -> None:
+def test_a_cli_on_path_downloads_missing_plugins(machine: Machine) -> None:
     machine.put("pulumi", CLI.format(version="3.259.0"))
-    machine.put("curl", CURL_THAT_DELIVERS)
+    machine.put("curl", CURL_THAT_DOWNLOADS)
     assert machine.install()[0] == f"{machine.home}/bin"
     assert machine.built() == []
     assert machine.install() == (f"{machine.home}/bin", "")
 
 
-def test_a_cli_that_cannot_fetch_plugins_gets_those_built_here_and_is_told(machine: Machine) -> None:
+def test_a_cli_that_cannot_download_plugins_gets_those_built_here_with_a_message(machine: Machine) -> None:
     machine.put("pulumi", CLI.format(version="3.259.0"))
     front, said = machine.install()
     plugins, cli = front.split(":")
     assert cli == f"{machine.home}/bin"
     assert (Path(plugins) / "pulumi-resource-openstack").exists()
     assert machine.built() == PARTS[2:]
-    assert "the vendor's plugin site cannot be reached" in said
+    assert "plugin site is unreachable" in said
     assert len(machine.install()[1].splitlines()) == 1
 
 
 @pytest.mark.parametrize("version", ["3.258.9", "2.300.0", "4.0.0"])
-def test_a_cli_that_does_not_fit_is_named_and_the_vendors_installed(machine: Machine, version: str) -> None:
+def test_a_cli_of_another_version_is_named_and_the_vendors_is_installed(machine: Machine, version: str) -> None:
     machine.put("pulumi", CLI.format(version=version))
-    machine.put("curl", CURL_THAT_DELIVERS)
+    machine.put("curl", CURL_THAT_DOWNLOADS)
     front, said = machine.install()
     assert f"its version is {version}" in said
     assert front == f"{machine.home}/.cache/openstack-ha-api/pulumi-3.259.0/bin"
@@ -157,9 +157,9 @@ def test_a_cli_that_does_not_fit_is_named_and_the_vendors_installed(machine: Mac
     assert machine.built() == []
 
 
-def test_where_the_vendors_site_is_out_of_reach_all_is_built_once(machine: Machine) -> None:
+def test_everything_is_built_once_if_the_vendors_site_is_unreachable(machine: Machine) -> None:
     front, said = machine.install()
-    assert "the vendor's site cannot be reached" in said
+    assert "the vendor's site is unreachable" in said
     assert machine.built() == PARTS
     home = Path(front).parent / "home"
     assert (home / "plugins/resource-openstack-v5.5.3/pulumi-resource-openstack").exists()
@@ -169,11 +169,11 @@ def test_where_the_vendors_site_is_out_of_reach_all_is_built_once(machine: Machi
         started = time.monotonic()
         assert machine.install() == (front, "")
         seconds.append(time.monotonic() - started)
-    assert min(seconds) < 0.3, "the others may have had a busy machine"
+    assert min(seconds) < 0.3, "the slower ones may be due to a busy machine"
     assert machine.built() == PARTS
 
 
-def test_the_built_cli_leaves_the_users_login_where_it_is(machine: Machine) -> None:
+def test_the_built_cli_uses_the_users_own_login(machine: Machine) -> None:
     front, _ = machine.install()
     shows = '#!/bin/bash\necho "$PULUMI_HOME $PULUMI_CREDENTIALS_PATH"\n'
     (Path(front).parent / "libexec/pulumi").write_text(shows)
@@ -181,7 +181,7 @@ def test_the_built_cli_leaves_the_users_login_where_it_is(machine: Machine) -> N
     assert shown.stdout.split() == [f"{Path(front).parent}/home", f"{machine.home}/.pulumi"]
 
 
-def test_two_runs_at_once_build_once(machine: Machine) -> None:
+def test_two_concurrent_runs_build_once(machine: Machine) -> None:
     (machine.home / "build-seconds").write_text("0.3")
     runs = [machine.start() for _ in range(2)]
     said = [run.communicate(timeout=60)[1] for run in runs]
@@ -191,7 +191,7 @@ def test_two_runs_at_once_build_once(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_was_cut_off_can_be_run_again(machine: Machine, end: signal.Signals) -> None:
+def test_an_interrupted_run_can_be_repeated(machine: Machine, end: signal.Signals) -> None:
     (machine.home / "build-seconds").write_text("2")
     run = machine.start()
     deadline = time.monotonic() + 20
@@ -208,7 +208,7 @@ def test_a_run_that_was_cut_off_can_be_run_again(machine: Machine, end: signal.S
     assert machine.leftovers() == []
 
 
-def test_a_build_that_fails_tells_why_and_the_next_run_goes_on(machine: Machine) -> None:
+def test_a_failed_build_shows_the_reason_and_the_next_run_continues(machine: Machine) -> None:
     (machine.home / "build-fails").touch()
     run = machine.start("--print-bin-dir")
     out, said = run.communicate(timeout=60)
@@ -220,7 +220,7 @@ def test_a_build_that_fails_tells_why_and_the_next_run_goes_on(machine: Machine)
     machine.install()
 
 
-def test_clean_forgets_all_of_it(machine: Machine) -> None:
+def test_clean_deletes_everything(machine: Machine) -> None:
     machine.install()
     subprocess.run([INSTALL.parent / "clean"], env=machine.environment, check=True)
     cache = machine.home / ".cache/openstack-ha-api"

@@ -1,5 +1,5 @@
-// Package lifecycle holds what local and remote commands have in common: the inputs that say what runs when, and the
-// outputs that say what it printed.
+// Package lifecycle is what local and remote commands share: the inputs that say what runs when, and the outputs with
+// what it printed.
 package lifecycle
 
 import (
@@ -24,13 +24,13 @@ type Inputs struct {
 	AddPreviousOutputInEnv *bool             `pulumi:"addPreviousOutputInEnv,optional"`
 }
 
-// Annotate sets the defaults, which are part of a resource's state: they have to be the published plugin's, or a stack
+// Annotate sets the defaults, which are part of a resource's state: they must be the published plugin's, or a stack
 // would show changes when it moves from one plugin to the other.
 func (i *Inputs) Annotate(a infer.Annotator) {
 	a.SetDefault(&i.AddPreviousOutputInEnv, true)
 }
 
-// OnUpdate is the command that brings a changed resource up to date, or nil if there is none.
+// OnUpdate is the command that updates a changed resource, or nil if there is none.
 func (i *Inputs) OnUpdate() *string {
 	if i.Update != nil {
 		return i.Update
@@ -44,7 +44,7 @@ type Outputs struct {
 	Stderr string `pulumi:"stderr"`
 }
 
-// PreviousEnvironment is what the next command is told of the last one's output. Empty output is not passed on.
+// PreviousEnvironment passes the last command's output to the next one. Empty output is not passed on.
 func (i *Inputs) PreviousEnvironment(last Outputs) map[string]string {
 	environment := map[string]string{}
 	if i.AddPreviousOutputInEnv != nil && !*i.AddPreviousOutputInEnv {
@@ -59,16 +59,16 @@ func (i *Inputs) PreviousEnvironment(last Outputs) map[string]string {
 	return environment
 }
 
-// NewID makes the id of a new resource: its name and eight random hexadecimal digits.
+// NewID generates the id of a new resource: its name and eight random hexadecimal digits.
 func NewID(name string) (string, error) {
 	return resource.NewUniqueHex(name, 8, 0)
 }
 
-// minSecret is the length from which a value is worth hiding: a shorter one ("1", "yes") would blank out half a message.
+// minSecret is the shortest value that is hidden: hiding a shorter one ("1", "yes") would blank out half a message.
 const minSecret = 4
 
-// Failure tells that command ended with err, and quotes it and its output with the inputs and each of secrets, the
-// confidential part of the connection, blanked out.
+// Failure is the error of a command that ended with err. It quotes the command and its output, with the inputs and the
+// secrets of the connection blanked out.
 func (i *Inputs) Failure(err error, command, output string, secrets ...string) error {
 	for _, value := range i.Environment {
 		secrets = append(secrets, value)
@@ -85,7 +85,7 @@ func (i *Inputs) Failure(err error, command, output string, secrets ...string) e
 	return fmt.Errorf("%w: running %s", err, quoted)
 }
 
-// Stopped tells why ctx, the context of a request, is over. Call it only when it is.
+// Stopped is the reason why ctx, the context of a request, is done. Call it only when it is.
 func Stopped(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return errors.New("timed out (the resource's custom timeout)")

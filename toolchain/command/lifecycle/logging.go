@@ -32,7 +32,7 @@ func (Logging) Values() []infer.EnumValue[Logging] {
 	}
 }
 
-// Capture collects what a command prints, and shows it line by line as Logging asks.
+// Capture collects what a command prints, and shows the streams that Logging selects, line by line.
 type Capture struct {
 	Stdout, Stderr io.Writer
 
@@ -42,7 +42,7 @@ type Capture struct {
 	shown          []*lineLogger
 }
 
-// NewCapture makes a Capture whose lines go to the log of the request in ctx.
+// NewCapture returns a Capture whose lines go to the log of the request in ctx.
 func NewCapture(ctx context.Context, logging *Logging) *Capture {
 	c := &Capture{}
 	which := LogStdoutAndStderr
@@ -70,7 +70,7 @@ func (c *Capture) Finish() {
 	}
 }
 
-// Outputs is what was printed, a stream each.
+// Outputs is what was printed, by stream.
 func (c *Capture) Outputs() Outputs {
 	return Outputs{
 		Stdout: strings.TrimSuffix(c.stdout.String(), "\n"),

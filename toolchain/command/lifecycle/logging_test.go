@@ -29,7 +29,7 @@ func shown(t *testing.T, logging *Logging) string {
 	return log.String()
 }
 
-func TestLoggingShowsWholeLinesOfTheStreamsAskedFor(t *testing.T) {
+func TestLoggingShowsWholeLinesOfTheSelectedStreams(t *testing.T) {
 	stdout := []string{`"first line"`, `"second line"`, `"the rest"`}
 	stderr := []string{"complaint"}
 	for logging, want := range map[Logging][]string{

@@ -68,7 +68,7 @@ func (s *CommandOutputs) run(ctx context.Context, command *string) error {
 		return err
 	}
 	defer client.Close()
-	// The session has no deadline of its own; a host that vanished would keep it open for ever.
+	// The session has no deadline of its own; a host that vanished would keep it open forever.
 	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
 	defer stop()
 	session, err := client.NewSession()
@@ -77,7 +77,7 @@ func (s *CommandOutputs) run(ctx context.Context, command *string) error {
 	}
 	defer session.Close()
 
-	const acceptEnv = "the SSH server has to accept it (AcceptEnv), or the command can begin with %s=value"
+	const acceptEnv = "the SSH server must accept it (AcceptEnv); or start the command with %s=value"
 	for name, value := range s.Environment {
 		if err := session.Setenv(name, value); err != nil {
 			return fmt.Errorf("environment variable %q cannot be set: "+acceptEnv+": %w", name, name, err)

@@ -1,4 +1,4 @@
-// Package remote runs commands on other machines, and copies files to them, over SSH.
+// Package remote runs commands on other machines over SSH.
 package remote
 
 import (
@@ -21,7 +21,7 @@ import (
 	"openstack-ha-api/toolchain/command/lifecycle"
 )
 
-// The defaults are part of a resource's state: they have to be the published plugin's, or a stack would show changes
+// The defaults are part of a resource's state: they must be the published plugin's, or a stack would show changes
 // when it moves from one plugin to the other.
 const (
 	defaultUser           = "root"
@@ -29,7 +29,7 @@ const (
 	defaultDialErrorLimit = 10
 	defaultPerDialTimeout = 15
 
-	// noDialErrorLimit tries for ever, or until the resource's custom timeout.
+	// noDialErrorLimit retries forever, or until the resource's custom timeout.
 	noDialErrorLimit = -1
 )
 
@@ -68,9 +68,9 @@ type ProxyConnection struct {
 	Endpoint
 }
 
-// Dial logs in, through the bastion if there is one. It tries again after a failure of any kind, a refused login or host
-// key among them: while cloud-init is at work, both are refused for a while. It gives up when more than DialErrorLimit
-// attempts have failed or ctx ends; the error then says what the last attempt failed with.
+// Dial logs in, through the bastion if there is one. It retries after any failure, including a refused login or host
+// key: while cloud-init runs, both are refused for a while. It gives up when more than DialErrorLimit attempts have
+// failed or ctx ends; the error then includes the last attempt's.
 func (c *Connection) Dial(ctx context.Context) (*ssh.Client, error) {
 	config, err := c.clientConfig()
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *Connection) Dial(ctx context.Context) (*ssh.Client, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return c.retry(ctx, "Dial", func() (*ssh.Client, error) {
-		// Each attempt has a bastion connection of its own, so that one which broke is not used again.
+		// Each attempt has its own connection to the bastion, so that a broken one is not reused.
 		bastion, err := c.Proxy.retry(ctx, "Dial proxy", func() (*ssh.Client, error) {
 			return c.Proxy.login(ctx, proxyConfig, direct)
 		})
@@ -105,12 +105,12 @@ func (c *Connection) Dial(ctx context.Context) (*ssh.Client, error) {
 	})
 }
 
-// finalError is a failure that another attempt cannot mend.
+// finalError is a failure that another attempt cannot fix.
 type finalError struct{ error }
 
 func (f *finalError) Unwrap() error { return f.error }
 
-// retry calls dial until it succeeds, with the pauses of Pulumi's retry package: 0.1 s, growing to 5 s.
+// retry calls dial until it succeeds, pausing as Pulumi's retry package does: 0.1 s at first, up to 5 s.
 func (e *Endpoint) retry(ctx context.Context, what string, dial func() (*ssh.Client, error)) (*ssh.Client, error) {
 	limit := defaultDialErrorLimit
 	if e.DialErrorLimit != nil {
@@ -132,7 +132,7 @@ func (e *Endpoint) retry(ctx context.Context, what string, dial func() (*ssh.Cli
 				return false, nil, final.error
 			}
 			if ctx.Err() != nil && last != nil {
-				return false, nil, nil // this attempt failed because time is up, which says nothing about the host
+				return false, nil, nil // it failed because time is up, which says nothing about the host
 			}
 			failures++
 			last = err
@@ -173,7 +173,7 @@ func (e *Endpoint) login(
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		// The host has no key of the pinned type.
+		// This means that the host has no key of the pinned type.
 		if refusal := (*ssh.AlgorithmNegotiationError)(nil); errors.As(err, &refusal) && refusal.What == "host key" {
 			err = fmt.Errorf("host key mismatch: hostKey pins a key that the host does not have: %w", err)
 		}
@@ -184,7 +184,7 @@ func (e *Endpoint) login(
 	if err != nil {
 		return fail(err)
 	}
-	// A host may accept a connection and then say nothing; closing it ends the handshake.
+	// A host may accept a connection and then send nothing; closing the connection ends the handshake.
 	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
 	sshConnection, channels, requests, err := ssh.NewClientConn(connection, e.address(), config)
 	if err != nil || !stop() {
@@ -194,7 +194,7 @@ func (e *Endpoint) login(
 	return ssh.NewClient(sshConnection, channels, requests), nil
 }
 
-// address is e's host and port as the net package wants them.
+// address is e's host and port in the net package's format.
 func (e *Endpoint) address() string {
 	port := float64(defaultPort)
 	if e.Port != nil {
@@ -267,8 +267,8 @@ func acceptOnly(pinned ssh.PublicKey) ssh.HostKeyCallback {
 	}
 }
 
-// signatureAlgorithms are those that a host can prove to own key with. Without them a host with keys of several types
-// would offer one of another type.
+// signatureAlgorithms are those with which a host can prove that it owns key. Without this list, a host with keys of
+// several types might offer one of another type.
 func signatureAlgorithms(key ssh.PublicKey) []string {
 	if key.Type() == ssh.KeyAlgoRSA {
 		return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
