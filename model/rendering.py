@@ -26,7 +26,7 @@ _environment = Environment(
     keep_trailing_newline=True,
     comment_start_string="{##",  # `${#array[@]}` is Bash
     comment_end_string="##}",
-    autoescape=False,  # noqa: S701 - no HTML; values are restricted in model/settings.py
+    autoescape=False,  # noqa: S701 - no HTML; model/settings/fields.py restricts the values
 )
 
 

@@ -1,0 +1,19 @@
+"""The configuration's meaning, one file per subject. The schema (types, defaults, descriptions) is in Pulumi.yaml.
+
+Values arrive as the engine passes them: text, with arrays as JSON text.
+"""
+
+from model.settings.roles import RoleSettings, ServerGroupPolicy
+from model.settings.secrets import SECRET_KEYS, client_certificate_file
+from model.settings.settings import ConfigurationError, Settings
+from model.settings.ssh import BastionSettings
+
+__all__ = [
+    "SECRET_KEYS",
+    "BastionSettings",
+    "ConfigurationError",
+    "RoleSettings",
+    "ServerGroupPolicy",
+    "Settings",
+    "client_certificate_file",
+]

@@ -1,0 +1,62 @@
+"""How hosts are reached: key pair, time limit, jump host."""
+
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from model.settings.fields import LoginUser, Model, PublicKey, Text
+
+
+class BastionSettings(Model):
+    """A jump host for SSH."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str
+
+
+class SshSettings(Model):
+    """SSH to every host."""
+
+    key_pair: Text
+    public_key: PublicKey
+    ssh_timeout: Annotated[int, Field(ge=10, le=7200)]
+    bastion_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]*$")]
+    bastion_port: Annotated[int, Field(ge=1, le=65535)]
+    bastion_user: LoginUser
+    bastion_host_key: PublicKey
+    login_public_key: str
+    """Public half of `sshPrivateKey` in OpenSSH format; empty where secrets are unreadable."""
+
+    @field_validator("public_key")
+    @classmethod
+    def _one_key(cls, value: str, info: ValidationInfo) -> str:
+        if "key_pair" in info.data and bool(value) == bool(info.data["key_pair"]):
+            both = "are both set" if value else "are both empty"
+            raise ValueError(f"publicKey and keyPair {both}; set exactly one of them")
+        return value
+
+    @field_validator("bastion_host_key")
+    @classmethod
+    def _pinned_bastion(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("bastion_host") and not value:
+            raise ValueError(
+                "is empty, but bastionHost is set; use the last two words of `ssh-keyscan -t ed25519 HOST`"
+            )
+        return value
+
+    @property
+    def bastion(self) -> BastionSettings | None:
+        """The jump host, if one is configured."""
+        if not self.bastion_host:
+            return None
+        return BastionSettings(
+            host=self.bastion_host, port=self.bastion_port, user=self.bastion_user, host_key=self.bastion_host_key
+        )
+
+    def key_mismatch(self, public_key: str) -> list[str]:
+        """The problem, if any: `sshPrivateKey` belongs to another OpenSSH public key than this one."""
+        if self.login_public_key.split()[:2] == public_key.split()[:2]:
+            return []
+        return ["sshPrivateKey does not belong to the public key that the hosts get; set the private key of that pair"]
