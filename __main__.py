@@ -20,7 +20,9 @@ cluster = settings.cluster_name
 cloud = look_up(settings, vip_port_name=vip_port_name(settings))
 login = Login(private_key=configuration.ssh_private_key, bastion=settings.bastion, timeout=settings.ssh_timeout)
 
-key_pairs = [openstack.compute.Keypair(cluster, name=cluster, public_key=key) for key in [settings.public_key] if key]
+key_pair = None
+if settings.public_key:
+    key_pair = openstack.compute.Keypair(cluster, name=cluster, public_key=settings.public_key)
 vip = VirtualIp("vip", VirtualIpArgs(settings=settings, cloud=cloud))
 groups = SecurityGroups("security-groups", SecurityGroupsArgs(settings=settings))
 roles = {
@@ -29,8 +31,8 @@ roles = {
         settings=settings,
         cloud=cloud,
         security_group_id=groups.ids[role],
-        key_pair=settings.key_pair or cluster,
-        key_pair_made=[*key_pairs],
+        key_pair_name=settings.key_pair or cluster,
+        key_pair=key_pair,
         login=login,
     )
     for role in Role

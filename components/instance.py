@@ -28,10 +28,10 @@ class RoleArgs:
     settings: Settings
     cloud: Cloud
     security_group_id: pulumi.Output[str]
-    key_pair: str
-    """The key pair's name as plain text: were it the resource's output, another public key would replace all hosts."""
-    key_pair_made: list[pulumi.Resource]
-    """The key pair, if the program makes it."""
+    key_pair_name: str
+    """Plain text: if it were the resource's output, a new public key would replace all hosts."""
+    key_pair: openstack.compute.Keypair | None
+    """The key pair, if the program creates it."""
     login: Login
 
     @property
@@ -102,7 +102,7 @@ def boot(
         name=name,
         flavor_id=found.flavor_id,
         image_id=found.image_id,
-        key_pair=args.key_pair,
+        key_pair=args.key_pair_name,
         availability_zone=zones[index % len(zones)] if zones else None,
         networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
         scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
@@ -112,7 +112,7 @@ def boot(
         stop_before_destroy=True,
         opts=pulumi.ResourceOptions(
             parent=parent,
-            depends_on=[*args.key_pair_made, *(after or [])],
+            depends_on=[*([args.key_pair] if args.key_pair else []), *(after or [])],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
             # A new image of the same name must not replace what runs; an image given by its id is meant.

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Called by keepalived at every change of state: INSTANCE VI_1 STATE PRIORITY. The reason stands in keepalived's own log,
-# just before; this adds one line to look for (`journalctl -t vrrp`), and a file for programs.
+# keepalived calls this at every change of state: INSTANCE VI_1 STATE PRIORITY. The reason is in keepalived's own log, just
+# before; this adds one line to search for (`journalctl -t vrrp`), and a file for programs.
 logger --tag vrrp --priority daemon.notice "$2 is now $3 with priority $4"
 cd /run/ha-api || exit
-# keepalived does not wait for a call to end before it makes the next: FAULT and BACKUP at its start are a millisecond
-# apart, and the first may come through last. Of two in the same seconds the later one has the higher process id.
+# keepalived does not wait for one call to end before the next: FAULT and BACKUP at its start are a millisecond apart, and
+# the first may finish last. Of two calls within seconds, the later one has the higher process id.
 exec 9>vrrp_state.lock
 flock 9
-# How often each state was entered, for metrics: what happens between two looks is counted too.
+# How often each state was entered, for metrics: this counts changes between two scrapes, too.
 { read -r count <"transitions_to_$3"; } 2>/dev/null || count=0
 echo $((count + 1)) >transitions.new && mv transitions.new "transitions_to_$3"
 now=$(date +%s)

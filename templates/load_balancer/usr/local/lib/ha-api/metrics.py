@@ -1,9 +1,12 @@
 #!/usr/bin/python3
 """A load balancer's own state as metrics, in files that node exporter's textfile collector reads.
 
-Python's standard library only, 3.10 or newer. Run every 15 s by ha-api-metrics.timer; it asks this host alone, and
-every ten minutes the API servers for their certificates. What it finds is written beside the old file and renamed, so
-that a reader sees all of one run or all of the one before.
+Python's standard library only, 3.10 or newer. ha-api-metrics.timer runs it every 15 s. It looks at this host only, and
+every ten minutes at the API servers' certificates. Each file is written under another name and renamed, so a reader never
+sees half of one.
+
+operate/hosts/on_host.py looks at some of the same facts, but over SSH, for a comparison with what was applied. The two
+share no code: this program is installed and must run whatever version of `./ha` looks at the host.
 """
 
 import argparse
@@ -23,14 +26,14 @@ ANSWER_SECONDS = 5
 
 
 def metric(name: str, kind: str, meaning: str, samples: Mapping[str, float | None]) -> str:
-    """A metric in Prometheus's text format; samples by labels (`{state="MASTER"}`), but for those that are None."""
+    """A metric in Prometheus's text format; samples by labels (`{state="MASTER"}`), without those that are None."""
     lines = [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
     lines += [f"{name}{labels} {value}" for labels, value in samples.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
 def number(path: Path) -> int | None:
-    """The number in a file; None where there is no such file, or none in it: it is being written."""
+    """The number in a file; None without such a file, or while it is being written."""
     try:
         return int(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -44,7 +47,7 @@ def holds(vip: str) -> bool:
 
 
 def vrrp(folder: Path) -> tuple[str, int | None]:
-    """The state that keepalived told its notify script last, and since when (seconds since the epoch)."""
+    """The state that keepalived last passed to its notify script, and since when (seconds since the epoch)."""
     try:
         state, since = (folder / "vrrp_state").read_text().split()
     except FileNotFoundError:
@@ -53,7 +56,7 @@ def vrrp(folder: Path) -> tuple[str, int | None]:
 
 
 def differing(proven: Path, root: Path) -> int:
-    """How many files under `root` are not as their copies in `proven`: content, mode, owner."""
+    """How many files under `root` differ from their copies in `proven`, in content, mode or owner."""
 
     def same(copy: Path) -> bool:
         place = root / copy.relative_to(proven)
@@ -68,7 +71,7 @@ def differing(proven: Path, root: Path) -> int:
 
 
 def drained_since(vrrp_state: str, root: Path) -> float:
-    """When an operator took this host out; 0 if none did, or keepalived runs again since."""
+    """When an operator drained this host; 0 if none did, or keepalived has run since."""
     if vrrp_state in RUNNING:
         return 0
     try:
@@ -78,7 +81,7 @@ def drained_since(vrrp_state: str, root: Path) -> float:
 
 
 def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
-    """What this host knows of itself."""
+    """The metrics of this host."""
     vrrp_state, since = vrrp(folder)
     states = dict.fromkeys((*STATES, vrrp_state) if vrrp_state else STATES, 0) | {vrrp_state: 1}
     return "".join(
@@ -107,7 +110,7 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
             metric(
                 "ha_api_watchdog_haproxy_dead",
                 "gauge",
-                "1 if the watchdog takes HAProxy for dead or hung, else 0.",
+                "1 if the watchdog considers HAProxy dead or hung, else 0.",
                 {"": number(folder / "haproxy")},
             ),
             metric(
@@ -119,7 +122,7 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
             metric(
                 "ha_api_configuration_files_differing",
                 "gauge",
-                "Files that are not as they were when they were last proven to serve.",
+                "Files that differ from those last proven to serve.",
                 {"": differing(proven, root)},
             ),
             metric(
@@ -131,7 +134,7 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
             metric(
                 "ha_api_drained_timestamp_seconds",
                 "gauge",
-                "When an operator took this host out (`./ha drain`); 0 if it is not out.",
+                "When an operator drained this host (`./ha drain`); 0 if it is not drained.",
                 {"": drained_since(vrrp_state, root)},
             ),
         ]
@@ -139,7 +142,7 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
 
 
 def expiry(name: str, address: str) -> int | None:
-    """When the certificate of the API server at `address` (`HOST:PORT`) ends; None where it shows none."""
+    """When the certificate of the API server at `address` (`HOST:PORT`) expires; None if it cannot be read."""
     host, port = address.rsplit(":", 1)
     try:
         certificate = ssl.get_server_certificate((host, int(port)), timeout=ANSWER_SECONDS)
@@ -148,38 +151,38 @@ def expiry(name: str, address: str) -> int | None:
             command, input=certificate, capture_output=True, check=True, text=True, timeout=ANSWER_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"{name} ({address}) shows no certificate: {error}", file=sys.stderr)  # noqa: T201 for the journal
+        print(f"{name} ({address}) certificate cannot be read: {error}", file=sys.stderr)  # noqa: T201 for the journal
         return None
     return ssl.cert_time_to_seconds(end.stdout.strip().removeprefix("notAfter="))
 
 
 def certificates(servers: Mapping[str, str]) -> str:
-    """When the API servers' certificates end; all are asked at once."""
+    """When the API servers' certificates expire; all are read at the same time."""
     with ThreadPoolExecutor() as pool:
         ends = dict(zip(servers, pool.map(expiry, servers.keys(), servers.values()), strict=True))
     return metric(
         "ha_api_certificate_expiry_timestamp_seconds",
         "gauge",
-        "When the certificate ends that an API server shows.",
+        "When an API server's certificate expires.",
         {f'{{server="{name}"}}': end for name, end in ends.items()},
     )
 
 
 def publish(path: Path, text: str) -> None:
-    """Write a whole file, so that nobody reads half of it."""
+    """Replace a file at once, so that nobody reads half of it."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
 
 
 def main() -> None:
-    """Write both files once; the certificates' only where it is old."""
+    """Write both files once; the one about certificates only if it is old."""
     parser = argparse.ArgumentParser(description="Writes this load balancer's state for node exporter.")
     parser.add_argument("--vip", required=True, help="the failover VIP")
     parser.add_argument("--api-server", action="append", required=True, metavar="NAME=HOST:PORT", help="any number")
-    parser.add_argument("--folder", type=Path, required=True, help="what is read and written: /run/ha-api")
+    parser.add_argument("--folder", type=Path, required=True, help="read and written: /run/ha-api")
     parser.add_argument("--proven", type=Path, default="/var/lib/ha-api/proven", help="files as they should be")
-    parser.add_argument("--root", type=Path, default="/", help="where they stand")
+    parser.add_argument("--root", type=Path, default="/", help="where they are installed")
     arguments = parser.parse_args()
     publish(arguments.folder / "ha-api.prom", state(arguments.vip, arguments.folder, arguments.proven, arguments.root))
     file = arguments.folder / "ha-api-certificates.prom"

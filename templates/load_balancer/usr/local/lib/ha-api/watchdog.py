@@ -1,21 +1,22 @@
 #!/usr/bin/python3
-"""What keepalived cannot see by itself, several times a second: Python's standard library only, 3.10 or newer.
+"""Watches HAProxy for keepalived, several times a second. Python's standard library only, 3.10 or newer.
 
-keepalived runs checks no more often than once a second, and follows processes only where the kernel reports them, which
-it does not in containers. What it does follow at once are files (`track_file`):
+keepalived runs checks at most once a second, and follows processes only where the kernel reports them, which it does
+not do in containers. But it follows files at once (`track_file`):
 
     haproxy      1 when HAProxy on this host is dead or hangs, else 0: keepalived goes into FAULT
-    api_servers  -50 when this HAProxy reaches no API server, else 0: added to the priority, so the VIP goes where there
-                 are some, and stays when there are none anywhere
+    api_servers  -50 when this HAProxy reaches no API server, else 0: added to the priority, so the VIP goes to a host
+                 that reaches one, and stays if none does
 
-It asks over one connection that stays open. HAProxy's death closes it, which is seen at once; a HAProxy that hangs
-leaves so many questions without an answer. Unanswered questions are counted, not seconds: after a pause of the whole
-host nothing has been asked, and nothing is held against HAProxy.
+It sends health checks over one connection that stays open. If HAProxy dies the connection closes, which is noticed at
+once; if it hangs, checks stay unanswered. Unanswered checks are counted, not seconds: after a pause of the whole host
+no check has been sent, and none is held against HAProxy.
 
-It also listens to the peer: a peer that goes on advertising while this keepalived believes to be MASTER means that ours
-hangs, or is not heard. It is killed, systemd starts it again, and it takes the VIP off as it starts. Only packets that
-ours would understand count, or two that work would be killed while a change of VRRP itself has reached one host only.
-With VRRPv2, whose passwords and intervals may differ under the same head, it does not listen: both would be killed.
+It also listens to the peer: if the peer goes on advertising while this host's keepalived considers itself MASTER, ours
+hangs or cannot be heard. The watchdog kills it, systemd starts it again, and it removes the VIP as it starts. Only
+packets that our keepalived would accept count, or two healthy ones would be killed while a change of VRRP's version or
+router id has reached only one host. It does not listen to VRRPv2, where passwords and intervals can differ behind the
+same header: both would be killed.
 """
 
 import argparse
@@ -30,22 +31,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-# Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start is not.
+# Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start never gets there.
 RISE = 5
 NO_API_SERVER = "-50"
 RETRY_SECONDS = 0.005
 CONNECT_SECONDS = 1.0
-# VRRP itself has one of two yield as soon as it hears the other, so this is for one that does not.
+# In VRRP one of two masters yields as soon as it receives the other's advertisement; this is for one that does not.
 RIVAL_SECONDS = 1.0
-# One that goes on with the rivalry after it was killed did not hang: with another password neither believes the other.
+# If two masters remain after the kill, keepalived did not hang: with different passwords neither accepts the other.
 REPRIEVE_SECONDS = 30.0
-# A conflict that paused for longer than this (advertisements come every second or sooner) is a new one.
+# After a longer silence than this (advertisements come every second or sooner) a conflict counts as a new one.
 SILENCE_SECONDS = 3.0
 
 
 def log(text: str) -> None:
-    """A line for the journal."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 a service's standard error is its log
+    """Write a line to the journal."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 systemd sends standard error to the journal
 
 
 class TrackFile:
@@ -56,7 +57,7 @@ class TrackFile:
         self._value: str | None = None
 
     def write(self, value: str, reason: str) -> None:
-        """Write a value, unless it stands there already, and log why."""
+        """Write a value and log why, unless the file has it already."""
         if value != self._value:
             self._path.write_text(value + "\n")
             log(f"{self._path.name} is now {value}: {reason}")
@@ -64,7 +65,7 @@ class TrackFile:
 
 
 class Watchdog(asyncio.Protocol):
-    """Asks the local HAProxy, over one connection at a time."""
+    """Checks the local HAProxy, over one connection at a time."""
 
     def __init__(self, port: int, interval: float, failures: int, folder: Path) -> None:
         self._port, self._interval, self._failures = port, interval, failures
@@ -78,12 +79,12 @@ class Watchdog(asyncio.Protocol):
         self._answers = 0
 
     async def run(self) -> None:
-        """Ask until ended."""
+        """Check until cancelled."""
         await asyncio.gather(self._ask(), self._stay_connected())
 
     async def _ask(self) -> None:
         while True:
-            # Not asked again before it has answered, or questions would pile up in front of a HAProxy that hangs.
+            # One check at a time, or they would pile up in front of a HAProxy that hangs.
             if self._transport and not self._asked:
                 self._asked = True
                 self._transport.write(b"HEAD /reachable HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -96,10 +97,10 @@ class Watchdog(asyncio.Protocol):
         while True:
             try:
                 connecting = asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
-                # Where a HAProxy that hung has left its backlog full, a lost SYN is not waited for.
+                # A HAProxy that hung may have left its backlog full; do not wait for a lost SYN.
                 await asyncio.wait_for(connecting, CONNECT_SECONDS)
                 await self._lost.wait()
-                # A reload closes connections, and so does a death; the next connection tells which it was.
+                # A reload closes connections, and so does a death; the next connection shows which it was.
                 await asyncio.sleep(RETRY_SECONDS)
             except ConnectionRefusedError:
                 self._dead("HAProxy refuses connections, it does not run")
@@ -132,7 +133,7 @@ class Watchdog(asyncio.Protocol):
     def _answered(self, status: bytes) -> None:
         self._unanswered = 0
         self._answers += 1
-        # The first answer of all is believed: this program was started anew beside a HAProxy that serves.
+        # Trust the very first answer: this program was restarted next to a HAProxy that serves.
         if self._alive is None or self._answers >= RISE:
             self._alive = True
             self._haproxy.write("0", "HAProxy answers")
@@ -143,12 +144,12 @@ class Watchdog(asyncio.Protocol):
 
 
 class Rival:
-    """Hears the peer's advertisements (RFC 5798, 5.2) while our own keepalived believes to be MASTER."""
+    """Receives the peer's advertisements (RFC 5798, 5.2) while our own keepalived considers itself MASTER."""
 
     def __init__(
         self, vrrp: socket.socket, peer: str, head: bytes, state: Path, end_keepalived: Callable[[], None]
     ) -> None:
-        """`head` is what an advertisement begins with that our keepalived understands."""
+        """`head` is the start of an advertisement that our keepalived accepts."""
         self._vrrp, self._peer, self._head, self._state, self._end_keepalived = vrrp, peer, head, state, end_keepalived
         self._since = self._last = self._ended = -math.inf
 
@@ -158,7 +159,7 @@ class Rival:
         advertisement = packet[(packet[0] & 15) * 4 :]
         if source != self._peer or len(advertisement) < 8 or not advertisement.startswith(self._head):
             return
-        if not advertisement[2]:  # priority 0: a goodbye
+        if not advertisement[2]:  # priority 0: the peer gives up the VIP
             return
         now = time.monotonic()
         if not self._is_master() or now - self._last > SILENCE_SECONDS:
@@ -177,7 +178,7 @@ class Rival:
 
 
 def kill_keepalived() -> None:
-    """End all of it, so that nothing of it is left that could hold the VIP."""
+    """Kill all of its processes, so that none is left to hold the VIP."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "comm").read_text() == "keepalived\n":
@@ -187,7 +188,7 @@ def kill_keepalived() -> None:
 
 
 async def watch(arguments: argparse.Namespace) -> None:
-    """Watch until ended."""
+    """Watch until cancelled."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as vrrp:
         vrrp.setblocking(False)
         if arguments.peer:
@@ -200,11 +201,11 @@ async def watch(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Tells keepalived of the local HAProxy's health through files.")
+    parser = argparse.ArgumentParser(description="Reports the local HAProxy's health to keepalived, through files.")
     parser.add_argument("--port", type=int, required=True, help="where HAProxy answers /reachable")
-    parser.add_argument("--interval", type=int, required=True, help="milliseconds between questions")
-    parser.add_argument("--failures", type=int, required=True, help="unanswered questions in a row that mean it hangs")
-    parser.add_argument("--peer", help="address of the other load balancer; without it nobody is listened to")
+    parser.add_argument("--interval", type=int, required=True, help="milliseconds between checks")
+    parser.add_argument("--failures", type=int, required=True, help="unanswered checks in a row that mean it hangs")
+    parser.add_argument("--peer", help="address of the other load balancer; without it, VRRP is not watched")
     parser.add_argument("--router-id", type=int, help="VRRP virtual router id, with --peer")
     parser.add_argument("--folder", type=Path, required=True, help="where keepalived looks for the files")
     asyncio.run(watch(parser.parse_args()))
