@@ -2,8 +2,8 @@
 """A load balancer's own state as metrics, in files that node exporter's textfile collector reads.
 
 Python's standard library only, 3.10 or newer. ha-api-metrics.timer runs it every 15 s. It looks at this host only, and
-every ten minutes at the API servers' certificates. Each file is written under another name and renamed, so a reader never
-sees half of one.
+every ten minutes at the API servers' certificates. Each file is written under another name and renamed, so a reader
+never sees half of one.
 
 operate/hosts/on_host.py looks at some of the same facts, but over SSH, for a comparison with what was applied. The two
 share no code: this program is installed and must run whatever version of `./ha` looks at the host.
