@@ -101,6 +101,15 @@ def test_the_architecture_names_every_package():
     assert packages <= {*spans(ROOT / "docs" / "architecture.md")}
 
 
+def test_the_index_of_decisions_lists_each_with_its_title():
+    index = ROOT / "docs" / "adr" / "README.md"
+    decisions = {
+        f"[{page.read_text().partition(chr(10))[0].removeprefix('# ')}]({page.name})"
+        for page in index.parent.glob("[0-9]*.md")
+    }
+    assert decisions == {*re.findall(r"^- (.*)$", index.read_text(), re.MULTILINE)}
+
+
 @by_page
 def test_the_make_targets_exist(page: Path):
     assert targets_named("\n".join(scripts(page))) <= make_targets()
