@@ -89,7 +89,8 @@ def test_the_readme_counts_the_security_rules_as_the_table_does():
         return len(security_rules(Settings.parse(values)))
 
     per_admin, per_client = rules(2, 0) - rules(1, 0), rules(1, 1) - rules(1, 0)
-    described = re.search(r"(\d+) rules\D+(\d+) per entry of `adminCidrs`\D+(\d+) per entry", README.read_text())
+    text = " ".join(README.read_text().split())
+    described = re.search(r"(\d+) rules\D+(\d+) per entry of `adminCidrs`\D+(\d+) per entry", text)
     assert described
     assert [int(it) for it in described.groups()] == [rules(1, 0) - per_admin, per_admin, per_client]
 
@@ -99,6 +100,15 @@ def test_the_architecture_names_every_package():
         f"{init.parent.relative_to(ROOT)}/" for top in ("operate", "dev") for init in ROOT.glob(f"{top}/*/__init__.py")
     }
     assert packages <= {*spans(ROOT / "docs" / "architecture.md")}
+
+
+def test_the_index_of_decisions_lists_each_with_its_title():
+    index = ROOT / "docs" / "adr" / "README.md"
+    decisions = {
+        f"[{page.read_text().partition(chr(10))[0].removeprefix('# ')}]({page.name})"
+        for page in index.parent.glob("[0-9]*.md")
+    }
+    assert decisions == {*re.findall(r"^- (.*)$", index.read_text(), re.MULTILINE)}
 
 
 @by_page
