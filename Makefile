@@ -117,7 +117,7 @@ bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="f
 	@.venv/bin/python -m dev.bench $(if $(QUICK),--quick) $(ONLY:%=--only %) $(CONFIGURATION:%=--configuration %) \
 	    $(REPEATS:%=--repeats %)
 
-bench-timers: setup bench-packages ## how fast advertisements may be, measured (root, 20 minutes): REPEATS=3
+bench-timers: setup bench-packages ## compare advertisement timers (root, 20 minutes): REPEATS=3
 	@.venv/bin/python -m dev.bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
 
 bench-storm: setup bench-packages ## 5,000 connections at once (root, half a minute)

@@ -135,7 +135,7 @@ def main(
     with console.status(f"{connections} clients"):
         storm = measure(chosen, connections, out / "logs" / chosen.name)
     table = Table("clients", "answered", "median", "99 of 100", "last", box=None)
-    table.add_row(*_row("at one API server, a third of the clients", storm.at_one_api_server))
+    table.add_row(*_row("at one API server, a third of them", storm.at_one_api_server))
     table.add_row(*_row("at the VIP", storm.at_vip))
     table.add_row(*_row("at the VIP, just after its holder died", storm.after_death))
     console.print(table)

@@ -63,7 +63,7 @@ def lossy(*taken_at: float, configuration: str = NAME) -> Run:
     )
 
 
-def whole(
+def each_fault(
     configuration: str = NAME, *, without: str = "", moves: Mapping[str, Sequence[float]] | None = None
 ) -> Iterator[Run]:
     """A run of each fault that a choice needs, except `without`; `moves` has the times of moves by fault."""
@@ -85,7 +85,7 @@ def chosen(*runs: Run) -> Choice:
 
 def test_the_interruption_comes_from_the_runs_where_the_holder_dies():
     deaths = [run("node-death", gap=gap, repeat=repeat) for repeat, gap in enumerate((0.7, 0.5, 3.0))]
-    choice = chosen(*whole(without="node-death"), *deaths, run("stall-500ms", gap=9, repeat=1))
+    choice = chosen(*each_fault(without="node-death"), *deaths, run("stall-500ms", gap=9, repeat=1))
     assert choice.interruption == Spread(median=0.7, worst=3.0)
     assert (choice.missed, choice.interval, choice.waits) == (7, 100, 700)
 
@@ -103,43 +103,43 @@ def test_the_interruption_comes_from_the_runs_where_the_holder_dies():
     ],
 )
 def test_a_pause_is_survived_if_no_shorter_one_moved_the_vip(moved: Sequence[int], survived: int):
-    assert chosen(*whole(moves={f"stall-{ms}ms": (3.0, 3.5) for ms in moved})).pause == survived
+    assert chosen(*each_fault(moves={f"stall-{ms}ms": (3.0, 3.5) for ms in moved})).pause == survived
 
 
 def test_a_pause_that_moved_the_vip_once_in_many_runs_is_not_survived():
-    runs = [*whole(), *(run("stall-700ms", taken_at=taken_at, repeat=1) for taken_at in ((), (3.0,), ()))]
+    runs = [*each_fault(), *(run("stall-700ms", taken_at=taken_at, repeat=1) for taken_at in ((), (3.0,), ()))]
     assert chosen(*runs).pause == 500
     assert chosen(*reversed(runs)).pause == 500
 
 
 def test_moves_are_scaled_to_ten_minutes_of_loss():
-    assert chosen(*whole(moves={"pair-loss-30": (10.0, 20.0, 30.0)})).moves == pytest.approx(15)
+    assert chosen(*each_fault(moves={"pair-loss-30": (10.0, 20.0, 30.0)})).moves == pytest.approx(15)
 
 
 def test_several_runs_count_as_one_long_run():
-    runs = [*whole(without="pair-loss-30"), lossy(), lossy(10.0, 20.0), lossy(30.0)]
+    runs = [*each_fault(without="pair-loss-30"), lossy(), lossy(10.0, 20.0), lossy(30.0)]
     assert chosen(*runs).moves == pytest.approx(3 * 600 / (3 * LOSSY_SECONDS))
 
 
 def test_a_loss_that_is_never_fixed_lasts_until_the_end_of_the_run():
     endless = run("pair-loss-30", taken_at=(10.0,), seconds=62)
-    assert chosen(*whole(without="pair-loss-30"), endless).moves == pytest.approx(10)
+    assert chosen(*each_fault(without="pair-loss-30"), endless).moves == pytest.approx(10)
 
 
 def test_only_moves_while_packets_are_lost_count():
-    assert chosen(*whole(moves={"pair-loss-30": (1.0, 10.0, 125.0)})).moves == pytest.approx(5)
+    assert chosen(*each_fault(moves={"pair-loss-30": (1.0, 10.0, 125.0)})).moves == pytest.approx(5)
 
 
 @pytest.mark.parametrize("missing", list(OF_TIMERS))
 def test_a_choice_that_lacks_a_fault_is_left_out(missing: str):
     other = timers_name(3, 1000)
-    results = Results(machine=MACHINE, runs=(*whole(without=missing), *whole(other)))
+    results = Results(machine=MACHINE, runs=(*each_fault(without=missing), *each_fault(other)))
     assert [(choice.missed, choice.interval) for choice in choices(results)] == [(3, 1000)]
 
 
 def test_choices_are_in_the_order_of_the_table_and_unknown_ones_are_left_out():
     names = [*reversed(list(TIMERS)), "default", "4x100ms"]
-    results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(whole, names))))
+    results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(each_fault, names))))
     assert [(choice.missed, choice.interval) for choice in choices(results)] == list(ADVERTISEMENTS)
 
 
@@ -151,7 +151,9 @@ def everything() -> Results:
     runs: list[Run] = []
     for missed, interval in ADVERTISEMENTS:
         moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > missed * interval}
-        runs += whole(timers_name(missed, interval), moves={**moves, "pair-loss-30": (10.0,) if missed == 3 else ()})
+        runs += each_fault(
+            timers_name(missed, interval), moves={**moves, "pair-loss-30": (10.0,) if missed == 3 else ()}
+        )
     return Results(machine=MACHINE, runs=tuple(runs))
 
 
@@ -163,14 +165,10 @@ def texts(document: str) -> set[str]:
     }
 
 
-def test_a_picture_has_its_labels_and_is_the_same_each_time(tmp_path: Path):
-    found = choices(everything())
-    first, second = tmp_path / "a.svg", tmp_path / "b.svg"
-    draw(found, first)
-    draw(found, second)
-    assert first.read_bytes() == second.read_bytes()
+def test_a_picture_has_its_labels(tmp_path: Path):
+    draw(choices(everything()), tmp_path / "a.svg")
     labels = {"holder dies: seconds without an answer", "longest pause survived, ms", "moves in 10 min at 30 % loss"}
-    assert labels | {f"{missed} missed" for missed in STYLES} <= texts(first.read_text())
+    assert labels | {f"{missed} missed" for missed in STYLES} <= texts((tmp_path / "a.svg").read_text())
 
 
 def test_each_number_of_missed_advertisements_has_a_style():
@@ -179,7 +177,7 @@ def test_each_number_of_missed_advertisements_has_a_style():
 
 @pytest.mark.parametrize("names", [[NAME], [timers_name(3, 100), timers_name(5, 100)]])
 def test_a_bench_of_some_choices_can_be_drawn(tmp_path: Path, names: Sequence[str]):
-    results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(whole, names))))
+    results = Results(machine=MACHINE, runs=tuple(itertools.chain.from_iterable(map(each_fault, names))))
     draw(choices(results), tmp_path / "a.svg")
     assert {"3 missed", "5 missed", "7 missed"} & texts((tmp_path / "a.svg").read_text()) == {
         f"{name.partition('x')[0]} missed" for name in names
@@ -189,7 +187,7 @@ def test_a_bench_of_some_choices_can_be_drawn(tmp_path: Path, names: Sequence[st
 def test_the_table_has_a_row_for_each_choice():
     deaths = [run("node-death", gap=gap, repeat=repeat) for repeat, gap in enumerate((0.664, 0.5, 3.0))]
     moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > 500} | {"pair-loss-30": (10.0, 20.0)}
-    text = markdown(Results(machine=MACHINE, runs=(*whole(without="node-death", moves=moves), *deaths)))
+    text = markdown(Results(machine=MACHINE, runs=(*each_fault(without="node-death", moves=moves), *deaths)))
     assert "2024-05-06" in text
     assert "](failover/timers.svg)" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -198,11 +196,12 @@ def test_the_table_has_a_row_for_each_choice():
 
 def test_the_report_goes_between_its_marks_and_a_second_run_changes_nothing(tmp_path: Path):
     file, document, picture = tmp_path / "results.json", tmp_path / "failover.md", tmp_path / "failover" / "timers.svg"
-    everything().write(file)
+    results = Results(machine=MACHINE, runs=tuple(each_fault()))
+    results.write(file)
     document.write_text(f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     main(file, tmp_path)
     first = document.read_text(), picture.read_bytes()
-    assert first[0] == f"# Title\n\nbefore\n\n{BEGIN}\n{markdown(everything())}{END}\n\nafter\n"
+    assert first[0] == f"# Title\n\nbefore\n\n{BEGIN}\n{markdown(results)}{END}\n\nafter\n"
     main(file, tmp_path)
     assert (document.read_text(), picture.read_bytes()) == first
 
