@@ -1,4 +1,4 @@
-"""The make targets of a pull request, in a repository of their own, and the Markdown that comes of them."""
+"""The make targets for a pull request, run in a repository of their own, and the Markdown they write."""
 
 import os
 import re
@@ -18,7 +18,7 @@ HAPROXY = "templates/load_balancer/etc/haproxy/haproxy.cfg.j2"
 
 
 class Repository:
-    """The project as it stands in the checkout, as the base, and a change of it."""
+    """The checkout as the base commit, and a change on top of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class Repository:
         for name in listed.split("\0"):
             if name and (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                # With its time, so that make finds the Python packages up to date.
+                # With its modification time, so that make does not install the Python packages again.
                 shutil.copy2(ROOT / name, folder / name)
         self._git("init", "--quiet")
         (folder / ".venv").symlink_to(ROOT / ".venv")
@@ -66,7 +66,7 @@ def added(diff: str) -> list[str]:
     return [line[1:].strip() for line in diff.splitlines() if re.match(r"\+[^+]", line)]
 
 
-def test_a_change_of_a_template_is_read_on_both_hosts_and_in_the_comment(repository: Repository):
+def test_a_template_change_shows_on_both_hosts_and_in_the_comment(repository: Repository):
     repository.edit(HAPROXY, "retries 3", "retries 7")
     repository.commit("change")
     for target in ("render-diff", "preview-against-mocks"):
@@ -81,11 +81,11 @@ def test_a_change_of_a_template_is_read_on_both_hosts_and_in_the_comment(reposit
     assert done.returncode == 0, done.stderr
     for text in (repository.made("comment.md"), repository.made("summary.md")):
         assert text.startswith("## Preview of `dev`\n")
-        assert "Without credentials" in text
+        assert "No credentials" in text
         assert "retries 7" in text
 
 
-def test_a_change_of_the_configuration_is_read_and_no_secret_is(repository: Repository):
+def test_a_configuration_change_shows_without_secrets(repository: Repository):
     stack = "Pulumi.dev.yaml"
     secret = f"  openstack-ha-api:vrrpPassword:\n    secure: {CIPHERTEXT}\n"
     repository.edit(stack, "  openstack-ha-api:clusterName: dev\n", "  openstack-ha-api:clusterName: dev\n" + secret)
@@ -105,7 +105,7 @@ def test_a_change_of_the_configuration_is_read_and_no_secret_is(repository: Repo
         assert unwanted not in summary
 
 
-def test_without_a_change_nothing_is_shown(repository: Repository):
+def test_without_a_change_the_comment_shows_none(repository: Repository):
     repository.commit("nothing")
     for arguments in (
         ["render-diff", "BASE=HEAD^1"],
@@ -114,10 +114,10 @@ def test_without_a_change_nothing_is_shown(repository: Repository):
     ):
         assert repository.make(*arguments).returncode == 0
     assert repository.made("files.diff") == repository.made("resources.diff") == ""
-    assert repository.made("comment.md").count("Nothing changes.") == 2
+    assert repository.made("comment.md").count("No changes.") == 2
 
 
-def test_a_base_that_cannot_be_shown_is_said_to_be_so(repository: Repository):
+def test_a_base_that_cannot_be_rendered_is_reported(repository: Repository):
     shutil.rmtree(repository.folder / "dev/review")
     repository.commit("an old base")
     shutil.copytree(ROOT / "dev/review", repository.folder / "dev/review")
@@ -125,12 +125,12 @@ def test_a_base_that_cannot_be_shown_is_said_to_be_so(repository: Repository):
     done = repository.make("render-diff", "BASE=HEAD^1")
     assert done.returncode == 0, done.stderr
     diff = repository.made("files.diff")
-    assert diff.startswith("The base cannot be shown, so that all is new:\n")
+    assert diff.startswith("The base cannot be rendered")
     assert "No module named" in diff.splitlines()[1]
     assert any(line.startswith("server dev-cp-0 ") for line in added(diff))
 
 
-def test_a_change_that_cannot_be_rendered_fails_with_the_reason_also_in_the_comment(repository: Repository):
+def test_a_change_that_cannot_be_rendered_fails_with_the_reason_in_the_comment_too(repository: Repository):
     repository.edit("Pulumi.dev.yaml", "clusterName: dev", "clusterName: $(reboot)")
     repository.commit("change")
     for target in ("render-diff", "preview-against-mocks"):
@@ -142,32 +142,38 @@ def test_a_change_that_cannot_be_rendered_fails_with_the_reason_also_in_the_comm
     assert repository.made("comment.md").count("clusterName = '$(reboot)'") == 2
 
 
-def test_a_base_that_is_not_there_says_what_to_do(repository: Repository):
+def test_a_missing_base_is_reported_with_a_remedy(repository: Repository):
     done = repository.make("render-diff", "BASE=nonsense")
     assert done.returncode != 0
-    assert "there is no base nonsense" in done.stderr
+    assert "no base nonsense" in done.stderr
     assert "set BASE" in done.stderr
 
 
-def test_the_guard_stops_what_the_preview_shows_and_the_comment_says_so(repository: Repository):
+def test_the_guard_stops_a_dangerous_change_and_the_comment_says_so(repository: Repository):
     folder = repository.folder / "build" / "pull-request"
     folder.mkdir(parents=True)
     shutil.copy(PREVIEWS / "load-balancer-flavor.json", folder / "preview.json")
     (folder / "preview.txt").write_text("+-openstack:compute/instance:Instance: (replace)\n")
-    for allow, status, told in (("", 2, "Stopped"), ("both-load-balancers", 0, "Allowed"), ("vip", 2, "Stopped")):
-        # make ends with 2 whatever the status of its command.
+    for allow, status, verdict_shown in (
+        ("", 2, "Stopped"),
+        ("both-load-balancers", 0, "Allowed"),
+        ("vip", 2, "Stopped"),
+    ):
+        # make's exit status is 2 for any failed command.
         assert repository.make("guard", f"ALLOW={allow}").returncode == status
         assert repository.make("pull-request-comment", f"ALLOW={allow}").returncode == 0
-        assert f"- **{told}: `both-load-balancers`.** dev-lb" not in repository.made("comment.md")
-        assert f"- **{told}: `both-load-balancers`.** guard-lb-0 and guard-lb-1" in repository.made("comment.md")
+        assert f"- **{verdict_shown}: `both-load-balancers`.** dev-lb" not in repository.made("comment.md")
+        assert f"- **{verdict_shown}: `both-load-balancers`.** guard-lb-0 and guard-lb-1" in repository.made(
+            "comment.md"
+        )
         assert "+-openstack:compute/instance:Instance: (replace)" in repository.made("comment.md")
 
 
-def test_the_verdict_tells_a_failed_preview_from_one_that_passes():
-    assert "cannot say anything" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
+def test_the_verdict_distinguishes_a_failed_preview_from_one_that_passes():
+    assert "cannot check" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
     assert "controlPlaneCount = '4'" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
-    assert "cannot say anything" in verdict("", [])
-    assert verdict((PREVIEWS / "no-changes.json").read_text(), []) == "The guard rails catch nothing.\n"
+    assert "cannot check" in verdict("", [])
+    assert verdict((PREVIEWS / "no-changes.json").read_text(), []) == "The guard rails found nothing.\n"
     both = (PREVIEWS / "key-pair.json").read_text()
     assert "allow:NAME" in verdict(both, [Rail.BOTH_LOAD_BALANCERS])
     assert "allow:NAME" not in verdict(both, [Rail.BOTH_LOAD_BALANCERS, Rail.CONTROL_PLANE_MAJORITY])
@@ -176,12 +182,12 @@ def test_the_verdict_tells_a_failed_preview_from_one_that_passes():
 @pytest.mark.parametrize(
     ("text", "fence"), [("plain", "```"), ("```\nfence\n```", "````"), ("a `````b", "``````"), ("", "```")]
 )
-def test_a_fence_is_longer_than_what_it_holds(text: str, fence: str):
+def test_a_fence_is_longer_than_any_in_its_text(text: str, fence: str):
     lines = fenced(text, "diff").splitlines()
     assert (lines[0], lines[-1]) == (f"{fence}diff", fence)
 
 
-def test_a_cut_text_says_how_much_is_missing_and_where_it_is():
+def test_a_cut_text_says_how_much_is_missing_and_where_to_find_it():
     text = "".join(f"line {index}\n" for index in range(1000))
     short = cut(text, 200, "elsewhere")
     kept = short.splitlines()
@@ -193,7 +199,7 @@ def test_a_cut_text_says_how_much_is_missing_and_where_it_is():
 
 @pytest.mark.parametrize("limit", [COMMENT, SUMMARY])
 @pytest.mark.parametrize("line", ["+ a line\n", "+ ````````\n", "+ Zürich → ½\n"])
-def test_a_long_comment_keeps_to_its_limit_and_leaves_the_short_section_whole(limit: int, line: str):
+def test_a_long_comment_stays_within_its_limit_and_keeps_the_short_section_whole(limit: int, line: str):
     long, short = Section("Long", line * (limit // 5), "diff"), Section("Short", "one line", "")
     for sections in ([long, short], [short, long], [long, Section("Longer", long.text * 2, "diff")]):
         text = compose("## Head\n", sections, limit, "elsewhere")
