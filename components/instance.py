@@ -1,7 +1,7 @@
 """What every role's instance is made of: port, host key, instance, and the wait until it can be worked on.
 
 An instance's name, port and key depend on its index alone: growing or shrinking a role touches only what is added or
-removed. In which order instances are made is the business of servers.py and load_balancers.py.
+removed. servers.py and load_balancers.py decide in which order instances are created.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The failover VIP: an address of the subnet that belongs to no instance.
 
 An unbound Neutron port reserves it, so that nobody else is given it. The load balancers may answer for it because their
-own ports list it among their allowed address pairs (instance.py); which of them does is keepalived's business.
+own ports list it among their allowed address pairs (see instance.py); which of them does is keepalived's business.
 """
 
 from dataclasses import dataclass

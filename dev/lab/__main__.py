@@ -1,4 +1,4 @@
-"""`python -m dev.lab`: brings the lab up, takes it down, shows it, forgets it."""
+"""`python -m dev.lab`: the commands that start, stop, show and delete the lab."""
 
 import fcntl
 import json
@@ -35,7 +35,7 @@ _LOOK = "`python -m dev.lab status` shows what runs; logs are in {log}."
 
 @app.command()
 def up() -> None:
-    """Start the lab, building what is not built yet; goes on where an earlier run was cut off."""
+    """Start the lab, after building what is missing. Continues where an interrupted run stopped."""
     settings = _settings()
     with _locked(settings):
         packages.ensure()
@@ -49,7 +49,7 @@ def up() -> None:
         container = Container(settings)
         wanted = configuration.digest(files, base.name)
         if container.pid() is not None and wanted != _configured(settings):
-            console.print("The lab's configuration has changed since it was started: it is started anew.")
+            console.print("The lab's configuration has changed since it started: restarting it.")
             _stop(settings, container)
         if container.pid() is None:
             if settings.virt_type == "kvm":
@@ -63,7 +63,7 @@ def up() -> None:
 
 @app.command()
 def down() -> None:
-    """Stop the lab and take its links and rules off this host; instances and data are kept for the next up."""
+    """Stop the lab and remove its links and rules from this host. Keeps instances and data for the next `up`."""
     settings = _settings()
     with _locked(settings), phase("stopping the lab", expected=15):
         _stop(settings, Container(settings))
@@ -71,22 +71,22 @@ def down() -> None:
 
 @app.command()
 def purge() -> None:
-    """Stop the lab and forget its state: databases, instances, images, passwords. What was built stays in the cache."""
+    """Stop the lab and delete its data: databases, instances, images, passwords. The cache of builds stays."""
     settings = _settings()
-    with _locked(settings), phase("forgetting the lab", expected=15):
+    with _locked(settings), phase("deleting the lab", expected=15):
         _stop(settings, Container(settings))
         shutil.rmtree(settings.state)
 
 
 @app.command()
 def status() -> None:
-    """Show whether the lab runs, what it uses, and how to use it."""
+    """Show whether the lab runs, its APIs, agents and instances, and how to use it."""
     settings = _settings()
     container = Container(settings)
     uptime = container.uptime()
     if uptime is None:
-        kept = "its data is kept" if settings.clouds_yaml.exists() else "there is none yet"
-        console.print(f"The lab does not run ({kept}). Start it with `make lab-up`.")
+        kept = "it has data" if settings.clouds_yaml.exists() else "it has no data"
+        console.print(f"The lab is not running ({kept}). Start it with `make lab-up`.")
         return
     table = Table(show_header=False, box=None)
     table.add_row("running for", str(timedelta(seconds=round(uptime))))
@@ -110,46 +110,46 @@ def add_image(
     name: Annotated[str, typer.Argument(help="the image's name in the cloud")],
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a cloud image, qcow2 or raw")],
 ) -> None:
-    """Upload a downloaded cloud image, made bootable for the lab's kind of instances."""
+    """Upload a downloaded cloud image, adapted so that the lab's kind of instance boots it."""
     settings = _settings()
     with _locked(settings):
         if not answers(settings.auth_url):
-            raise LabError("The lab does not run: start it with `make lab-up`.")
+            raise LabError("The lab is not running: start it with `make lab-up`.")
         base = rootfs.ensure(settings, HostApt.read())
         foreign_image.add(Cloud(settings), settings, base, name, file)
 
 
 @app.command()
 def clean_cache() -> None:
-    """Forget what was built: the cloud's root file system and the guest image."""
+    """Delete what was built: the cloud's root file system and the guest image."""
     settings = _settings()
     with _locked(settings):
         if Container(settings).pid() is not None:
-            raise LabError("The lab runs on what is in the cache: stop it first, with `make lab-down`.")
+            raise LabError("The running lab uses the cache: stop it first, with `make lab-down`.")
         shutil.rmtree(settings.cache, ignore_errors=True)
 
 
 def _settings() -> LabSettings:
     if os.geteuid() != 0:
-        raise LabError("The lab makes network links and mounts: it must be run as root.")
+        raise LabError("The lab creates network links and mounts: run it as root.")
     return LabSettings.from_environ()
 
 
 @contextmanager
 def _locked(settings: LabSettings) -> Generator[None]:
-    """Lets one command at a time change the lab; the lock ends with the process, however that ends."""
+    """Lets one command at a time change the lab. The lock ends with the process, even if it is killed."""
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (settings.state.parent / "lab.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("Another command works on the lab: waiting for it to end.")
+            console.print("Another command is changing the lab: waiting for it to finish.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _kind(settings: LabSettings) -> dict[str, str]:
-    """What databases and instances are made for, and so cannot change under them."""
+    """The settings that databases and instances depend on, and that therefore cannot change."""
     return {
         "LAB_VIRT": settings.virt_type,
         "LAB_API_CIDR": str(settings.api_network),
@@ -159,9 +159,11 @@ def _kind(settings: LabSettings) -> dict[str, str]:
 
 def _assert_same_kind(settings: LabSettings) -> None:
     path = settings.state / "kind.json"
-    if path.exists() and (made := json.loads(path.read_text())) != _kind(settings):
-        was = " ".join(f"{name}={value}" for name, value in made.items())
-        raise LabError(f"The lab on this machine was made with {was}. Use it so, or forget it with `make lab-purge`.")
+    if path.exists() and (kept := json.loads(path.read_text())) != _kind(settings):
+        was = " ".join(f"{name}={value}" for name, value in kept.items())
+        raise LabError(
+            f"The lab on this machine was created with {was}. Keep these, or delete it with `make lab-purge`."
+        )
 
 
 def _configured(settings: LabSettings) -> str | None:
@@ -170,7 +172,7 @@ def _configured(settings: LabSettings) -> str | None:
 
 
 def _start(settings: LabSettings, container: Container, base: Path, files: list[ConfiguredFile], digest: str) -> None:
-    # What a killed lab or a restart of the machine left behind is in the way of a new one.
+    # Remove what a killed lab or a reboot of the machine left behind.
     _stop(settings, container)
     with phase("booting the container", expected=2):
         upper = settings.state / "upper"
@@ -182,17 +184,17 @@ def _start(settings: LabSettings, container: Container, base: Path, files: list[
 
 
 def _stop(settings: LabSettings, container: Container) -> None:
-    if host_network.owner() in (None, settings.state):  # else what is there is another lab's
+    if host_network.owner() in (None, settings.state):  # otherwise the links are another lab's
         container.stop()
         host_network.remove(settings)
 
 
 def _complete(settings: LabSettings, container: Container, passwords: Passwords, guest: Path, apt: HostApt) -> None:
-    """Brings a booted container to a cloud that boots instances; what is done already is found done."""
+    """Turns a booted container into a cloud that boots instances. Skips what an earlier run has done."""
     marks = settings.state / "upper/var/lib/lab"
     hint = _LOOK.format(log=settings.state / "upper/var/log")
     first = not (marks / "identity-seeded").exists()
-    # In a container that has long been up, this starts what failed before.
+    # In a container that was already running, this starts services that failed.
     container.run("systemctl", "start", "--no-block", "multi-user.target", check=False)
     with phase("waiting for Keystone", expected=35 if first else 15):
         wait_for(lambda: answers(settings.auth_url), 300, "Keystone did not answer", hint)
@@ -203,7 +205,7 @@ def _complete(settings: LabSettings, container: Container, passwords: Passwords,
     with phase("waiting for the other APIs", expected=25 if first else 10):
         for kind, url in api_urls(settings).items():
             wait_for(lambda url=url: answers(url), 300, f"The {kind} API did not answer", hint)
-    cloud = Cloud(settings)  # not before: a client keeps the catalog that it found when it logged in
+    cloud = Cloud(settings)  # not earlier: a client keeps the catalog of its login
     with phase("flavors, network and image", expected=10 if first else 2):
         cloud.seed_resources(guest, apt)
     with phase("waiting for the hypervisor and the agents", expected=30):
@@ -219,7 +221,7 @@ def _exports(settings: LabSettings) -> str:
 
 
 def main() -> None:
-    """Runs the command line; what the user can mend is told without a traceback."""
+    """Runs the command line; an error that the user can fix is shown without a traceback."""
     try:
         app()
     except LabError as error:

@@ -1,4 +1,4 @@
-"""How the host reaches its package mirrors, so that the cloud's build and the instances do it the same way."""
+"""How the host reaches its package mirrors, so that the cloud's build and the instances can do the same."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from dev.lab.shell import run
 
 SUITE = "bookworm"
 
-# Only what decides how a mirror is reached: a mirror of frozen packages needs the date checks off as on the host.
+# Only the options needed to reach a mirror; a mirror of frozen packages needs the date checks off, as on the host.
 _CARRIED_OPTIONS = (
     "Acquire::http::Proxy",
     "Acquire::https::Proxy",
@@ -34,7 +34,7 @@ class HostApt:
 
     @classmethod
     def read(cls) -> "HostApt":
-        """Asks APT and reads resolv.conf. Raises LabError where instances could not do what the host does."""
+        """Queries APT and reads resolv.conf. Raises LabError if instances could not use what the host uses."""
         sources, hosts = _sources()
         options = _options()
         proxies = [urlsplit(value).hostname for name, value in options.items() if name.endswith("Proxy")]
@@ -42,7 +42,7 @@ class HostApt:
             if _is_loopback(proxy):
                 raise LabError(
                     f"APT's proxy on this host is on the loopback address ({proxy}), which instances cannot reach. "
-                    "Let it listen on another address of the host, and name that one in /etc/apt/apt.conf.d."
+                    "Make it listen on another address of the host, and set that address in /etc/apt/apt.conf.d."
                 )
         return cls(
             sources=sources,
@@ -73,15 +73,15 @@ def _sources() -> tuple[tuple[str, ...], list[str]]:
         host = urlsplit(target["uri"]).hostname
         if host is None or _is_loopback(host):
             raise LabError(
-                f"APT's source {target['uri']} is on this host itself, where instances cannot reach it. "
-                "Name a mirror on the network in /etc/apt/sources.list."
+                f"APT's source {target['uri']} is on this host, where instances cannot reach it. "
+                "Set a mirror on the network in /etc/apt/sources.list."
             )
         lines.append(f"deb {target['uri']} {target['suite']} {target['component']}")
         hosts.append(host)
     if not lines:
         raise LabError(
-            f"APT on this host has no source of Debian 12 ({SUITE}), from which the lab is built. The lab needs a "
-            "Debian 12 host; elsewhere, add such a source to /etc/apt/sources.list.d."
+            f"APT on this host has no source for Debian 12 ({SUITE}), which the lab is built from. Use a "
+            "Debian 12 host, or add such a source to /etc/apt/sources.list.d."
         )
     return tuple(dict.fromkeys(lines)), hosts
 
@@ -91,7 +91,7 @@ def _options() -> dict[str, str]:
     for line in run(["apt-config", "dump", *_CARRIED_OPTIONS]).splitlines():
         name, value = shlex.split(line.rstrip(";"))
         options[name] = value
-    # APT obeys these variables too, but an instance does not have them.
+    # APT also uses these variables, but an instance does not have them.
     for scheme in ("http", "https"):
         proxy = os.environ.get(f"{scheme}_proxy")
         if proxy:
@@ -100,7 +100,7 @@ def _options() -> dict[str, str]:
 
 
 def _nameservers() -> tuple[str, ...]:
-    # systemd-resolved's stub is on loopback; the servers behind it stand in its own file.
+    # systemd-resolved's stub is on loopback; the servers behind it are in its own file.
     for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
         if not path.exists():
             continue
@@ -110,8 +110,8 @@ def _nameservers() -> tuple[str, ...]:
         if reachable:
             return reachable
     raise LabError(
-        "This host has no IPv4 name server but its own loopback one, which instances cannot ask. "
-        "Name one in /etc/resolv.conf."
+        "This host has no IPv4 name server except on loopback, where instances cannot reach it. "
+        "Set one in /etc/resolv.conf."
     )
 
 

@@ -1,4 +1,4 @@
-"""What takes minutes to build, built once: file systems from Debian packages, kept in the user's cache folder."""
+"""Builds file systems from Debian packages, which takes minutes, once: they are kept in the user's cache folder."""
 
 import fcntl
 import hashlib
@@ -10,7 +10,7 @@ from dev.lab.apt import SUITE, HostApt
 from dev.lab.progress import phase
 from dev.lab.shell import run
 
-# Neither documentation nor translations are read in a lab; and what a power cut leaves half built is built again.
+# No documentation and translations: nobody reads them here. Unsafe I/O: a build that a power cut stopped is repeated.
 _MMDEBSTRAP = (
     "mmdebstrap",
     "--mode=root",
@@ -25,7 +25,7 @@ _MMDEBSTRAP = (
 
 
 def digest(files: Iterable[Path], extra: Iterable[str] = ()) -> str:
-    """A short name for what it is built from: `files` (their names, executable bits and contents) and `extra`."""
+    """A short hash of what a build depends on: `files` (names, executable bits and contents) and `extra`."""
     state = hashlib.sha256()
     for path in sorted(files):
         executable = path.stat().st_mode & 0o111 != 0
@@ -36,10 +36,10 @@ def digest(files: Iterable[Path], extra: Iterable[str] = ()) -> str:
 
 
 def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title: str, expected: float) -> Path:
-    """The folder `name` in `cache`, made by `build(target, log)` if it is not there yet.
+    """The folder `name` in `cache`; `build(target, log)` builds it if it is missing.
 
-    `build` works on a temporary folder that gets its name when it is complete, so a build that was cut off is begun
-    again. Two builds at once wait for each other. `expected` is the build's length in seconds.
+    `build` works in a temporary folder, which is renamed when it is complete, so an interrupted build starts again.
+    Concurrent builds wait for each other. `expected` is how long the build takes, in seconds.
     """
     cache.mkdir(parents=True, exist_ok=True)
     result = cache / name
@@ -56,7 +56,7 @@ def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title
 
 
 def bootstrap(target: Path, packages: Path, apt: HostApt, hooks: Sequence[str], log: Path) -> None:
-    """Installs Debian 12 with the packages listed in the file `packages` into `target`, and runs mmdebstrap's hooks."""
+    """Installs Debian 12 and the packages in the file `packages` into `target`, with mmdebstrap and its hooks."""
     lines = [line.strip() for line in packages.read_text().splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     options = [f"--aptopt={option.rstrip(';')}" for option in apt.options]

@@ -1,4 +1,4 @@
-"""What a tenant finds in the cloud: its project and user, the image, the flavors, the network; all through the APIs."""
+"""The tenant's project, user, image, flavors and network, created through the APIs."""
 
 import time
 import urllib.error
@@ -19,7 +19,7 @@ from dev.lab.errors import LabError
 from dev.lab.settings import LabSettings
 
 REGION = "RegionOne"
-# name of the user that is the service, type, port and path of its endpoint
+# service (also its user's name), type, port and path of the endpoint
 SERVICES = (
     ("glance", "image", "9292"),
     ("placement", "placement", "8778"),
@@ -32,7 +32,7 @@ IMAGE = "debian-12"
 NETWORK, SUBNET = "provider", "provider-v4"
 _AGENTS = ("nova-compute", "neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-metadata-agent")
 
-# The config drive of an emulated instance is on SCSI: on IDE it would come too late for cloud-init.
+# The config drive of an emulated instance is on SCSI: on IDE it would appear too late for cloud-init.
 EMULATED_PROPERTIES = {"hw_rng_model": "virtio", "hw_cdrom_bus": "scsi", "hw_scsi_model": "virtio-scsi"}
 # The lab's own image has no boot loader: QEMU starts the kernel.
 _KERNEL_COMMAND_LINE = (
@@ -42,7 +42,7 @@ _KERNEL_COMMAND_LINE = (
 
 
 def write_clouds_yaml(settings: LabSettings, passwords: Passwords) -> None:
-    """Writes the clients' file (mode 600) with the clouds `lab`, an ordinary member, and `lab-admin`."""
+    """Writes clouds.yaml (mode 600) with the clouds `lab`, an ordinary member, and `lab-admin`."""
 
     def cloud(user: str, password: str, project: str) -> dict[str, Any]:
         return {
@@ -77,7 +77,7 @@ def api_urls(settings: LabSettings) -> dict[str, str]:
 
 
 def answers(url: str, timeout: float = 5) -> bool:
-    """Whether an API answers at `url` within `timeout` seconds; being told to authenticate is an answer."""
+    """Whether an API answers at `url` within `timeout` seconds. 401 is an answer, too."""
     try:
         with urllib.request.urlopen(url, timeout=timeout):  # noqa: S310  (our own http URL)
             return True
@@ -88,7 +88,7 @@ def answers(url: str, timeout: float = 5) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, hint: str) -> None:
-    """Waits until `condition` holds; after `seconds` raises LabError that names `what` was awaited and a `hint`."""
+    """Waits until `condition` holds. After `seconds`, raises LabError with `what` did not happen and a `hint`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -101,11 +101,11 @@ class Cloud:
 
     def __init__(self, settings: LabSettings) -> None:
         self._settings = settings
-        # openstacksdk's methods are made at run time and carry no types of their own.
+        # openstacksdk generates its methods at run time, without types.
         self.api: Any = connect(settings, "lab-admin")
 
     def seed_identity(self, passwords: Passwords) -> None:
-        """Makes projects, users, roles, services and endpoints, as far as they are not there."""
+        """Creates the missing projects, users, roles, services and endpoints."""
         identity = self.api.identity
         domain = identity.find_domain("Default", ignore_missing=False).id
         projects = {project.name: project for project in identity.projects()}
@@ -143,7 +143,7 @@ class Cloud:
                     )
 
     def seed_resources(self, image: Path, apt: HostApt) -> None:
-        """Makes flavors, network, subnet and the Debian image, as far as they are not there or are outdated."""
+        """Creates the flavors, network, subnet and Debian image that are missing or out of date."""
         flavors = {flavor.name for flavor in self.api.compute.flavors()}
         for name, processors, memory, disk in FLAVORS:
             if name not in flavors:
@@ -180,7 +180,7 @@ class Cloud:
             self.api.network.update_subnet(subnet, dns_nameservers=nameservers)
 
     def _seed_image(self, folder: Path) -> None:
-        # The folder's name is the digest of what the image is built from.
+        # The folder's name is a hash of what the image is built from.
         present = list(self.api.image.images(name=IMAGE))
         if [image.properties.get("lab_build") for image in present if image.status == "active"] == [folder.name]:
             return
@@ -193,7 +193,7 @@ class Cloud:
         self.upload(IMAGE, folder / "disk.raw", "raw", **properties)
 
     def upload(self, name: str, file: Path, disk_format: str, **properties: Any) -> str:
-        """Uploads a public image, replacing those of the same name, and returns its id."""
+        """Uploads a public image, replaces images of the same name, and returns the new image's id."""
         outdated = list(self.api.image.images(name=name))
         with file.open("rb") as data:
             image = self.api.image.create_image(
@@ -212,7 +212,7 @@ class Cloud:
 
     def agents(self) -> dict[str, bool]:
         """The cloud's agents and Nova's services, and whether each is alive."""
-        # For a minute after a start of the lab, the APIs take what lived before it for alive.
+        # For a minute after the lab starts, the APIs still report agents from before the start as alive.
         booted = datetime.now(UTC) - timedelta(seconds=Container(self._settings).uptime() or 0)
         alive: dict[str, bool] = {}
         for agent in self.api.network.agents():
@@ -237,5 +237,5 @@ class Cloud:
 
 
 def _is_after(reported: str | None, moment: datetime) -> bool:
-    """Whether a time as the APIs tell it, in UTC without saying so, is later; None is before the first report."""
+    """Whether a time from the APIs, in UTC without a time zone, is later. None means not reported yet."""
     return reported is not None and datetime.fromisoformat(reported).replace(tzinfo=UTC) > moment

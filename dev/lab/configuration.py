@@ -1,4 +1,4 @@
-"""The cloud's configuration: the tree `cloud/rootfs`, rendered for this lab and laid over its root file system."""
+"""The cloud's configuration: the tree `cloud/rootfs`, rendered for this lab and installed over its root file system."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ from dev.lab.settings import LabSettings
 _TREE = Path(__file__).parent / "cloud" / "rootfs"
 _TEMPLATE_SUFFIX = ".j2"
 
-# Debian's services read what is in /etc/SERVICE as a user of the same name; the files hold passwords.
+# Debian's services read /etc/SERVICE as a user of the same name; the files contain passwords.
 _SERVICES = ("keystone", "glance", "placement", "nova", "neutron", "rabbitmq")
 _ROOT_ONLY = ("etc/lab/environment",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passwords:
-    """The lab's secrets, made at random for every lab."""
+    """The lab's secrets, generated at random for each lab."""
 
     admin: str
     lab: str
@@ -33,10 +33,10 @@ class Passwords:
 
     @classmethod
     def load(cls, state: Path) -> "Passwords":
-        """Reads the lab's passwords from the state folder, or makes them and keeps them there (mode 600)."""
+        """Reads the lab's passwords from the state folder, or generates and saves them there (mode 600)."""
         path = state / "passwords.json"
         if not path.exists():
-            # Hexadecimal: they stand in URLs, shell files and SQL without any quoting.
+            # Hexadecimal: they are used in URLs, shell files and SQL without quoting.
             made = cls(**{name: secrets.token_hex(16) for name in cls.__annotations__})
             write_private(path, json.dumps(asdict(made), indent=2) + "\n")
         return cls(**json.loads(path.read_text()))
@@ -44,7 +44,7 @@ class Passwords:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfiguredFile:
-    """One file of the cloud: where it stands (relative to the root), what is in it, and for whom."""
+    """One file of the cloud: its path (relative to the root), content, mode and group."""
 
     path: str
     content: str
@@ -53,12 +53,12 @@ class ConfiguredFile:
 
     @property
     def owner(self) -> str:
-        """RabbitMQ insists on owning its files; the others only read them."""
+        """RabbitMQ must own its files; the other services only read theirs."""
         return "rabbitmq" if self.group == "rabbitmq" else "root"
 
 
 def render(settings: LabSettings, passwords: Passwords) -> list[ConfiguredFile]:
-    """All files of the cloud's configuration, in order of their paths."""
+    """All files of the cloud's configuration, sorted by path."""
 
     def database(name: str) -> str:
         return f"mysql+pymysql://openstack:{passwords.database}@127.0.0.1/{name}?charset=utf8"
@@ -74,7 +74,7 @@ def render(settings: LabSettings, passwords: Passwords) -> list[ConfiguredFile]:
         "passwords": passwords,
         "database": database,
     }
-    # No HTML is made here, so nothing is escaped.
+    # These are not HTML files, so nothing is escaped.
     environment = Environment(  # noqa: S701
         loader=FileSystemLoader(_TREE), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -102,14 +102,14 @@ def _configured(name: str, content: str, *, executable: bool) -> ConfiguredFile:
 
 
 def digest(files: list[ConfiguredFile], *others: str) -> str:
-    """Tells one configuration from another; `others` are what else a running lab depends on."""
+    """A hash of a configuration; `others` is what else a running lab depends on."""
     return hashlib.sha256(repr((files, others)).encode()).hexdigest()[:12]
 
 
 def install(files: list[ConfiguredFile], upper: Path, rootfs: Path) -> None:
-    """Writes the files into `upper`, the writable layer over `rootfs`, and removes what an earlier tree had left.
+    """Writes the files to `upper`, the writable layer over `rootfs`, and removes files of an earlier configuration.
 
-    The owners are looked up in the root file system: the host does not know them.
+    The owners are looked up in the root file system: they do not exist on the host.
     """
     users, groups = (_ids(rootfs / "etc" / name) for name in ("passwd", "group"))
     manifest = upper / "var/lib/lab/configured-files.json"
@@ -127,7 +127,7 @@ def install(files: list[ConfiguredFile], upper: Path, rootfs: Path) -> None:
 
 
 def _make_parents(upper: Path, rootfs: Path, name: str) -> None:
-    # A folder in the upper layer hides owner and mode of the one below, so it must have the same.
+    # A folder in the upper layer hides the owner and mode of the one below, so it gets the same.
     for parent in reversed(Path(name).parents[:-1]):
         folder, below = upper / parent, rootfs / parent
         if folder.exists():
@@ -145,7 +145,7 @@ def _ids(database: Path) -> dict[str, int]:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Writes a file that only its owner may read, whole or not at all."""
+    """Writes a file atomically, readable only by its owner."""
     temporary = path.with_name(path.name + ".new")
     temporary.touch(mode=0o600)
     temporary.write_text(content)

@@ -1,4 +1,4 @@
-"""The container in which the cloud runs: systemd-nspawn, started, stopped, entered and measured."""
+"""The container in which the cloud runs: starts, stops, enters and measures systemd-nspawn."""
 
 import os
 import signal
@@ -15,17 +15,17 @@ from dev.lab.shell import run
 
 _RUN = Path(__file__).parent / "host" / "run-container.sh"
 _DEVICES = ("/dev/net/tun", "/dev/fuse", "/dev/loop-control")
-# Those that nothing loads by itself; a kernel may have them built in.
+# Those that are not loaded automatically; a kernel may have them built in.
 _MODULES = ("overlay", "br_netfilter", "loop", "tun", "fuse")
 _STOP_SECONDS = 120
 _INSTANCES = "/var/lib/nova/instances/"
 
-# nspawn's system call filter forbids what nested containers do, and its read-only /proc/sys what the agents do.
+# nspawn's system call filter blocks nested containers, and its read-only /proc/sys blocks the agents.
 _ENVIRONMENT = {"SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
 
 
 class Container:
-    """The lab's one container, known by the process id in its state folder."""
+    """The lab's only container, found by the process id in the state folder."""
 
     def __init__(self, settings: LabSettings) -> None:
         self._settings = settings
@@ -34,21 +34,21 @@ class Container:
 
     @property
     def console(self) -> Path:
-        """What the container's systemd printed."""
+        """The output of the container's systemd."""
         return self._state / "console.log"
 
     def pid(self) -> int | None:
-        """The host's process id of systemd-nspawn, or None if it does not run (whatever the pid file says)."""
+        """The host's process id of systemd-nspawn, or None if it is not running (whatever the pid file says)."""
         try:
             pid = int(self._pid_file.read_text())
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        # The number may be another process's by now: after a reboot, or when nspawn was killed.
+        # After a reboot, or if nspawn was killed, the number may be another process's.
         return pid if f"--directory={self._state / 'root'}".encode() in arguments else None
 
     def leader(self) -> int | None:
-        """The host's process id of the container's init, or None if it does not run."""
+        """The host's process id of the container's init, or None if it is not running."""
         pid = self.pid()
         if pid is None:
             return None
@@ -56,12 +56,12 @@ class Container:
         return int(children[0]) if children else None
 
     def uptime(self) -> float | None:
-        """Seconds since the container was started, or None."""
+        """Seconds since the container started, or None."""
         pid = self.pid()
         return None if pid is None else float(run(["ps", "-o", "etimes=", "-p", str(pid)]))
 
     def start(self, rootfs: Path) -> None:
-        """Boots the container, which makes its two links. Returns when its init runs. Raises LabError if it ends."""
+        """Boots the container and creates its two links. Returns once its init runs. Raises LabError if it exits."""
         for name in ("upper", "work", "root"):
             (self._state / name).mkdir(exist_ok=True)
         run(["modprobe", "--all", "--quiet", *_MODULES], check=False)
@@ -89,7 +89,7 @@ class Container:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Shuts the container down in order, or kills it after two minutes; then frees what killed guests held."""
+        """Shuts the container down, or kills it after two minutes, and then frees the disks of killed guests."""
         pid = self.pid()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
@@ -105,14 +105,12 @@ class Container:
         self._detach_loops()
 
     def _end_survivors(self) -> None:
-        # When nspawn is killed, its processes die a little later, and databases must not have two writers. Whoever sees
-        # the lab's layer mounted is one of them.
+        # When nspawn is killed, its processes end a little later, and databases must not have two writers. A process
+        # that has the lab's layer mounted is one of them.
         deadline = time.monotonic() + _STOP_SECONDS
         while survivors := self._processes():
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"These processes of a lab that was killed do not end: {survivors}. Look at them with ps."
-                )
+                raise LabError(f"These processes of a killed lab do not end: {survivors}. Check them with ps.")
             for pid in survivors:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -122,20 +120,20 @@ class Container:
         layer = f"upperdir={self._state / 'upper'},"
         found: list[int] = []
         for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # the process has ended
                 if layer in mounts.read_text():
                     found.append(int(mounts.parent.name))
         return found
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Runs a program in the container and returns its output. Raises LabError if it fails, unless told not to."""
+        """Runs a program in the container and returns its output. With `check`, raises LabError if it fails."""
         leader = self.leader()
         if leader is None:
-            raise LabError("The lab does not run: start it with `make lab-up`.")
+            raise LabError("The lab is not running: start it with `make lab-up`.")
         return run([*_enter(leader), *command], check=check)
 
     def memory(self) -> int:
-        """Bytes of memory that the cloud's services use; instances are not counted."""
+        """Memory of the cloud's services in bytes, without instances."""
         leader = self.leader()
         if leader is None:
             return 0
@@ -145,17 +143,17 @@ class Container:
             if not process.name.isdigit():
                 continue
             try:
-                # LXC guests have process namespaces of their own; emulated ones are processes of QEMU.
+                # LXC guests have their own process namespaces; emulated guests are QEMU processes.
                 if (process / "ns/pid").readlink() != namespace or "qemu" in (process / "comm").read_text():
                     continue
                 total += _proportional_set_size((process / "smaps_rollup").read_text())
             except OSError:
-                continue  # it has ended meanwhile
+                continue  # the process has ended
         return total
 
     def _detach_loops(self) -> None:
-        # A killed container cannot free its guests' disks, which the kernel names by their paths in the container. Nova
-        # now and then forgets one of an instance that it deletes.
+        # A killed container cannot free its guests' disks, which the kernel lists by their paths in the container. Nova
+        # sometimes leaves the disk of a deleted instance attached, too.
         for line in run(["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]).splitlines():
             device, backing = line.split(maxsplit=1)
             ours = (self._state / "upper" / backing.lstrip("/")).exists() or backing.endswith(" (deleted)")

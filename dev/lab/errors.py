@@ -1,5 +1,5 @@
-"""The one exception that the lab's users see as a message instead of a traceback."""
+"""The exception that users see as a message, without a traceback."""
 
 
 class LabError(Exception):
-    """What went wrong, why, and what to do; its text is shown as it is."""
+    """What is wrong, why, and what to do. The text is shown as it is."""

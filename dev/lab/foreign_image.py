@@ -1,4 +1,4 @@
-"""Uploading a cloud image that somebody else made."""
+"""Uploads a downloaded cloud image."""
 
 import tempfile
 from pathlib import Path
@@ -13,9 +13,9 @@ _QCOW2_MAGIC = b"QFI\xfb"
 
 
 def add(cloud: Cloud, settings: LabSettings, rootfs: Path, name: str, file: Path) -> None:
-    """Uploads the qcow2 or raw image `file` as `name`, replacing one of that name.
+    """Uploads the qcow2 or raw image `file` as `name`, and replaces an image of that name.
 
-    For LXC it becomes a bare file system first; raises LabError if its root is not ext4 or has no cloud-init.
+    For LXC, it is first converted to a bare file system. Raises LabError if the root is not ext4 or has no cloud-init.
     """
     with phase(f"adding the image {name}", expected=15):
         if settings.virt_type != "lxc":

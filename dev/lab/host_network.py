@@ -1,4 +1,4 @@
-"""The host's side of the lab: links, addresses, NAT and the kernel's settings; and taking it all away again."""
+"""Sets up and removes the host's side of the lab: links, addresses, NAT and kernel settings."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from dev.lab.errors import LabError
 from dev.lab.settings import LabSettings
 from dev.lab.shell import run
 
-# Host's end and container's end of the two links, as systemd-nspawn wants them written.
+# Host's end and container's end of the two links, in systemd-nspawn's notation.
 API_LINK = "lab-api:lab-api0"
 PROVIDER_LINK = "lab-provider:lab-provider0"
 _API_END, _PROVIDER_END = (link.split(":")[0] for link in (API_LINK, PROVIDER_LINK))
@@ -18,20 +18,20 @@ LINKS = (_API_END, _PROVIDER_END)
 
 _COMMENT = "openstack-ha-api-lab"
 _SYSCTL = Path("/proc/sys")
-# Least values. All guests' services are the same few users to the kernel, whose 128 inotify instances are gone with
-# some fifteen guests: the next one's systemd cannot start, and the guest shuts down.
+# Minimums. To the kernel, the services of all guests are the same few users. Their 128 inotify instances are used up
+# by about fifteen guests; the next guest's systemd cannot start, and the guest shuts down.
 _KERNEL = {"net/ipv4/ip_forward": 1, "fs/inotify/max_user_instances": 1024}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-# Of every hop in the lab, in bytes: links, bridge, network and instances. It is what guests and links have without
-# being told; with any other, one hop that was not told drops what is too long for it, and bulk copies hang.
+# Of every hop in the lab, in bytes: links, bridge, network and instances. This is the default of guests and links. With
+# another MTU, a hop that was not configured would drop packets that are too long for it, and bulk copies would hang.
 MTU = 1500
 
 
 def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict[str, list[str]]) -> list[str]:
-    """What the lab's networks would take from the host: one message for each of its routes and mirrors that is in them.
+    """One message for each route or package mirror of the host that the lab's networks would hide.
 
-    `routes` are the destinations that the host has routes to; `addresses` what the names of its mirrors resolve to.
+    `routes` are the destinations of the host's routes; `addresses` are the mirrors' addresses by name.
     """
     errors: list[str] = []
     wanted = {"LAB_API_CIDR": settings.api_network, "LAB_INSTANCE_CIDR": settings.instance_network}
@@ -42,8 +42,8 @@ def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict
             if network.overlaps(route)
         )
         errors.extend(
-            f"{variable}={network}: {name} ({value}), from which packages come, is in it and would vanish behind the "
-            "lab; choose another network"
+            f"{variable}={network}: it contains {name} ({value}), which this host uses and could not reach behind "
+            "the lab; choose another network"
             for name, values in addresses.items()
             for value in values
             if ip_address(value) in network
@@ -59,7 +59,7 @@ def host_routes() -> list[IPv4Network]:
         for route in routes
         if route["dst"] != "default" and route.get("dev") not in LINKS and route.get("type") != "broadcast"
     ]
-    # A VPN's way to everywhere is often two halves of the Internet.
+    # A VPN often replaces the default route with two routes, each to one half of the Internet.
     return [network for network in networks if network.prefixlen > 1]
 
 
@@ -73,7 +73,7 @@ def owner() -> Path | None:
 
 
 def configure(settings: LabSettings) -> None:
-    """Sets up the host's ends of the links that the container's start made, NAT, and the kernel's settings."""
+    """Sets up the host's ends of the links (the container's start creates the links), NAT, and kernel settings."""
     ends = (
         (_API_END, settings.api_gateway, settings.api_network),
         (_PROVIDER_END, settings.instance_gateway, settings.instance_network),
@@ -89,7 +89,7 @@ def configure(settings: LabSettings) -> None:
 
 
 def remove(settings: LabSettings) -> None:
-    """Takes away links, rules and addresses, as far as they are there, and sets the kernel as it was before."""
+    """Removes links, rules and addresses, if they exist, and restores the kernel settings."""
     for link in LINKS:
         run(["ip", "link", "delete", link], check=False)
     for table in ("nat", "filter", "mangle"):
@@ -104,11 +104,11 @@ def _rules(settings: LabSettings) -> list[list[str]]:
     comment = ["-m", "comment", "--comment", _COMMENT]
     clamp = ["-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", *comment, "-j", "TCPMSS", "--clamp-mss-to-pmtu"]
     return [
-        # The host's way out may carry less than the lab's networks.
+        # The host's uplink may have a smaller MTU than the lab's networks.
         ["mangle", "FORWARD", "-i", link, *clamp],
         ["mangle", "FORWARD", "-o", link, *clamp],
         ["nat", "POSTROUTING", "-s", network, "!", "-d", network, *comment, "-j", "MASQUERADE"],
-        # Where the host's policy is to forward nothing (Docker sets it so), instances would reach no mirror.
+        # If the host's policy is to forward nothing (as Docker sets it), instances could not reach any mirror.
         ["filter", "FORWARD", "-i", link, *comment, "-j", "ACCEPT"],
         ["filter", "FORWARD", "-o", link, *comment, "-j", "ACCEPT"],
     ]
@@ -122,7 +122,7 @@ def _has(rule: list[str]) -> bool:
 def _set_kernel(state: Path) -> None:
     saved = state / "sysctl.json"
     boot = _BOOT_ID.read_text().strip()
-    # A lab that was killed left its values: what was before it counts, unless the machine was started anew since.
+    # A killed lab leaves its values set: the saved ones are the host's, unless the machine has rebooted since.
     if not saved.exists() or json.loads(saved.read_text())["boot"] != boot:
         before = {name: int((_SYSCTL / name).read_text()) for name in _KERNEL}
         saved.write_text(json.dumps({"boot": boot, "values": before}))
@@ -141,12 +141,12 @@ def _restore_kernel(state: Path) -> None:
 
 
 def assert_free(settings: LabSettings, addresses: dict[str, list[str]]) -> None:
-    """Raises LabError, all reasons at once, if the lab's networks collide with the host's or with another lab."""
+    """Raises LabError with all reasons if the lab's networks collide with the host's or with another lab."""
     other = owner()
     if other is not None and other != settings.state:
         raise LabError(
-            f"Another lab runs on this machine, with its state in {other}: stop it first, "
-            f"with XDG_STATE_HOME={other.parent.parent} and `python -m dev.lab down`."
+            f"Another lab runs on this machine, with its state in {other}. Stop it first: "
+            f"`XDG_STATE_HOME={other.parent.parent} python -m dev.lab down`."
         )
     errors = collisions(settings, host_routes(), addresses)
     if errors:

@@ -1,4 +1,4 @@
-"""The Debian 12 guest image with cloud-init: a bare ext4 file system, and kernel and initrd for emulated instances."""
+"""The Debian 12 guest image with cloud-init: a bare ext4 file system, with kernel and initrd for emulated instances."""
 
 import shlex
 import shutil
@@ -11,12 +11,12 @@ from dev.lab.shell import run
 
 _SOURCE = Path(__file__).parent / "guest"
 
-# Room for what a first boot writes; Nova grows the file system to the size of the flavor's disk.
+# Space for what the first boot writes; Nova enlarges the file system to the flavor's disk.
 _SLACK_MIB = 256
 
 
 def ensure(settings: LabSettings, apt: HostApt) -> Path:
-    """The folder with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is not there."""
+    """The folder with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is missing."""
     name = f"image-{build.digest(_files(), extra=(*apt.sources, *apt.options))}"
 
     def make(target: Path, log: Path) -> None:
@@ -48,7 +48,7 @@ def _pack(root: Path, target: Path) -> None:
     disk = target / "disk.raw"
     with disk.open("wb") as file:
         file.truncate((used_mib + _SLACK_MIB) * 1024 * 1024)
-    # Without the two features that older kernels and tools refuse; they are on by default since e2fsprogs 1.47.
+    # Without two features that older kernels and tools refuse; e2fsprogs 1.47 turned them on by default.
     features = "^metadata_csum_seed,^orphan_file"
     run(["mkfs.ext4", "-q", "-F", "-L", "cloudimg-root", "-O", features, "-d", root, disk])
     shutil.rmtree(root)

@@ -6,7 +6,7 @@ import shutil
 from dev.lab.progress import phase
 from dev.lab.shell import run
 
-# program: the package that it comes with
+# program: its package
 _PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
@@ -23,7 +23,7 @@ _PROGRAMS = {
 
 
 def ensure() -> None:
-    """Installs those of the lab's packages whose programs the host does not have."""
+    """Installs the packages whose programs are missing on the host."""
     missing = sorted({package for program, package in _PROGRAMS.items() if not _has(program)})
     if missing:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

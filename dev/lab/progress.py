@@ -1,4 +1,4 @@
-"""Shows long work as phases: what runs, for how long, and how long it is expected to take."""
+"""Shows long work as phases: what runs, the elapsed time, and the expected time."""
 
 import sys
 import threading
@@ -20,9 +20,9 @@ def _expectation(expected: float | None) -> str:
 
 @contextmanager
 def phase(title: str, expected: float | None = None) -> Generator[None]:
-    """Shows `title` while its body runs, with `expected` seconds if known, and afterwards the time that it took.
+    """Shows `title` while its body runs, with the `expected` seconds if known, and then the time it took.
 
-    On a terminal the elapsed time runs; elsewhere a line every 30 s shows that the work goes on.
+    A terminal shows a running clock; elsewhere, a line every 30 s shows that the work continues.
     """
     began = time.monotonic()
     try:

@@ -12,7 +12,7 @@ _PARTS = ("packages", "users.conf", "customize.sh")
 
 
 def ensure(settings: LabSettings, apt: HostApt) -> Path:
-    """The folder with the built root file system, which nobody writes to; builds it (5 minutes) if it is not there."""
+    """The folder with the root file system, which is only read; builds it (5 minutes) if it is missing."""
     name = f"rootfs-{build.digest(_SOURCE / part for part in _PARTS)}"
 
     def make(target: Path, log: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the lab's user may choose, from the environment, validated; and where the lab keeps its things."""
+"""The lab's settings, read from the environment and validated, and its folders."""
 
 import os
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ VIRT_TYPES = ("lxc", "qemu", "kvm")
 DEFAULT_API_NETWORK = "198.18.0.0/24"
 DEFAULT_INSTANCE_NETWORK = "198.18.1.0/24"
 
-# Two of the networks for documentation (RFC 5737) are in real use on machines that are themselves sandboxes: their
-# uplink and package mirrors stand there, and would vanish behind the lab's route.
+# Some sandboxed machines use these two documentation networks (RFC 5737): their uplink and package mirrors are in them,
+# and the lab's route would hide them.
 NEVER_TAKEN = (IPv4Network("192.0.2.0/24"), IPv4Network("203.0.113.0/24"))
 
-# .1 is the gateway, .2 the cloud, .100 to .199 the pool: a network must have that many addresses.
+# .1 is the gateway, .2 the cloud, .100 to .199 the pool: a network must have these addresses.
 _LONGEST_PREFIX = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabSettings:
-    """The lab's choices. Made by `from_environ`, which checks them; nothing else does."""
+    """The lab's settings. Create them with `from_environ`, which validates them."""
 
     virt_type: str
     api_network: IPv4Network
@@ -35,18 +35,18 @@ class LabSettings:
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "LabSettings":
         """Reads LAB_VIRT, LAB_API_CIDR, LAB_INSTANCE_CIDR, XDG_STATE_HOME and XDG_CACHE_HOME.
 
-        Raises LabError that tells all wrong values at once.
+        Raises LabError with all invalid values.
         """
         errors: list[str] = []
         virt_type = environ.get("LAB_VIRT", "lxc")
         if virt_type not in VIRT_TYPES:
-            errors.append(f"LAB_VIRT={virt_type!r} is not a kind of instance: choose one of {', '.join(VIRT_TYPES)}")
+            errors.append(f"LAB_VIRT={virt_type!r}: unknown kind of instance; choose one of {', '.join(VIRT_TYPES)}")
         api = _network("LAB_API_CIDR", environ.get("LAB_API_CIDR", DEFAULT_API_NETWORK), errors)
         instance = _network("LAB_INSTANCE_CIDR", environ.get("LAB_INSTANCE_CIDR", DEFAULT_INSTANCE_NETWORK), errors)
         if api and instance and api.overlaps(instance):
-            errors.append(f"LAB_API_CIDR={api} and LAB_INSTANCE_CIDR={instance} overlap: choose two separate networks")
+            errors.append(f"LAB_API_CIDR={api} and LAB_INSTANCE_CIDR={instance} overlap; choose two separate networks")
         if errors or not (api and instance):
-            raise LabError("The lab's settings are wrong:\n" + "\n".join(f"- {error}" for error in errors))
+            raise LabError("The lab's settings are invalid:\n" + "\n".join(f"- {error}" for error in errors))
         return cls(
             virt_type=virt_type,
             api_network=api,
@@ -57,17 +57,17 @@ class LabSettings:
 
     @property
     def clouds_yaml(self) -> Path:
-        """The clients' file, with the clouds `lab` (an ordinary project member) and `lab-admin`; mode 600."""
+        """clouds.yaml for clients, with the clouds `lab` (an ordinary project member) and `lab-admin`; mode 600."""
         return self.state / "clouds.yaml"
 
     @property
     def api_gateway(self) -> IPv4Address:
-        """The host's address towards the cloud."""
+        """The host's address on the API network."""
         return self.api_network[1]
 
     @property
     def api_address(self) -> IPv4Address:
-        """The cloud's address, on which all its APIs answer."""
+        """The cloud's address, with all its APIs."""
         return self.api_network[2]
 
     @property
@@ -77,12 +77,12 @@ class LabSettings:
 
     @property
     def instance_gateway(self) -> IPv4Address:
-        """The host's address towards the instances."""
+        """The host's address on the instances' network."""
         return self.instance_network[1]
 
     @property
     def allocation_pool(self) -> tuple[IPv4Address, IPv4Address]:
-        """First and last address that Neutron gives to instances; the rest is free for VIPs."""
+        """The first and last address that Neutron assigns to instances; the others are free for VIPs."""
         return self.instance_network[100], self.instance_network[199]
 
 
@@ -96,15 +96,15 @@ def _network(variable: str, value: str, errors: list[str]) -> IPv4Network | None
     try:
         network = IPv4Network(value)
     except ValueError as error:
-        errors.append(f"{variable}={value!r} is not an IPv4 network ({error}): write it like 198.18.0.0/24")
+        errors.append(f"{variable}={value!r}: not an IPv4 network ({error}); write it like 198.18.0.0/24")
         return None
     if network.prefixlen > _LONGEST_PREFIX:
-        errors.append(f"{variable}={network} is too small: the lab uses the addresses up to .199 of it, take a /24")
+        errors.append(f"{variable}={network}: too small, because the lab uses addresses up to .199; choose a /24")
     errors.extend(
-        f"{variable}={network} overlaps {taken}, which hosts like this one use themselves: choose another"
+        f"{variable}={network}: overlaps {taken}, which sandboxed machines use themselves; choose another network"
         for taken in NEVER_TAKEN
         if network.overlaps(taken)
     )
     if network.is_loopback or network.is_multicast or network.is_link_local:
-        errors.append(f"{variable}={network} is a loopback, multicast or link-local network: take a routable one")
+        errors.append(f"{variable}={network}: a loopback, multicast or link-local network; choose a routable one")
     return network

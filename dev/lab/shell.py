@@ -1,4 +1,4 @@
-"""Running other programs."""
+"""Runs other programs."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ _SHOWN_LINES = 15
 def run(
     command: Sequence[str | Path], *, check: bool = True, log: Path | None = None, env: Mapping[str, str] | None = None
 ) -> str:
-    """Runs a program to its end and returns its standard output.
+    """Runs a program and returns its standard output.
 
-    With `log`, both outputs go to that file and the result is empty. With `check`, a program that fails raises
-    LabError with the last lines that it printed.
+    With `log`, standard output and error go to that file and the result is empty. With `check`, a failure raises
+    LabError with the last lines of output.
     """
     arguments = [str(part) for part in command]
     if log is None:
@@ -27,6 +27,6 @@ def run(
         stdout, printed = "", log.read_text(errors="replace") if result.returncode else ""
     if check and result.returncode:
         tail = "\n".join(printed.strip().splitlines()[-_SHOWN_LINES:])
-        where = f"\nAll of it: {log}" if log else ""
+        where = f"\nFull output: {log}" if log else ""
         raise LabError(f"`{' '.join(arguments[:6])}` failed (exit {result.returncode}):\n{tail}{where}")
     return stdout

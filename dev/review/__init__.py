@@ -1,1 +1,1 @@
-"""Small programs for those who work on the project; nothing here is part of what is deployed."""
+"""What a reviewer sees of a change: the rendered files, the resources, and the comment on the pull request."""

@@ -1,4 +1,4 @@
-"""What a branch changes in the files that a tool writes for a stack: `make render-diff`, `make preview-against-mocks`.
+"""Shows how a branch changes the files that a tool writes: `make render-diff`, `make preview-against-mocks`.
 
 The tool runs in the checkout, and in a copy of the base with the base's own program and stack file.
 """
@@ -15,24 +15,24 @@ from operate.stack.files import ROOT
 
 
 def _written(tool: str, stack: str, out: Path, tree: Path) -> str:
-    """Have the tool of a tree write its files; its error, or nothing."""
+    """Run a tree's own tool, which writes its files to `out`. Returns its error, or an empty text."""
     out.mkdir()
     result = subprocess.run(
         [sys.executable, "-m", tool, stack, out], cwd=tree, capture_output=True, text=True, check=False
     )
-    return (result.stderr.strip() or result.stdout.strip() or "no reason is told") if result.returncode else ""
+    return (result.stderr.strip() or result.stdout.strip() or "it printed no reason") if result.returncode else ""
 
 
 def main(
     tool: Annotated[str, typer.Argument(help="Module that writes files: `python -m TOOL STACK FOLDER`.")],
     stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
-    base: Annotated[str, typer.Argument(help="What to compare with, a commit or branch.")],
-    diff: Annotated[Path, typer.Argument(help="File to write the difference to; empty when there is none.")],
+    base: Annotated[str, typer.Argument(help="The commit or branch to compare with.")],
+    diff: Annotated[Path, typer.Argument(help="File for the difference; empty if nothing differs.")],
 ) -> None:
     """Write how a tool's files differ between a base and the checkout.
 
-    Where the base's tool fails (it may not be there yet) all files are shown as new, with the reason on top. Ends with
-    status 1 when the checkout's tool fails, whose reason stands in the file then.
+    If the base's tool fails (it may not exist there yet), all files are shown as new, after the reason. If the
+    checkout's tool fails, the reason is written to the file and the exit status is 1.
     """
     diff.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as temporary:
@@ -41,7 +41,7 @@ def main(
         command = ["git", "archive", "--format=tar", f"--output={archive}", base]
         fetched = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if fetched.returncode:
-            sys.exit(f"there is no base {base} to compare with: {fetched.stderr.strip()}; fetch it, or set BASE")
+            sys.exit(f"no base {base} to compare with: {fetched.stderr.strip()}; fetch it, or set BASE")
         tree.mkdir()
         subprocess.run(["tar", "--extract", "--file", archive, "--directory", tree], check=True)
         old_error = _written(tool, stack, folder / "base", tree)
@@ -49,8 +49,8 @@ def main(
         if error:
             diff.write_text(f"{tool} fails for the stack {stack}:\n{error}\n")
             sys.exit(diff.read_text())
-        note = f"The base cannot be shown, so that all is new:\n{old_error}\n\n" if old_error else ""
-        # What was written before it failed is no base either.
+        note = f"The base cannot be rendered, so every file is shown as new:\n{old_error}\n\n" if old_error else ""
+        # Ignore what the base's tool wrote before it failed.
         old = "base" if not old_error else (folder / "nothing").mkdir() or "nothing"
         shown = subprocess.run(
             ["git", "diff", "--no-index", "--no-color", "--no-ext-diff", old, "head"],

@@ -1,4 +1,4 @@
-"""Puts what the other targets found into one comment for a pull request, and into a longer summary: Markdown."""
+"""Writes what the other make targets found as Markdown: a comment for the pull request, and a longer summary."""
 
 import re
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import typer
 from operate.guard_rails import Rail, check_preview
 from operate.stack.engine import StackError
 
-# GitHub refuses a longer comment (in characters), or a longer summary (in bytes). Both are counted in bytes here.
+# GitHub's limits for a comment (in characters) and a summary (in bytes). Both are counted in bytes here.
 COMMENT, SUMMARY = 65_536, 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Section:
-    """One text to unfold; `language` colours it."""
+    """A folded text; `language` selects its highlighting."""
 
     title: str
     text: str
@@ -24,13 +24,13 @@ class Section:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block around any text; its fence is longer than every run of backticks in it."""
+    """A code block around any text; the fence is longer than any run of backticks in the text."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def cut(text: str, size: int, whole: str) -> str:
-    """The text's first lines, in at most `size` bytes; a last line says how much is missing, and where it is."""
+    """The first lines of a text, in at most `size` bytes; the last line says how much is missing and where it is."""
     if len(text.encode()) <= size:
         return text
     lines = text.splitlines(keepends=True)
@@ -42,16 +42,16 @@ def cut(text: str, size: int, whole: str) -> str:
 
 
 def compose(head: str, sections: list[Section], size: int, whole: str) -> str:
-    """The Markdown text, in at most `size` bytes: long sections are cut, and leave the short ones whole."""
+    """The Markdown text, in at most `size` bytes: long sections are cut, short ones stay whole."""
 
     def unfolding(section: Section, text: str) -> str:
-        body = fenced(text, section.language) if text.strip() else "Nothing changes."
+        body = fenced(text, section.language) if text.strip() else "No changes."
         return f"<details>\n<summary>{section.title}</summary>\n\n{body}\n\n</details>\n"
 
     room = size - len(head.encode())
     shown: dict[str, str] = {}
     for left, section in zip(range(len(sections), 0, -1), sorted(sections, key=lambda it: len(it.text)), strict=True):
-        # A fence may have to be longer than the longest run of backticks.
+        # The fence may be longer than three backticks, so it is measured.
         frame = len(unfolding(section, section.text).encode()) - len(section.text.encode())
         text = cut(section.text, max(room // left - frame - 2, 0), whole)
         shown[section.title] = unfolding(section, text)
@@ -60,13 +60,13 @@ def compose(head: str, sections: list[Section], size: int, whole: str) -> str:
 
 
 def verdict(preview: str, allowed: list[Rail]) -> str:
-    """What the guard rails say of a preview, as Markdown."""
+    """What the guard rails found in a preview, as Markdown."""
     try:
         catches = check_preview(preview)
     except StackError as error:
-        return f"**The guard rails cannot say anything.**\n\n{fenced(str(error))}\n"
+        return f"**The guard rails cannot check this preview.**\n\n{fenced(str(error))}\n"
     if not catches:
-        return "The guard rails catch nothing.\n"
+        return "The guard rails found nothing.\n"
     lines = [
         f"- **{'Allowed' if catch.rail in allowed else 'Stopped'}: `{catch.rail}`.** {catch.reason}"
         for catch in catches
@@ -74,17 +74,17 @@ def verdict(preview: str, allowed: list[Rail]) -> str:
     if not {catch.rail for catch in catches} <= set(allowed):
         lines += [
             "",
-            "Whoever means it and may triage sets the label `allow:NAME`; it holds for the run that it starts.",
+            "If this is intended, a maintainer can add the label `allow:NAME`. It applies only to the run it triggers.",
         ]
     return "\n".join(lines) + "\n"
 
 
 def main(
     stack: Annotated[str, typer.Argument(help="The stack's name, for the heading.")],
-    folder: Annotated[Path, typer.Argument(help="Where the other targets have written, and where the texts go.")],
-    allow: Annotated[list[Rail] | None, typer.Option("--allow", help="As `ha guard` was told.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder with the other targets' files; the texts go there too.")],
+    allow: Annotated[list[Rail] | None, typer.Option("--allow", help="As for `ha guard`.")] = None,
 ) -> None:
-    """Write `comment.md` and `summary.md`, of a preview (`preview.json`, `preview.txt`) or of one against mocks."""
+    """Write `comment.md` and `summary.md` from a preview (`preview.json`, `preview.txt`) or a preview against mocks."""
 
     def read(name: str) -> str | None:
         file = folder / name
@@ -92,18 +92,18 @@ def main(
 
     preview = read("preview.json")
     if preview is not None:
-        told = verdict(preview, allow or [])
+        found = verdict(preview, allow or [])
         cloud = Section("What changes in the cloud: <code>pulumi preview --diff</code>", read("preview.txt") or "", "")
     else:
-        told = "Without credentials: a preview against mocks, which compares with the base and not with what runs.\n"
+        found = "No credentials: a preview against mocks, compared with the base branch and not with the cloud.\n"
         resources = read("resources.diff")
-        text = "`make preview-against-mocks` has not been run." if resources is None else resources
-        cloud = Section("What the program asks of the cloud", text, "diff")
+        text = "`make preview-against-mocks` did not run." if resources is None else resources
+        cloud = Section("What changes in the resources that the program creates", text, "diff")
     files = read("files.diff")
-    text = "`make render-diff` has not been run." if files is None else files
+    text = "`make render-diff` did not run." if files is None else files
     hosts = Section("What changes in the files on the load balancers", text, "diff")
-    head = f"## Preview of `{stack}`\n\n{told}"
-    comment = compose(head, [cloud, hosts], COMMENT, "the whole is in the summary of the workflow's run")
+    head = f"## Preview of `{stack}`\n\n{found}"
+    comment = compose(head, [cloud, hosts], COMMENT, "see the summary of the workflow run")
     (folder / "comment.md").write_text(comment)
     summary = compose(head, [cloud, hosts], SUMMARY, "run the make targets of .github/workflows/preview.yml")
     (folder / "summary.md").write_text(summary)

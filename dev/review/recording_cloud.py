@@ -1,6 +1,6 @@
-"""Runs the whole program against Pulumi mocks that record every resource, and answer as a cloud would.
+"""Runs the whole program against Pulumi mocks that record every resource and answer as a cloud would.
 
-For those who have no cloud: the unit tests, and the preview of a pull request that comes without credentials.
+For use without a cloud: the unit tests, and the preview of a pull request without credentials.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from operate.stack.files import ROOT
 
 @cache
 def key_pair() -> tuple[str, str]:
-    """A private key in OpenSSH format and its public half; the same half in each run."""
+    """A private key in OpenSSH format and its public half, the same in each run."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -30,12 +30,12 @@ def key_pair() -> tuple[str, str]:
 
 NOVA_PUBLIC_KEY = key_pair()[1]
 PROJECT = "openstack-ha-api"
-SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's mark of a secret value
+SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's marker of a secret value
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One registered resource: its inputs in the provider's spelling, and the whole registration."""
+    """A registered resource: its inputs, as the provider spells them, and the whole registration."""
 
     type: str
     name: str
@@ -43,13 +43,13 @@ class Resource:
     registration: Any
 
     def is_secret(self, key: str) -> bool:
-        """Whether an input is kept as a secret."""
+        """Whether an input is a secret."""
         marked = SECRET_SIGNATURE in str(self.registration.object[key])
         return marked or key in self.registration.additionalSecretOutputs
 
     @property
     def depends_on(self) -> set[str]:
-        """Names of the resources that it waits for."""
+        """Names of the resources it depends on."""
         return {urn.rpartition("::")[2] for urn in self.registration.dependencies}
 
 
@@ -58,34 +58,34 @@ def _revealed(value: Any) -> Any:
 
 
 def _address(port: str) -> str:
-    """Of a port that asks for none: its own in each run, whichever order the engine sees them in."""
+    """The address of a port that requests none: the same in each run, in whatever order the engine registers ports."""
     _, role, index = f"{port}-0".rsplit("-", 2) if port.endswith("-vip") else port.rsplit("-", 2)
     first = {"vip": 10, "lb": 11, "cp": 21, "worker": 31}
     return f"198.51.100.{first[role] + int(index)}"
 
 
 class RecordingMonitor(mocks.MockMonitor):
-    """Keeps what the mocks are not told: the registrations' options and the stack's outputs."""
+    """Keeps the registrations' options, which Pulumi does not pass to the mocks."""
 
     def __init__(self, cloud: "RecordingCloud") -> None:
         super().__init__(cloud)
         self.cloud = cloud
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's spelling
-        """Keep the whole registration, then answer it."""
+        """Keep the whole registration, then answer."""
         self.cloud.registrations[request.type, request.name] = request
         return super().RegisterResource(request)  # pyright: ignore[reportUnknownMemberType]
 
 
 @dataclass
 class RecordingCloud(pulumi.runtime.Mocks):
-    """Hands out addresses and ids, finds everything that is looked up, and remembers all that was registered."""
+    """Assigns addresses and ids, finds everything that is looked up, and records every registered resource."""
 
     preview: bool = False
     missing: frozenset[str] = frozenset()
     """Names that the cloud does not have."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
-    """Addresses that are taken, with the names of their ports."""
+    """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
@@ -93,7 +93,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
     secret_outputs: set[str] = field(default_factory=set[str])
 
     def new_resource(self, args: Any) -> tuple[str | None, dict[Any, Any]]:
-        """What the engine would answer to a registration."""
+        """A provider's answer to a registration."""
         inputs: dict[str, Any] = {key: _revealed(value) for key, value in args.inputs.items()}
         self.resources.append(Resource(args.typ, args.name, inputs, self.registrations[args.typ, args.name]))
         outputs = dict(inputs)
@@ -112,7 +112,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return f"id-of-{args.name}", outputs
 
     def call(self, args: Any) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        """What a provider would answer to a look-up."""
+        """A provider's answer to a lookup."""
         wanted: dict[str, Any] = args.args
         name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
         if args.token.endswith(":getPortIds"):
@@ -122,7 +122,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
             addresses = [address for address, name in self.ports_in_use.items() if name == wanted["portId"]]
             return {"id": wanted["portId"], "name": wanted["portId"], "allFixedIps": addresses}, []
         if name in self.missing:
-            raise ValueError(f"Your query for {name} returned no results")  # the bridge fails the call itself
+            raise ValueError(f"Your query for {name} returned no results")  # as the real plugin does
         return wanted | {
             "id": f"id-of-{name}",
             "name": name,
@@ -138,7 +138,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         }
         secrets = [f"{PROJECT}:{key}" for key in SECRET_KEYS if values.get(key)]
 
-        # The SDK takes the thread's event loop, which other tests have closed.
+        # The SDK uses the thread's event loop, which other tests have closed.
         asyncio.set_event_loop(asyncio.new_event_loop())
         reset_options()
         set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
@@ -156,5 +156,5 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return self
 
     def of_type(self, suffix: str) -> dict[str, Resource]:
-        """Registered resources by name, of the type that ends so, as in `compute/instance:Instance`."""
+        """Registered resources by name whose type ends with `suffix`, such as `compute/instance:Instance`."""
         return {resource.name: resource for resource in self.resources if resource.type.endswith(suffix)}

@@ -1,7 +1,7 @@
-"""Writes what would land on each load balancer, with no cloud and no engine: `make render STACK=dev OUT=build/dev`.
+"""Writes the files that each load balancer would get, without a cloud: `make render STACK=dev OUT=build/dev`.
 
-People read it in reviews. What only the cloud knows is shown by a stand-in: addresses of 198.51.100.0/24 (RFC 5737) for
-the ports, and for the VIP where Neutron picks it, the interface `ens3`, and `(secret)` for secrets.
+For reviews. What only the cloud knows is a placeholder: addresses in 198.51.100.0/24 (RFC 5737) for the ports, and for
+the VIP if Neutron chooses it; the interface `ens3`; `(secret)` for secrets.
 """
 
 import sys
@@ -20,7 +20,7 @@ from operate.stack.files import stack_values
 STAND_IN_NETWORK = IPv4Address("198.51.100.0")
 STAND_IN_INTERFACE = "ens3"
 STAND_IN_CERTIFICATE = "(secret)\n"
-STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - shown instead of one
+STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - a placeholder
 
 
 def render(settings: Settings, out: Path) -> list[Path]:
@@ -54,13 +54,13 @@ def render(settings: Settings, out: Path) -> list[Path]:
 
 def main(
     stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write into; files of the same name are replaced.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write to; existing files are replaced.")],
 ) -> None:
-    """Write the files that would land on each load balancer of a stack."""
+    """Write the files that each load balancer of a stack would get."""
     try:
         settings = Settings.parse(stack_values(stack), secrets_are_readable=False)
     except FileNotFoundError as error:
-        sys.exit(f"there is no stack file {error.filename}; STACK names a Pulumi.<stack>.yaml of this project")
+        sys.exit(f"no stack file {error.filename}; set STACK to the name of a stack that has a Pulumi.STACK.yaml here")
     except ConfigurationError as error:
         sys.exit(str(error))
     for path in render(settings, out):

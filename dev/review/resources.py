@@ -1,7 +1,7 @@
-"""Writes what the program would register, one file a resource, with no cloud and no engine (recording_cloud.py).
+"""Writes the inputs of each resource that the program would create, one file each, without a cloud.
 
-Two such folders, of two versions of the project, show what a change does where nobody has credentials. What only the
-cloud knows is a stand-in; secrets are `(secret)`, and a client certificate (`apiClientCertificate`) is left out.
+Comparing the folders of two versions of the project shows what a change does, without credentials. What only the cloud
+knows is a placeholder, secrets are `(secret)`, and a client certificate (`apiClientCertificate`) is left out.
 """
 
 import sys
@@ -16,12 +16,12 @@ import yaml
 from dev.review.recording_cloud import RecordingCloud, key_pair
 from operate.stack.files import stack_values
 
-SECRET = "(secret)"  # noqa: S105 - shown instead of one
-STAND_IN_PASSWORD = "standin"  # noqa: S105 - a value that the program accepts; it is never shown
+SECRET = "(secret)"  # noqa: S105 - a placeholder
+STAND_IN_PASSWORD = "standin"  # noqa: S105 - the program accepts it; never shown
 
 
 class _Readable(yaml.SafeDumper):
-    """Texts of several lines as they are, so that a change of a line shows as that line."""
+    """Writes multi-line texts as blocks, so that a diff shows only the changed lines."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -32,7 +32,7 @@ _Readable.add_representer(str, _text)
 
 
 def register(values: dict[str, Any]) -> RecordingCloud:
-    """Run the program with a stack's raw values (`stack_values`), whose secrets nobody can read here.
+    """Run the program with a stack's raw values (`stack_values`), whose secrets cannot be read here.
 
     Raises what the program raises.
     """
@@ -41,13 +41,13 @@ def register(values: dict[str, Any]) -> RecordingCloud:
     readable["publicKey"] = public if values.get("publicKey") else ""
     readable["vrrpPassword"] = STAND_IN_PASSWORD if values.get("vrrpPassword") else ""
     vip = values.get("vip")
-    # The subnet is the cloud's; this one has room for any VIP.
+    # The real subnet is unknown here; this one contains the VIP.
     cloud = RecordingCloud(subnet=str(ip_network(f"{vip}/8", strict=False))) if vip else RecordingCloud()
     return cloud.run(readable)
 
 
 def write(cloud: RecordingCloud, out: Path, *, public_key: str) -> None:
-    """Write the inputs of each resource to `out/<type>/<name>.yaml`; `public_key` is shown for the stand-in's."""
+    """Write the inputs of each resource to `out/<type>/<name>.yaml`, with `public_key` in place of the stand-in key."""
     for resource in cloud.resources:
         shown = {key: SECRET if resource.is_secret(key) else value for key, value in resource.inputs.items()}
         if not shown:
@@ -60,14 +60,14 @@ def write(cloud: RecordingCloud, out: Path, *, public_key: str) -> None:
 
 def main(
     stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write into; files of the same name are replaced.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write to; existing files are replaced.")],
 ) -> None:
-    """Write what the program would register for a stack, one file a resource."""
+    """Write the inputs of each resource that the program would create for a stack, one file each."""
     try:
         values = stack_values(stack)
         cloud = register(values)
     except FileNotFoundError as error:
-        sys.exit(f"there is no stack file {error.filename}; STACK names a Pulumi.<stack>.yaml of this project")
+        sys.exit(f"no stack file {error.filename}; set STACK to the name of a stack that has a Pulumi.STACK.yaml here")
     except pulumi.RunError as error:
         sys.exit(str(error))
     write(cloud, out, public_key=values.get("publicKey", ""))

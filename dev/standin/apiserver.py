@@ -1,16 +1,16 @@
-"""A STAND-IN API server: it answers as a kube-apiserver answers anonymous requests, and is none.
+"""A STAND-IN API server: it answers anonymous requests as a kube-apiserver does, but is not Kubernetes.
 
-Part I of the system ends where kubeadm begins, so in the demo and in the tests nothing listens behind the load
-balancers. This program does, on every control-plane instance: `/healthz`, `/readyz` and `/livez` say whether it
-is healthy, everything else is forbidden. It holds no state and keeps no promise of Kubernetes.
+The system ends where kubeadm begins, so without it nothing would listen behind the load balancers in the demo and the
+tests. It runs on every control-plane instance: `/healthz`, `/readyz` and `/livez` report its health, everything else is
+forbidden. It has no state and no Kubernetes API.
 
-It runs on the instances as a single file, so it uses the standard library only. Its health is switched while it
-runs by the word in the health file: `healthy` (as without the file), `failing` (health paths answer 500), `hanging`
-(requests are read and never answered, on every path), `slow 400` (every answer is 400 ms late), or a status such as
-`401`: health paths answer it to whoever sends no `Authorization`, as a server does that wants to know who asks.
+It is installed as a single file, so it uses the standard library only. The health file sets its health while it runs:
+`healthy` (also without the file), `failing` (health paths answer 500), `hanging` (requests on all paths are read and
+never answered), `slow 400` (every answer is 400 ms late), or a status such as `401`, with which health paths answer
+requests that have no `Authorization`, as a server without anonymous access does.
 
-`/watch` sends its headers and then one byte for each that the client sends; `/upload` reads a chunked body and answers
-when it ends. Both last as long as the client likes.
+`/watch` sends its headers and then one byte for each byte from the client; `/upload` reads a chunked body and then
+answers. Both last until the client ends them.
 """
 
 import argparse
@@ -35,7 +35,7 @@ IDLE_SECONDS = 3600.0
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One client connection; as many requests on it as the client likes."""
+    """One client connection, with any number of requests."""
 
     protocol_version = "HTTP/1.1"  # keep-alive, as kubectl uses it
     timeout = IDLE_SECONDS
@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         return "stand-in-apiserver"
 
     def do_GET(self) -> None:
-        """Answer as an anonymous client is answered; HEAD and the rest of the verbs do the same."""
+        """Answer as to an anonymous client; HEAD and the other verbs do the same."""
         health = self._standin.health()
         if health == HANGING:
             self._hang()
@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         elif word in (HEALTHY, SLOW) or word.isdecimal():
             self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", "ok")
         else:
-            # The wording of a kube-apiserver whose etcd is gone.
+            # The words of a kube-apiserver that has lost etcd.
             text = f"[+]ping ok\n[-]etcd failed: reason withheld\n{path[1:]} check failed\n"
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
 
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _hang(self) -> None:
-        """Say nothing until the client gives up or the health changes, so that no thread outlives its reason."""
+        """Do not answer until the client gives up or the health changes, so that no thread is left over."""
         self.close_connection = True
         self.connection.settimeout(0.2)
         while self._standin.health() == HANGING:
@@ -130,17 +130,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 named by the base class
-        """Keep quiet: at 50 probes and several checks a second, the journal would hold nothing else."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the base class's name
+        """Log nothing: 50 probes and several health checks a second would fill the journal."""
 
 
 class StandInServer(ThreadingHTTPServer):
-    """Accepts in one thread and does everything else, the TLS handshake included, in a thread a connection.
+    """Accepts in one thread and does everything else, including the TLS handshake, in a thread per connection.
 
     `health_file` may be absent (healthy); `backend` is the name sent in each answer's `X-Stand-In-Backend`.
     """
 
-    request_queue_size = 4096  # as a Go server's: the kernel's limit; the default of 5 drops what comes in parallel
+    request_queue_size = 4096  # the kernel's limit, as in Go; the default of 5 drops parallel connections
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], tls: ssl.SSLContext, health_file: Path, backend: str) -> None:
@@ -150,18 +150,18 @@ class StandInServer(ThreadingHTTPServer):
         self.backend = backend
 
     def health(self) -> str:
-        """The word in the health file; an unknown one counts as failing, so that a typing error is seen."""
+        """The word in the health file; an unknown one counts as failing, so that a typo shows."""
         try:
             return self._health_file.read_text().strip() or HEALTHY
         except FileNotFoundError:
             return HEALTHY
 
     def server_bind(self) -> None:
-        """Bind without HTTPServer's look-up of the host's name, which may wait for a DNS server."""
+        """Bind without HTTPServer's lookup of the host's name, which may wait for a DNS server."""
         TCPServer.server_bind(self)
 
     def finish_request(self, request: object, client_address: object) -> None:
-        """Shake hands here, in the connection's own thread: a client that says nothing delays nobody else."""
+        """Do the handshake here, in the connection's own thread: a silent client delays no other."""
         connection = cast(socket.socket, request)
         connection.settimeout(HANDSHAKE_SECONDS)
         with self._tls.wrap_socket(connection, server_side=True) as wrapped:
@@ -169,27 +169,27 @@ class StandInServer(ThreadingHTTPServer):
             self.shutdown_request(wrapped)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 the base class's signature
-        """One line for a programming error, none for a client that went away or spoke no TLS."""
+        """Log a programming error, but not a client that left or did not speak TLS."""
         error = sys.exception()
-        if not isinstance(error, OSError):  # ssl.SSLError is one, as are resets and time-outs
+        if not isinstance(error, OSError):  # ssl.SSLError is one, and so are resets and timeouts
             log(f"{client_address}: {error!r}")
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's TLS context from two PEM files; OSError or ssl.SSLError when they cannot be used."""
+    """A server's TLS context from two PEM files. Raises OSError or ssl.SSLError if they cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
 
 
 def log(text: str) -> None:
-    """A line for the journal."""
-    print(f"stand-in-apiserver: {text}", file=sys.stderr, flush=True)  # noqa: T201 a service's standard error is its log
+    """Write a line to the journal."""
+    print(f"stand-in-apiserver: {text}", file=sys.stderr, flush=True)  # noqa: T201 the service's log
 
 
 def main() -> None:
-    """Serve until ended."""
-    parser = argparse.ArgumentParser(description="A stand-in for a Kubernetes API server (it is none).")
+    """Serve until the process ends."""
+    parser = argparse.ArgumentParser(description="A stand-in for a Kubernetes API server (not Kubernetes).")
     parser.add_argument("--listen", required=True, help="address to listen on")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--certificate", type=Path, required=True, help="PEM file")

@@ -1,4 +1,4 @@
-"""A self-signed certificate for a stand-in API server, made where the demo runs."""
+"""A self-signed certificate for a stand-in API server, generated on the machine that runs the demo."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class KeyPair:
 
 
 def self_signed(name: str, addresses: Iterable[str], lifetime: timedelta = LIFETIME) -> KeyPair:
-    """A certificate for `name` and IP `addresses`; ValueError for what is no address."""
-    key = generate_private_key(SECP256R1())  # elliptic: the handshakes of a probe cost a tenth of RSA's
+    """A certificate for `name` and IP `addresses`. Raises ValueError for an invalid address."""
+    key = generate_private_key(SECP256R1())  # a probe's handshakes cost a tenth of RSA's
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"stand-in {name}")])
     alternatives = [x509.DNSName(name), *(x509.IPAddress(ip_address(address)) for address in addresses)]
     now = datetime.now(UTC)

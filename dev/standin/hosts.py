@@ -1,7 +1,7 @@
-"""Puts the STAND-IN API server on control-plane instances, and switches it there.
+"""Installs the STAND-IN API server on control-plane instances, and sets its health there.
 
-It stands where kubeadm puts kube-apiserver later: port 6443, a certificate for the VIP and the instance. It is a
-systemd unit, `standin-apiserver.service`, that runs as the login user and starts again with the instance.
+It takes kube-apiserver's place until kubeadm runs: port 6443, a certificate for the VIP and the instance. It is a
+systemd unit, `standin-apiserver.service`, that runs as the login user and starts when the instance boots.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ PROGRAM = Path(apiserver.__file__)
 
 
 class Health(StrEnum):
-    """What a stand-in does with requests; a unit that is started anew is healthy."""
+    """What a stand-in does with requests; after a restart of its unit it is healthy."""
 
     HEALTHY = apiserver.HEALTHY
     FAILING = apiserver.FAILING
@@ -30,7 +30,7 @@ class Health(StrEnum):
 
 
 def unit_file(user: str, backend: str, address: str) -> str:
-    """The systemd unit, run by `user`, listening on `address`; `backend` is the name that its answers carry."""
+    """The systemd unit: runs as `user`, listens on `address`; `backend` is the name in its answers."""
     return dedent(f"""\
         [Unit]
         Description=STAND-IN API server for demo and tests (no Kubernetes)
@@ -52,7 +52,7 @@ def unit_file(user: str, backend: str, address: str) -> str:
 class StandIns:
     """The stand-ins of a stack; `control_plane` maps names to addresses.
 
-    All methods work on all of them in parallel, or on those whose names are given, and raise HostError when some fail.
+    All methods work in parallel, on all stand-ins or on those named, and raise HostError if any fails.
     """
 
     def __init__(self, access: Access, control_plane: Mapping[str, str], vip: str) -> None:
@@ -61,14 +61,14 @@ class StandIns:
         self._vip = vip
 
     def install(self, names: Iterable[str] | None = None) -> None:
-        """Install and start what is not there already; healthy, or as healthy as it was set to be."""
+        """Install and start stand-ins that are not up to date; an installed one keeps its health."""
         backends = {self._hosts[name]: name for name in names or self._hosts}
         program = PROGRAM.read_bytes()
 
         async def install(address: str) -> None:
             backend = backends[address]
             unit = unit_file(self._access.user, backend, address)
-            # The certificate is new at each making, so what it is made from decides whether anything has changed.
+            # Each certificate generated is different, so its inputs decide whether anything has changed.
             parts = (program, *(text.encode() for text in (unit, address, self._vip)))
             digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
             async with self._access.connect(address) as host:
@@ -85,27 +85,27 @@ class StandIns:
                         mode, owner = ("0400", self._access.user) if path.endswith(".key") else ("0644", "root")
                         await output(host, f"sudo install -D -m {mode} -o {owner} /dev/stdin {path}", content)
                     await output(host, f"sudo systemctl daemon-reload && sudo systemctl restart {UNIT}")
-                    # Written last, so that an installation that was cut off is made again.
+                    # Written last, so that an interrupted installation is repeated.
                     await output(host, f"sudo install -m 0644 /dev/stdin {FOLDER}/digest", digest.encode())
                 await output(host, f"sudo systemctl enable --quiet --now {UNIT}")
 
         on_all(backends, install)
 
     def set_health(self, health: Health, names: Iterable[str] | None = None) -> None:
-        """Switch what stand-ins that run do with requests."""
-        # Renamed into place, so that no request finds half a word.
+        """Set what running stand-ins do with requests."""
+        # Renamed into place, so that no request reads half a word.
         self._on(f"printf %s {health} > {HEALTH_FILE}.new && mv {HEALTH_FILE}.new {HEALTH_FILE}", names)
 
     def start(self, names: Iterable[str] | None = None) -> None:
-        """Start what was stopped or killed; it is healthy."""
+        """Start stopped or killed stand-ins; they are healthy."""
         self._on(f"sudo systemctl start {UNIT}", names)
 
     def stop(self, names: Iterable[str] | None = None) -> None:
-        """Stop until `start`, or until the instance boots."""
+        """Stop until `start` or a reboot of the instance."""
         self._on(f"sudo systemctl stop {UNIT}", names)
 
     def kill(self, names: Iterable[str] | None = None) -> None:
-        """End with SIGKILL; nothing starts it again."""
+        """Kill with SIGKILL; nothing restarts it."""
         self._on(f"sudo systemctl kill --kill-whom=main --signal=SIGKILL {UNIT}", names)
 
     def _on(self, command: str, names: Iterable[str] | None) -> None:

@@ -56,7 +56,7 @@ func shapes(plugin schema.PackageSpec, properties map[string]schema.PropertySpec
 	return all
 }
 
-// shape is a type in the form that sdk-names.json has.
+// shape is a type in the format of sdk-names.json.
 func shape(plugin schema.PackageSpec, property schema.TypeSpec) any {
 	object, ok := plugin.Types[strings.TrimPrefix(property.Ref, "#/types/")]
 	switch {

@@ -69,7 +69,7 @@ func TestCredentialsComeFromTheUsualVariables(t *testing.T) {
 	}
 }
 
-// shapes are what the bridge makes of a Terraform schema, in the form that sdk-names.json has.
+// shapes are a Terraform schema after the bridge, in the format of sdk-names.json.
 func shapes(schema shim.SchemaMap, fields map[string]*tfbridge.SchemaInfo) (inputs, outputs map[string]any) {
 	inputs, outputs = map[string]any{}, map[string]any{}
 	schema.Range(func(key string, property shim.Schema) bool {

@@ -1,7 +1,7 @@
 #!/bin/bash
-# extract-root.sh ROOTFS IMAGE FOLDER: makes FOLDER/root.raw, a bare file system, of a cloud image's root partition,
-# and adapts it to the lab. An LXC guest mounts its disk as it is: it knows neither partitions nor boot loaders.
-# Runs in a mount namespace of its own. ROOTFS is the cloud's, which has qemu-img.
+# extract-root.sh ROOTFS IMAGE FOLDER: extracts a cloud image's root partition to FOLDER/root.raw, a bare file system,
+# and adapts it to the lab. An LXC guest mounts its disk as it is, without partitions or a boot loader.
+# Runs in its own mount namespace. ROOTFS is the cloud's root file system, which has qemu-img.
 set -euo pipefail
 rootfs=$1
 image=$2
@@ -13,7 +13,7 @@ touch "$folder/image"
 mount --bind "$image" "$rootfs/mnt/image"
 chroot "$rootfs" qemu-img convert -O raw /mnt/image /mnt/disk.raw
 
-# The largest partition is the root's; an image without partitions is a file system already.
+# The largest partition is the root's; an image without partitions is already a file system.
 partitions=$(partx --raw --bytes --noheadings --output START,SIZE "$folder/disk.raw" 2>/dev/null || true)
 if [ -n "$partitions" ]; then
   read -r start size < <(sort --key=2 --numeric-sort --reverse <<<"$partitions")
@@ -25,7 +25,7 @@ else
 fi
 kind=$(blkid --probe --match-tag TYPE --output value "$folder/root.raw" || true)
 if [ "$kind" != ext4 ]; then
-  echo "the image's largest partition holds ${kind:-no file system that is known}, and the lab can only enlarge ext4:" \
+  echo "the image's largest partition has ${kind:-no known file system}, but the lab can only enlarge ext4:" \
     "use an image with an ext4 root, or LAB_VIRT=qemu" >&2
   exit 1
 fi
@@ -33,7 +33,7 @@ fi
 mkdir "$folder/root"
 mount -o loop "$folder/root.raw" "$folder/root"
 if [ ! -e "$folder/root/usr/bin/cloud-init" ]; then
-  echo "the image has no cloud-init, without which an instance gets neither address nor key" >&2
+  echo "the image has no cloud-init, so an instance would get no address and no key: use an image with cloud-init" >&2
   exit 1
 fi
 "$adapt" "$folder/root"

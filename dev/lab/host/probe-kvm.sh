@@ -1,7 +1,7 @@
 #!/bin/bash
 # probe-kvm.sh ROOTFS IMAGE: boots the guest image's kernel under KVM, with the cloud's QEMU, as far as the initramfs.
-# A /dev/kvm proves nothing: in a nested or restricted machine it opens, and the guest hangs or crashes.
-# Runs in a mount namespace of its own. Prints what the guest printed; fails if it did not get that far.
+# Opening /dev/kvm proves nothing: on a nested or restricted machine that works, but the guest hangs or crashes.
+# Runs in its own mount namespace. Prints the guest's output; fails if the guest does not reach the initramfs.
 set -euo pipefail
 rootfs=$1
 image=$2

@@ -1,6 +1,6 @@
 #!/bin/bash
 # run-container.sh ROOTFS STATE [NSPAWN OPTION...]: boots ROOTFS with the lab's own layer (STATE/upper) over it.
-# Runs in a mount namespace of its own: whatever ends the container, no mount is left on the host.
+# Runs in its own mount namespace, so no mount is left on the host, however the container ends.
 set -euo pipefail
 rootfs=$1
 state=$2

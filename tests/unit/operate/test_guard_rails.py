@@ -1,4 +1,4 @@
-"""Both answers of every guard rail, on previews of a stack of the lab (tests/unit/previews, cut to what rails read)."""
+"""Both answers of every guard rail, on previews of a lab stack (tests/unit/operate/previews, shortened)."""
 
 import json
 from pathlib import Path

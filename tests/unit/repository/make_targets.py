@@ -1,4 +1,4 @@
-"""The targets that the Makefile has, and those that a text names."""
+"""The Makefile's targets, and the targets that a text names."""
 
 import re
 
@@ -6,7 +6,7 @@ from operate.stack.files import ROOT
 
 
 def make_targets() -> set[str]:
-    """Every target of the Makefile that is a word."""
+    """Every named target of the Makefile; files are left out."""
     return set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

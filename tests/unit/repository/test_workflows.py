@@ -1,4 +1,4 @@
-"""The workflows are sound, safe, and call what is there."""
+"""The workflows are valid and secure, and call targets that exist."""
 
 import subprocess
 import sys
@@ -26,22 +26,22 @@ def run(tool: str, *arguments: str | Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_both_workflows_are_there():
+def test_both_workflows_exist():
     assert [workflow.name for workflow in WORKFLOWS] == ["checks.yml", "preview.yml"]
 
 
-def test_workflows_follow_the_schema_and_bound_their_time():
+def test_workflows_follow_the_schema_and_have_timeouts():
     for schema in ("vendor.github-workflows", "custom.github-workflows-require-timeout"):
         run("check-jsonschema", "--builtin-schema", schema, *WORKFLOWS)
 
 
-def test_workflows_give_nothing_away():
-    """Also that every action is pinned by the hash of its commit."""
+def test_workflows_are_secure():
+    """Includes that every action is pinned by its commit's hash."""
     run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", "--strict-collection", FOLDER)
 
 
 @pytest.mark.parametrize("script", [*WORKFLOWS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
-def test_every_target_that_is_called_exists(script: Path):
+def test_every_called_target_exists(script: Path):
     lines = script.read_text() if script.suffix != ".yml" else "\n".join(step.get("run", "") for step in steps(script))
     called = targets_named(lines)
     assert called
@@ -58,17 +58,17 @@ def commands(job: dict[str, Any]) -> list[str]:
     return [step["run"] for step in job["steps"] if "run" in step]
 
 
-def test_the_pull_request_gets_the_preview_as_one_comment_that_is_edited_and_then_the_verdict():
+def test_the_pull_request_gets_one_comment_edited_in_place_and_then_the_guard():
     with_credentials, _ = preview_jobs()
     (comment,) = (it for it in commands(with_credentials) if it.startswith("gh "))
     assert comment.startswith('gh pr comment "$NUMBER" ')
     assert comment.endswith(" --edit-last --create-if-none --body-file build/pull-request/comment.md")
-    # The comment is there when the rails stop it.
+    # The comment is written before the guard rails stop the run.
     assert commands(with_credentials)[-2:] == [comment, "make guard"]
     assert with_credentials["steps"][-1]["if"] == with_credentials["steps"][-2]["if"] == "${{ !cancelled() }}"
 
 
-def test_both_previews_show_the_rendered_files_beside_it():
+def test_both_jobs_also_show_the_rendered_files():
     for job in preview_jobs():
         assert "make render-diff BASE=HEAD^1" in commands(job)
         (checkout,) = (step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@"))
@@ -76,7 +76,7 @@ def test_both_previews_show_the_rendered_files_beside_it():
         assert 'cat build/pull-request/summary.md >>"$GITHUB_STEP_SUMMARY"' in commands(job)
 
 
-def test_each_rail_has_a_label_and_no_text_of_a_label_reaches_a_shell():
+def test_each_guard_rail_has_a_label_and_no_text_of_a_label_reaches_a_shell():
     allow = preview_jobs()[0]["env"]["ALLOW"]
     for rail in Rail:
         assert f"contains(github.event.pull_request.labels.*.name, 'allow:{rail}') && '{rail}' || ''" in allow
@@ -84,7 +84,7 @@ def test_each_rail_has_a_label_and_no_text_of_a_label_reaches_a_shell():
     assert allow.count("${{") == len(Rail)
 
 
-def test_secrets_never_meet_the_code_of_a_fork():
+def test_code_from_a_fork_never_gets_secrets():
     workflow = yaml.safe_load((FOLDER / "preview.yml").read_text())
     assert workflow[True].keys() == {"pull_request"}  # YAML reads the key `on` as true
     own = "github.event.pull_request.head.repo.full_name == github.repository"

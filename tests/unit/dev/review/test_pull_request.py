@@ -99,7 +99,7 @@ def test_a_template_change_shows_on_both_load_balancers_and_in_the_comment(repos
         assert [name.endswith(changed_file) for name in changed if "prove" not in name] == [True, True]
     for text in (repository.output("comment.md"), repository.output("summary.md")):
         assert text.startswith("## Preview of `dev`\n")
-        assert "Without credentials" in text
+        assert "No credentials" in text
         assert "retries 7" in text
 
 
@@ -123,14 +123,14 @@ def test_without_a_change_both_differences_are_empty(repository: Repository):
     assert repository.make(*DIFFERENCES, "BASE=base").returncode == 0
     repository.compose()
     assert repository.output("files.diff") == repository.output("resources.diff") == ""
-    assert repository.output("comment.md").count("Nothing changes.") == 2
+    assert repository.output("comment.md").count("No changes.") == 2
 
 
 def test_where_the_base_cannot_be_rendered_everything_is_new_and_the_reason_is_on_top(repository: Repository):
     done = repository.make("render-diff", "BASE=old")
     assert done.returncode == 0, done.stderr
     diff = repository.output("files.diff")
-    assert diff.startswith("The base cannot be shown")
+    assert diff.startswith("The base cannot be rendered")
     assert "No module named" in diff.splitlines()[1]
     assert any(line.startswith("server dev-cp-0 ") for line in added(diff))
 
@@ -177,10 +177,10 @@ def test_make_guard_stops_the_previewed_change_unless_it_is_allowed_and_the_comm
 
 
 def test_the_verdict_distinguishes_a_failed_preview_from_one_that_passes():
-    assert "cannot say anything" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
+    assert "cannot check" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
     assert "controlPlaneCount = '4'" in verdict((PREVIEWS / "wrong-value.json").read_text(), [])
-    assert "cannot say anything" in verdict("", [])
-    assert verdict((PREVIEWS / "no-changes.json").read_text(), []) == "The guard rails catch nothing.\n"
+    assert "cannot check" in verdict("", [])
+    assert verdict((PREVIEWS / "no-changes.json").read_text(), []) == "The guard rails found nothing.\n"
     both = (PREVIEWS / "key-pair.json").read_text()
     assert "allow:NAME" in verdict(both, [Rail.BOTH_LOAD_BALANCERS])
     assert "allow:NAME" not in verdict(both, [Rail.BOTH_LOAD_BALANCERS, Rail.CONTROL_PLANE_MAJORITY])
