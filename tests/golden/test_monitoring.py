@@ -647,7 +647,7 @@ def broken_rules() -> Iterator[Any]:
             yield broken(name, alert, "expr", old, new)
 
 
-@pytest.mark.parametrize(("name", "alert", "changed"), broken_rules())
+@pytest.mark.parametrize(("name", "alert", "changed"), list(broken_rules()))
 def test_a_broken_rule_fails_in_the_case_that_guards_it(
     tmp_path: Path, name: str, alert: str, changed: Mapping[str, str]
 ):
