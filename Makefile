@@ -42,8 +42,10 @@ unit: setup ## model and components, against mocks; seconds, as any user
 golden: setup packages $(PROMTOOL) ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
-dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, faults and all (root, 5 minutes)
-	.venv/bin/pytest tests/dataplane
+# Most of it waits, so files run at the same time; the storm needs the processors to itself.
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 3 minutes)
+	.venv/bin/pytest -n 3 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py tests/dataplane
+	.venv/bin/pytest tests/dataplane/test_storm.py
 
 toolchain-test: setup toolchain ## the plugins that are built here
 	toolchain/test
