@@ -51,8 +51,10 @@ unit: setup ## logic and components, against mocks; seconds, any user
 golden: setup packages $(PROMTOOL) ## rendered files, checked by the real HAProxy, keepalived and promtool; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
-dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 5 minutes)
-	.venv/bin/pytest tests/dataplane
+# Most of it waits, so files run at the same time; the storm needs the processors to itself.
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 3 minutes)
+	.venv/bin/pytest -n 3 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py tests/dataplane
+	.venv/bin/pytest tests/dataplane/test_storm.py
 
 toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test

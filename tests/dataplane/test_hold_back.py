@@ -1,11 +1,11 @@
-"""New connections are held back while the VIP moves on purpose, by the real kernel, and for two seconds at most."""
+"""The real kernel holds back new connections while the VIP moves on purpose, for two seconds at most."""
 
 import subprocess
 
 from operate.maintenance.moves import hold_back
 
 VIP = "127.0.0.9"
-# Each line is what became of a connection.
+# Each line of its output is what became of a connection.
 SCRIPT = """
 ip link set lo up
 socat TCP-LISTEN:6443,fork,reuseaddr /dev/null & server=$!
@@ -21,7 +21,7 @@ kill $server
 """
 
 
-def test_new_connections_to_the_vip_alone_are_held_back_and_let_go_by_themselves():
+def test_only_new_connections_to_the_vip_are_held_back_and_only_for_two_seconds():
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", SCRIPT],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "VIP": VIP, "HOLD": hold_back(VIP)},

@@ -1,4 +1,4 @@
-"""What is killed in the bench dies at once, with all that it has: nothing of it says goodbye."""
+"""A process killed in the bench dies at once with all its children: none of them sends priority 0."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.world import KEEPALIVED, World
 
 
-def test_keepalived_says_no_goodbye_however_late_the_last_of_its_processes_is_killed(
+def test_a_killed_keepalived_sends_no_priority_0_even_if_its_last_process_is_killed_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kill = os.kill

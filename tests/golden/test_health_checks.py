@@ -1,8 +1,9 @@
-"""What HAProxy takes for a healthy API server: the rendered file, read by a real HAProxy, before real TLS servers.
+"""Which API servers HAProxy considers healthy: a real HAProxy with the rendered file, and real TLS servers.
 
-All of it runs in a network namespace of its own, so that the file's addresses and ports are used as they are.
+Each case runs in a network namespace of its own, so that the file's addresses and ports are used as they are.
 """
 
+import csv
 import http.server
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from ipaddress import IPv4Address
@@ -32,18 +34,18 @@ FOLDER = "/etc/haproxy/ha-api"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An API server, and what HAProxy is told of its CA."""
+    """An API server, and how HAProxy verifies it."""
 
     listens: bool = True
     status: int = 200
     seconds: float = 0
-    """Until it answers."""
+    """How long it takes to answer."""
     name: str = "kubernetes"
     """In its certificate."""
     verify: str = "nothing"
     """`nothing`, `its-ca` or `other-ca`."""
     wants_certificate: bool = False
-    """Answers those only who present one."""
+    """It answers only clients that present one."""
     has_certificate: bool = False
     """Whether HAProxy presents one."""
 
@@ -52,16 +54,16 @@ CASES = {
     "ready": (Case(), True),
     "not ready": (Case(status=500), False),
     "too many requests": (Case(status=429), False),
-    "slower than a check waits": (Case(seconds=1.5), False),
-    "wants to know who asks": (Case(status=401), True),
-    "forbids the anonymous": (Case(status=403), True),
+    "slower than the check's timeout": (Case(seconds=2.5), False),
+    "401 to an anonymous check": (Case(status=401), True),
+    "403 to an anonymous check": (Case(status=403), True),
     "certificate of the cluster's CA": (Case(verify="its-ca"), True),
     "certificate of another CA": (Case(verify="other-ca"), False),
     "certificate for another name": (Case(verify="its-ca", name="elsewhere"), False),
-    "no client certificate where one is wanted": (Case(wants_certificate=True), False),
+    "no client certificate where one is required": (Case(wants_certificate=True), False),
     "client certificate": (Case(wants_certificate=True, has_certificate=True), True),
     "everything": (Case(verify="its-ca", wants_certificate=True, has_certificate=True), True),
-    "gone": (Case(listens=False), False),
+    "down": (Case(listens=False), False),
 }
 
 
@@ -71,7 +73,7 @@ def pairs() -> dict[str, KeyPair]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_check_takes_a_server_for_what_it_is(tmp_path: Path, name: str):
+def test_a_server_is_ready_and_reachable_only_in_the_cases_that_say_so(tmp_path: Path, name: str):
     case, ready = CASES[name]
     files = {file.path: file.text for file in load_balancer_files(_host(case))}
     for path in ("etc/haproxy/haproxy.cfg", "etc/haproxy/ha-api/ca.pem", "etc/haproxy/ha-api/client.pem"):
@@ -89,13 +91,13 @@ def test_a_check_takes_a_server_for_what_it_is(tmp_path: Path, name: str):
         timeout=30,
     )
     assert result.returncode == 0, result.stderr
-    # Reachable, the last resort when no server is ready, is every one that takes connections.
+    # Every server that accepts connections is reachable; that is the last resort when none is ready.
     assert json.loads(result.stdout) == [ready, case.listens]
 
 
 def _host(case: Case) -> LoadBalancerHost:
     authority = {"nothing": "", "its-ca": case.name, "other-ca": "haproxy"}[case.verify]
-    timers = replace(PROFILES[Profile.DEFAULT], api_check_interval=100, api_check_timeout=500)
+    timers = replace(PROFILES[Profile.DEFAULT], api_check_interval=100, api_check_timeout=1000)
     return LoadBalancerHost(
         name="k8s-lb-0",
         address=IPv4Address("198.51.100.11"),
@@ -115,7 +117,7 @@ def _host(case: Case) -> LoadBalancerHost:
 
 
 def inside(folder: Path, case: Case) -> tuple[bool, bool]:
-    """In the namespace: whether HAProxy has the server ready, and reachable, once checks have had their time."""
+    """In the namespace: whether HAProxy considers the server ready, and reachable, once checks have decided."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "address", "add", f"{API_SERVER}/32", "dev", "lo"], check=True)
     if case.listens:
@@ -127,15 +129,35 @@ def inside(folder: Path, case: Case) -> tuple[bool, bool]:
     config.write_text("\n".join(lines) + "\n")
     haproxy = subprocess.Popen(["haproxy", "-db", "-f", config])
     try:
-        # A new server counts as up until two checks have failed, of 500 ms at most and 100 ms apart.
-        time.sleep(2.5)
-        assert haproxy.poll() is None
+        deadline = time.monotonic() + 15
+        while not decided():
+            assert haproxy.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert answers("/metrics", METRICS_PORT)
         assert answers("/stats", METRICS_PORT)
         return answers("/readyz"), answers("/reachable")
     finally:
         haproxy.kill()
         haproxy.wait()
+
+
+def decided() -> bool:
+    """Whether HAProxy has made up its mind about the server in both backends.
+
+    A new server counts as up until two checks in a row have failed. Then it is DOWN; while a check is missing to a
+    change, its status has a fraction, as in `UP 1/2`.
+    """
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/stats;csv", timeout=5) as stats:
+        rows = csv.DictReader(stats.read().decode().removeprefix("# ").splitlines())
+        servers = [row for row in rows if row["svname"] == "k8s-cp-0"]
+        return len(servers) == 2 and all(
+            row["check_status"] != "INI"
+            and row["status"] in ("UP", "DOWN")
+            and (row["status"] == "UP") == (row["check_status"] in ("L4OK", "L6OK", "L7OK"))
+            for row in servers
+        )
+    return False
 
 
 def serve(folder: Path, case: Case) -> None:

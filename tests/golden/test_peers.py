@@ -1,4 +1,4 @@
-"""The peers' files of the failover bench, read by the programs that they are for."""
+"""The peers' files of the failover bench, checked by the programs that read them."""
 
 import subprocess
 from itertools import product
@@ -13,7 +13,7 @@ NAMES = sorted(CONFIGURATIONS)
 PEER_NAMES = sorted(path.name for path in PEERS.iterdir())
 EVERY_TREE = pytest.mark.parametrize(("name", "host"), list(product(NAMES, LOAD_BALANCERS)))
 
-# What keepalived says of a file is part of it: what the peer's own would make it say, and the code that goes with that.
+# What keepalived reports about the peers' own files, with its exit code: such files are kept as they are.
 INSECURE = "SECURITY VIOLATION - scripts are being executed but script_security not enabled.\n"
 PREEMPTS = "(octavia) Warning - nopreempt will not work with initial state MASTER - clearing\n"
 COMPLAINTS = {
@@ -30,7 +30,7 @@ COMPLAINTS = {
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NAME/HOST/..., as it would stand on each host."""
+    """NAME/HOST/..., with the paths of each host."""
     out = tmp_path_factory.mktemp("configurations")
     for name, host in product(NAMES, hosts()):
         for file in CONFIGURATIONS[name].files(host):
@@ -80,7 +80,7 @@ def test_every_file_of_a_peer_names_its_source(trees: Path, name: str):
 
 
 @pytest.mark.parametrize("name", PEER_NAMES)
-def test_what_keepalived_and_systemd_run_is_there_and_may_be_run(trees: Path, name: str):
+def test_programs_that_keepalived_and_systemd_run_exist_and_are_executable(trees: Path, name: str):
     tree = trees / name / "k8s-lb-0"
     words = {
         word.strip('"')

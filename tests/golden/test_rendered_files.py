@@ -1,6 +1,6 @@
-"""Whole rendered files, compared with those that people have read, and read by the programs that they are for.
+"""Whole rendered files, compared with the reviewed ones in `expected/`, and checked by the programs that read them.
 
-After a change that is meant: `make golden UPDATE=1`, then read the difference.
+After an intended change: `make golden UPDATE=1`, then review the difference.
 """
 
 import os
@@ -53,7 +53,7 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, out
 
 
-def test_every_file_is_as_it_was_read(rendered: tuple[str, Path]):
+def test_every_rendered_file_is_the_reviewed_one(rendered: tuple[str, Path]):
     stack, out = rendered
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert files == sorted(f"{host}/{file}" for host in HOSTS for file in FILES + PROGRAMS)
@@ -65,7 +65,7 @@ def test_every_file_is_as_it_was_read(rendered: tuple[str, Path]):
         if os.environ.get("UPDATE"):
             expected.parent.mkdir(parents=True, exist_ok=True)
             expected.write_text(text)
-        assert text == expected.read_text(), f"{file} has changed; if that is meant: make golden UPDATE=1"
+        assert text == expected.read_text(), f"{file} has changed; if this is intended: make golden UPDATE=1"
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -76,9 +76,9 @@ def test_haproxy_accepts_its_configuration(rendered: tuple[str, Path], host: str
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: str, tmp_path: Path):
-    """In a network namespace of its own, for keepalived wants the interface to exist; every code but 0 is a refusal."""
+    """In a network namespace of its own, because keepalived needs the interface; every code but 0 is a refusal."""
     tree = rendered[1] / host
-    # The check script is named by the place where it will stand.
+    # It names its scripts by where they are on the host.
     config = tmp_path / "keepalived.conf"
     text = (tree / "etc/keepalived/keepalived.conf").read_text()
     config.write_text(text.replace("/etc/keepalived/", f"{tree}/etc/keepalived/"))
@@ -93,7 +93,7 @@ def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: 
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
-def test_a_configuration_that_haproxy_refuses_is_seen(tmp_path: Path):
+def test_a_configuration_that_haproxy_refuses_fails_its_check(tmp_path: Path):
     broken = tmp_path / "haproxy.cfg"
     broken.write_text("frontend apiserver\n    bind *:6443\n    default_backend nowhere\n")
     assert subprocess.run(["haproxy", "-c", "-q", "-f", broken], check=False, capture_output=True).returncode != 0
@@ -127,7 +127,7 @@ def scripts() -> dict[str, str]:
 
 @pytest.mark.parametrize("step", scripts())
 def test_shellcheck_finds_nothing_in_the_scripts(step: str):
-    # SC2317: functions that are called through `run` are not seen to be called.
+    # SC2317: ShellCheck does not see that `run` calls functions.
     result = subprocess.run(
         ["shellcheck", "--exclude=SC2317", "-"], input=scripts()[step], check=False, capture_output=True, text=True
     )
@@ -135,5 +135,5 @@ def test_shellcheck_finds_nothing_in_the_scripts(step: str):
 
 
 @pytest.mark.parametrize("script", [EXPECTED / "default/k8s-lb-0" / FILES[2], LOAD_BALANCER_TEMPLATES / PROGRAMS[0]])
-def test_shellcheck_finds_nothing_in_what_keepalived_runs(script: Path):
+def test_shellcheck_finds_nothing_in_the_scripts_that_keepalived_runs(script: Path):
     subprocess.run(["shellcheck", script], check=True)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shlex
 import ssl
 import subprocess
@@ -49,7 +50,9 @@ class Host:
             for name in ("one", "two"):
                 (tree / "etc" / name).write_text("as it was proven\n")
 
-    def run(self, vip: str = "127.0.0.1", api_server: str = "k8s-cp-0=127.0.0.1:9") -> dict[str, float]:
+    def run(
+        self, vip: str = "127.0.0.1", api_server: str = "k8s-cp-0=127.0.0.1:9", program: Path = PROGRAM
+    ) -> dict[str, float]:
         arguments = {
             "vip": vip,
             "api-server": api_server,
@@ -57,8 +60,8 @@ class Host:
             "proven": self.proven,
             "root": self.root,
         }
-        command = [str(PROGRAM), *(f"--{name}={value}" for name, value in arguments.items())]
-        subprocess.run(["python3", *command], check=True, capture_output=True)
+        command = [str(program), *(f"--{name}={value}" for name, value in arguments.items())]
+        subprocess.run(["python3", "-S", *command], check=True, capture_output=True)
         assert not list(self.folder.glob("*.new"))
         lines = [line for file in self.folder.glob("*.prom") for line in file.read_text().splitlines()]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
@@ -173,10 +176,13 @@ def test_a_server_is_not_asked_again_for_ten_minutes(host: Host, tmp_path: Path)
 
 
 def test_a_server_that_says_nothing_delays_and_breaks_nothing(host: Host, tmp_path: Path):
+    patience = 1
+    hasty = tmp_path / "metrics.py"
+    hasty.write_text(re.sub("^ANSWER_SECONDS = 5$", f"ANSWER_SECONDS = {patience}", PROGRAM.read_text(), flags=re.M))
     with serving(tmp_path, timedelta(days=5), silent=True) as server:
         began = time.monotonic()
-        found = host.run(api_server=server)
-    assert metrics.ANSWER_SECONDS <= time.monotonic() - began < 2 * metrics.ANSWER_SECONDS
+        found = host.run(api_server=server, program=hasty)
+    assert patience <= time.monotonic() - began < metrics.ANSWER_SECONDS == 5
     assert EXPIRY not in found
     assert found["ha_api_holds_vip"] == 1
 

@@ -394,7 +394,8 @@ def test_a_timeline_is_drawn_where_things_happened():
 
 
 def test_the_page_holds_no_more_than_a_phone_loads_at_once(tmp_path: Path):
-    long = [measured(fault=name, duration=300.0, samples=samples(100, 130, 300)) for name in FaultName]
+    many = samples(100, 130, 300)
+    long = [measured(fault=name, duration=300.0, samples=many) for name in FaultName]
     file = tmp_path / "page.html"
     file.write_text(page(result(measured=long)))
     assert file.stat().st_size < 3_000_000

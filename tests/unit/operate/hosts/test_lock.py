@@ -157,9 +157,9 @@ def test_a_holder_that_lost_the_network_loses_the_lock(access: Access, monkeypat
 
 
 def test_signs_of_life_keep_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lock, "SILENCE_SECONDS", 1)
-    monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "SILENCE_SECONDS", 0.6)
+    monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 0.1)
     with hold_all(access, HOSTS, "drill"):
-        time.sleep(2)
+        time.sleep(1.2)
         with pytest.raises(HostError, match="drill"), hold_all(access, HOSTS, "move"):
             pass

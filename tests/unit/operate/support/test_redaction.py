@@ -139,8 +139,8 @@ def test_megabytes_take_seconds():
     line = (
         "Nov 25 05:00:00 lb-0 haproxy[1]: 198.18.1.1:40712 [25/Nov/2026:05:00:00.000] apiserver apiserver/cp-0 1/0/13\n"
     )
-    began = time.monotonic()
-    redact(line * 40_000)
-    redact("-" * 4_000_000)
-    redact("a-" * 1_000_000)
-    assert time.monotonic() - began < 15
+    began = time.process_time()
+    redact(line * 10_000)
+    redact("-" * 1_000_000)
+    redact("a-" * 250_000)
+    assert time.process_time() - began < 4

@@ -18,6 +18,24 @@ from tests.unit.example import example_values
 VIP = "198.51.100.100"
 
 
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "time", Clock())
+
+
 class Neutron:
     """Ports as Neutron has them, and what is asked of them."""
 
