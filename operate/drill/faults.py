@@ -70,7 +70,7 @@ class Site:
 class Fault(ABC):
     """One fault. `about_to` marks the moment in which it strikes."""
 
-    name: ClassVar[FaultName]
+    name: ClassVar[str]
     title: ClassVar[str]
     measured: ClassVar[Mapping[Profile, str]]
     """The longest time without an answer, at worst, of docs/failover.md: what clients will notice."""
@@ -236,7 +236,7 @@ class ApiHung(Fault):
         return self.site.outputs.control_plane
 
 
-FAULTS: Mapping[FaultName, type[Fault]] = {
+FAULTS: Mapping[str, type[Fault]] = {
     fault.name: fault for fault in (HAProxyKilled, KeepalivedKilled, InstanceStopped, Partition, ApiHung)
 }
 """In the order in which a drill does them."""
