@@ -73,6 +73,7 @@ def test_status_finds_nothing_wrong_after_an_up(system: System):
 def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(system: System):
     with system.undisturbed():
         changes = system.up(controlPlaneCount=3)
+        system.serve()
     updated = {change.name for change in changes if change.op == "update"}
     assert updated == {"e2e-lb-0-configure", "e2e-lb-1-configure"}
     # The proof is made again, and it alone is replaced.
@@ -80,7 +81,6 @@ def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(s
     assert replaced == {"e2e-lb-0-prove", "e2e-lb-1-prove"}
     created = {change.name for change in changes if change.op == "create"}
     assert created == {f"e2e-cp-{i}{part}" for i in (1, 2) for part in ("", "-host-key", "-prepare")}
-    system.serve()
 
 
 def test_a_new_client_network_changes_one_rule(system: System):
