@@ -167,14 +167,14 @@ class Stack:
 
         With `refresh` the cloud is asked first what is there still: after a purge of the lab, nothing is.
         """
-        self._configure(config or {})
+        self.configure(config or {})
         return self._operate("up", functools.partial(self._stack.up, refresh=refresh))
 
     def preview(
         self, config: Mapping[str, object] | None = None, *, expect_no_changes: bool = False
     ) -> Sequence[Change]:
         """What `up` would change; StackError if that is something and `expect_no_changes`."""
-        self._configure(config or {})
+        self.configure(config or {})
         preview = functools.partial(self._stack.preview, expect_no_changes=expect_no_changes)
         return self._operate("preview", preview)
 
@@ -201,7 +201,8 @@ class Stack:
         """How the stack's hosts are logged in to."""
         return Access(user=USER, private_key=ssh_key().private, known_hosts=self.outputs().known_hosts)
 
-    def _configure(self, config: Mapping[str, object]) -> None:
+    def configure(self, config: Mapping[str, object]) -> None:
+        """Write the stack's file, with `config` on top of the stack's own."""
         try:
             settings = self._stack.workspace.stack_settings(self.name)
         except FileNotFoundError:  # a new clone, with the state of another

@@ -3,6 +3,7 @@
 Every phase finds out what is done already, so a run that was cut off goes on, and a second one is quick.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -14,18 +15,25 @@ from openstack.exceptions import SDKException
 from rich.table import Table
 from rich.text import Text
 
-from dev.demo.failover import Failover, Faults
+from dev.demo.faults import LinkCut
 from dev.lab.errors import LabError
 from dev.lab.progress import console, phase
 from dev.lab_stack import USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
 from dev.standin.apiserver import BACKEND_HEADER
 from dev.standin.hosts import StandIns
-from operate.hosts.pair import PairError, wait_for
+from operate.commands.drill import show_result
+from operate.drill.faults import HAProxyKilled, InstanceStopped
+from operate.drill.result import DrillResult
+from operate.drill.run import Drill
+from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import HostError
-from operate.probe import Probe
+from operate.probe import Mark, Probe, ProbeReport
+from operate.stack.applied import read_stack
 from operate.stack.files import ROOT
 
 PYTHON = ".venv/bin/python"
+# Seconds; generous, for the lab shares the machine with whatever else runs there.
+MAX_OUTAGE = 2.0
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
@@ -42,23 +50,25 @@ def demo(context: typer.Context) -> None:
     with phase("pulumi up", expected=180):
         stack.up(refresh=True)
     outputs = stack.outputs()
-    pair = Faults(outputs, stack.access())
+    os.environ |= environment()
+    applied = read_stack(stack.name)
+    pair = Pair(outputs, applied.configuration.cloud())
     with phase("both load balancers answer", expected=5):
-        pair.undo_all()
+        # What a run that was killed has left.
+        for name in outputs.load_balancers:
+            pair.set_port(name, up=True)
+            pair.start(name)
         pair.wait_until_whole()
     with phase("stand-in API servers on the control plane", expected=10):
         StandIns(stack.access(), outputs.control_plane, outputs.vip).install()
     with phase(f"{outputs.endpoint}/readyz answers from all stand-ins", expected=10):
         _wait_for_all_backends(outputs)
-    failovers: list[Failover] = []
-    for title, expected, cause in (
-        ("HAProxy of the VIP's holder is killed", 10, pair.kill_haproxy_of_holder),
-        ("the instance of the VIP's holder is shut down, and started again", 25, pair.stop_instance_of_holder),
-        ("the VIP's holder is cut off the network", 20, pair.cut_off_holder),
-    ):
-        with phase(f"failover: {title}", expected):
-            failovers.append(cause())
-    _show(outputs, failovers)
+    drill = Drill(applied, (HAProxyKilled, InstanceStopped, LinkCut), console.print)
+    with phase("failover: three faults, one after the other", expected=75), drill.alone():
+        result = drill.run(drill.plan(), max_outage=MAX_OUTAGE)
+    _show(outputs, result)
+    if result.left or result.ended_by:
+        raise PairError(result.verdict)
     console.print(f"\n[bold]Done in {time.monotonic() - began:.0f} s.[/]")
 
 
@@ -93,7 +103,7 @@ def _wait_for_all_backends(outputs: Outputs) -> None:
         )
 
 
-def _show(outputs: Outputs, failovers: list[Failover]) -> None:
+def _show(outputs: Outputs, result: DrillResult) -> None:
     hosts = Table("host", "role", "address", title="What was built", title_justify="left")
     roles = {
         "load balancer": outputs.load_balancers,
@@ -103,27 +113,16 @@ def _show(outputs: Outputs, failovers: list[Failover]) -> None:
     for role, members in roles.items():
         for name, address in members.items():
             hosts.add_row(name, role, address)
-    hosts.add_row("the VIP", f"held by {failovers[-1].after}", outputs.vip)
-
-    costs = Table(
-        "fault", "held by", "then by", "longest interruption", "failed requests", title="Failover", title_justify="left"
-    )
-    for failover in failovers:
-        report = failover.report
-        costs.add_row(
-            failover.fault,
-            failover.before,
-            failover.after,
-            f"{report.longest_gap:.2f} s",
-            f"{report.failures} of {report.requests}",
-        )
+    hosts.add_row("the VIP", f"held by {result.measured[-1].after}", outputs.vip)
     console.print()
     console.print(hosts)
-    for failover in failovers:
+    for it in result.measured:
+        marks = [Mark(at=at, label=label) for at, label in ((it.inflicted, it.title), (it.undone, "undone")) if at]
+        report = ProbeReport(duration=it.duration, samples=it.samples, marks=marks, longest_stall=it.longest_stall)
         console.print()
-        console.print(failover.report.render(min(console.width, 100)))
+        console.print(report.render(min(console.width, 100)))
     console.print()
-    console.print(costs)
+    show_result(result, console)
     console.print(
         f"""
 [bold]How to go on[/]

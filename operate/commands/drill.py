@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from operate.commands.options import StackName, Yes
-from operate.drill.faults import FaultName
+from operate.drill.faults import DRILL_FAULTS, FaultName
 from operate.drill.page import page
 from operate.drill.result import DrillResult, Planned
 from operate.drill.run import Drill, put_back
@@ -103,7 +103,8 @@ def drill(
         return
     file = report or ROOT / "build" / "drills" / f"{applied.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.html"
     _insist_on_writable(file, as_json)
-    it = Drill(applied, faults or [*FaultName], lambda line: console.print(line, markup=False))
+    chosen = [DRILL_FAULTS[name] for name in faults or FaultName]
+    it = Drill(applied, chosen, lambda line: console.print(line, markup=False))
     with it.alone():
         plan = it.plan()
         show_plan(applied.name, applied.settings.failover_profile, plan, console)

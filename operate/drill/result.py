@@ -5,14 +5,13 @@ from itertools import pairwise
 
 from pydantic import BaseModel, Field, computed_field
 
-from operate.drill.faults import FaultName
 from operate.probe import Sample
 
 
 class Planned(BaseModel):
     """A fault of the plan; `left_out` is the reason where it cannot be done here."""
 
-    fault: FaultName
+    fault: str
     title: str
     where: str
     longest: str
@@ -32,7 +31,7 @@ class Seen(BaseModel):
 class Measured(BaseModel):
     """What one fault has cost."""
 
-    fault: FaultName
+    fault: str
     title: str
     host: str
     before: str
@@ -113,7 +112,7 @@ class DrillResult(BaseModel):
 
     @computed_field
     @property
-    def over(self) -> list[FaultName]:
+    def over(self) -> list[str]:
         """The faults that cost more than the objective allows."""
         return [it.fault for it in self.measured if it.longest_interruption > self.max_outage]
 

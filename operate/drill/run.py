@@ -66,10 +66,10 @@ class Drill:
     openstacksdk's.
     """
 
-    def __init__(self, stack: AppliedStack, names: Sequence[FaultName], tell: Callable[[str], None]) -> None:
+    def __init__(self, stack: AppliedStack, faults: Sequence[type[DrillFault]], tell: Callable[[str], None]) -> None:
         self._stack = stack
         self._site = Site(stack)
-        self._faults = [DRILL_FAULTS[name](self._site) for name in names]
+        self._faults = [fault(self._site) for fault in faults]
         self._tell = tell
         self._signals = DeferredSignals()
         self.in_place: str | None = None

@@ -1,13 +1,98 @@
-"""The lab that the end-to-end tests run on."""
+"""The order of the tests, their stacks, and the lab that they share with the other stories (stories.py)."""
 
+import fcntl
 import os
+from collections import defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from dev.lab.settings import LabSettings
+from dev.lab_stack import environment, state_folder
+from tests.e2e.harness import System
+from tests.e2e.stories import STORIES
+
+_seconds: defaultdict[str, float] = defaultdict(float)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "measures: it measures an interruption, and nothing else runs meanwhile")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = [module for modules in STORIES.values() for module in modules]
+    items.sort(key=lambda item: order.index(item.path.stem))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    with lab(alone=item.get_closest_marker("measures") is not None):
+        return (yield)
+
+
+@contextmanager
+def lab(*, alone: bool) -> Generator[None]:
+    """Have the lab to oneself, or with others."""
+    folder = state_folder()
+    with (folder / "e2e.turn").open("w") as turn, (folder / "e2e.lab").open("w") as held:
+        # Who waits to be alone holds the turn meanwhile, so that nobody else begins.
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _seconds[Path(report.fspath).stem] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for module, seconds in sorted(_seconds.items(), key=lambda it: -it[1]):
+        terminalreporter.write_line(f"{seconds:5.0f} s  {module}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cloud() -> None:
-    """What openstacksdk, in this process, needs to find the lab."""
-    os.environ["OS_CLIENT_CONFIG_FILE"] = str(LabSettings.from_environ().clouds_yaml)
+    """What openstacksdk and Pulumi, in this process, need to find the lab."""
+    os.environ |= environment()
+    assert LabSettings.from_environ().clouds_yaml.exists(), "the lab does not run: start it with `make lab-up`"
+
+
+@pytest.fixture(scope="session")
+def system() -> Generator[System]:
+    """The stack on which interruptions are measured: at first with one API server's host, and nothing listens there."""
+    system = System("lab-e2e", "e2e")
+    system.stack.destroy()  # what a run that was killed has left
+    assert system.left_in_the_cloud() == []
+    system.up()
+    yield system
+    system.stack.destroy()
+
+
+@pytest.fixture(scope="module")
+def pair(system: System) -> Generator[System]:
+    """The same, serving with three API servers; a module that leaves it otherwise fails."""
+    if len(system.outputs.control_plane) != 3:
+        system.up(controlPlaneCount=3)
+    system.serve()
+    system.wait_until_whole()
+    yield system
+    assert system.troubles() == []
+
+
+@pytest.fixture(scope="session")
+def watched() -> Generator[System]:
+    """The stack on which nothing is measured, serving with one API server."""
+    system = System("lab-watched", "watched")
+    system.stack.destroy()
+    assert system.left_in_the_cloud() == []
+    system.configure()
+    # Nothing is taken away from a stack that does not exist yet.
+    assert system.ha("guard").stdout == "No rail catches anything.\n"
+    system.up()
+    system.serve()
+    system.wait_until_whole()
+    yield system
+    system.stack.destroy()

@@ -1,123 +1,117 @@
-"""Guard rails and protected resources on a stack that runs: what is stopped, what passes, and how the stack goes."""
+"""Guard rails and protected resources on a stack that runs: what is stopped, what passes, and how it is destroyed.
 
-import os
-import subprocess
-from collections.abc import Generator
+Each rail on its own is tested with recorded previews of such a stack, in tests/unit/operate/test_guard_rails.py.
+"""
+
 from pathlib import Path
 
 import pytest
 
-from dev.lab_stack import Stack, StackError, environment, ssh_key
+from dev.lab_stack import StackError, ssh_key
+from operate.guard_rails import Rail
 from operate.stack.files import ROOT
+from tests.e2e.harness import System, run
 
-CONFIG: dict[str, object] = {"clusterName": "guard", "controlPlaneCount": 3, "workerCount": 0}
-PULUMI = ROOT / "toolchain" / "pulumi"
 PASSWORD = "n3ver-ou"  # noqa: S105 - set for a preview alone
+NOTHING = "No rail catches anything.\n"
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment(), capture_output=True, text=True, timeout=300, check=False
+def preview(system: System, file: Path, *options: str) -> Path:
+    """What `pulumi preview` would hand to `./ha guard`."""
+    file.write_text(system.pulumi("preview", "--json", "--show-sames", *options).stdout)
+    return file
+
+
+def guard(file: Path, *arguments: str) -> tuple[int, str]:
+    found = run(ROOT / "ha", "guard", file, *arguments)
+    return found.returncode, found.stdout + found.stderr
+
+
+def verdicts(said: str) -> dict[str, str]:
+    """What became of each rail that caught something: allowed or stopped."""
+    words = [line.partition(": ")[0].split() for line in said.splitlines()]
+    return {rail: verdict for verdict, rail in (it for it in words if it[0] in ("allowed", "stopped"))}
+
+
+def test_every_rail_stops_its_change_unless_it_is_allowed_by_name(watched: System, tmp_path: Path):
+    watched.configure(
+        loadBalancerFlavor="lab.medium",
+        controlPlaneFlavor="lab.medium",
+        vip="198.18.1.240",
+        apiAllowedCidrs=["0.0.0.0/0"],
     )
+    file = preview(watched, tmp_path / "preview.json")
+    status, said = guard(file)
+    assert status == 1, said
+    for rail, named in (
+        (Rail.BOTH_LOAD_BALANCERS, "watched-lb-0 and watched-lb-1"),
+        (Rail.VIP, "to 198.18.1.240"),
+        (Rail.CONTROL_PLANE_MAJORITY, "1 of the control plane's 1"),
+        (Rail.OPEN_TO_THE_WORLD, "admits 0.0.0.0/0 to tcp 6443"),
+    ):
+        assert f"stopped {rail}: " in said
+        assert named in said
+    status, said = guard(file, f"--allow={Rail.VIP}")
+    assert status == 1
+    assert verdicts(said) == {rail: "allowed" if rail is Rail.VIP else "stopped" for rail in Rail}
+    status, said = guard(file, *(f"--allow={rail}" for rail in Rail))
+    assert status == 0, said
+    assert verdicts(said) == dict.fromkeys(Rail, "allowed")
 
 
-def guard(stack: Stack, *arguments: str) -> tuple[int, str]:
-    result = run(ROOT / "ha", "guard", "--stack", stack.name, *arguments)
-    return result.returncode, result.stdout + result.stderr
-
-
-def configured(stack: Stack, **config: object) -> Stack:
-    """The stack, with a change in its file that was not brought up."""
-    stack.preview(config)
-    return stack
-
-
-@pytest.fixture(scope="module")
-def stack() -> Generator[Stack]:
-    stack = Stack("lab-guard", CONFIG)
-    stack.destroy()
-    # Of a stack that is not there yet all is created, and nothing is taken away.
-    status, said = guard(configured(stack))
-    assert (status, said) == (0, "No rail catches anything.\n")
-    stack.up()
-    yield stack
-    stack.destroy()
+def test_a_replaced_security_group_of_the_load_balancers_is_stopped(watched: System, tmp_path: Path):
+    """The engine shows the rules' new group as unknown, and no other rail catches it."""
+    watched.configure()
+    status, said = guard(preview(watched, tmp_path / "preview.json", "--replace", "**secGroup:SecGroup::watched-lb"))
+    assert status == 1, said
+    assert verdicts(said) == {Rail.VIP: "stopped"}
 
 
 @pytest.mark.parametrize(
-    ("config", "rail", "named"),
-    [
-        ({"loadBalancerFlavor": "lab.medium"}, "both-load-balancers", "guard-lb-0 and guard-lb-1"),
-        ({"vip": "198.18.1.240"}, "vip", "to 198.18.1.240"),
-        ({"controlPlaneFlavor": "lab.medium"}, "control-plane-majority", "3 of the control plane's 3"),
-        ({"controlPlaneCount": 1}, "control-plane-majority", "2 of the control plane's 3"),
-        ({"apiAllowedCidrs": ["0.0.0.0/0"]}, "open-to-the-world", "admits 0.0.0.0/0 to tcp 6443"),
-    ],
+    "config", [{}, {"failoverProfile": "steady", "controlPlaneCount": 5, "workerCount": 1}], ids=["same", "larger"]
 )
-def test_a_rail_stops_a_change_unless_it_is_allowed(stack: Stack, config: dict[str, object], rail: str, named: str):
-    configured(stack, **config)
-    status, said = guard(stack)
-    assert status == 1, said
-    assert f"stopped {rail}: " in said
-    assert named in said
-    status, said = guard(stack, "--allow", rail)
-    assert status == 0, said
-    assert f"allowed {rail}: " in said
+def test_changes_that_take_nothing_away_pass(watched: System, config: dict[str, object]):
+    watched.configure(**config)
+    assert watched.ha("guard").stdout == NOTHING
 
 
-def test_a_security_group_of_the_load_balancers_that_is_replaced_is_stopped(stack: Stack, tmp_path: Path):
-    """The engine shows the rules' new group as unknown, and no other rail minds."""
-    configured(stack)
-    options = ("--json", "--show-sames", "--non-interactive", "--replace", "**secGroup:SecGroup::guard-lb")
-    file = tmp_path / "preview.json"
-    file.write_text(run(PULUMI, "preview", *options, "--stack", stack.name).stdout)
-    result = run(ROOT / "ha", "guard", file)
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert [line.partition(": ")[0] for line in result.stdout.splitlines()][:-1] == ["stopped vip"]
-
-
-@pytest.mark.parametrize("config", [{}, {"failoverProfile": "fast"}, {"controlPlaneCount": 5}, {"workerCount": 1}])
-def test_changes_that_take_nothing_away_pass(stack: Stack, config: dict[str, object]):
-    assert guard(configured(stack, **config)) == (0, "No rail catches anything.\n")
-
-
-def test_a_preview_that_fails_is_no_answer(stack: Stack):
+def test_a_failed_preview_is_no_answer(watched: System):
     with pytest.raises(StackError):
-        configured(stack, controlPlaneCount=4)
-    status, said = guard(stack)
-    assert status == 2
+        watched.stack.preview(watched.config | {"controlPlaneCount": 4})
+    said = watched.ha("guard", status=2).words
     assert "controlPlaneCount = '4'" in said
     assert "Traceback" not in said
 
 
-def test_what_a_pull_request_shows_has_no_secret_in_it(stack: Stack):
-    configured(stack, vrrpPassword=PASSWORD)
+def test_a_pull_request_shows_no_secret(watched: System):
+    watched.configure(vrrpPassword=PASSWORD)
     out = ROOT / "build" / "pull-request"
     for target in ("preview", "render-diff", "pull-request-comment", "guard"):
-        made = run("make", target, f"STACK={stack.name}", "BASE=HEAD")
+        made = run("make", target, f"STACK={watched.name}", "BASE=HEAD")
         assert made.returncode == 0, made.stderr
     key = ssh_key().private.splitlines()[1:-1]
     for file in ("preview.json", "preview.txt", "comment.md", "summary.md"):
         text = (out / file).read_text()
-        assert "guard-lb-0-configure" in text
+        assert "watched-lb-0-configure" in text
         assert PASSWORD not in text
         assert not [line for line in key if line in text]
 
 
-def test_the_vip_is_protected_and_may_change_its_address_in_place(stack: Stack):
-    configured(stack)
-    for command in (["destroy", "--yes"], ["preview", "--replace", "**::guard-vip"]):
-        refused = run(PULUMI, *command, "--non-interactive", "--stack", stack.name)
+def test_the_vip_is_protected_and_may_change_its_address_in_place(watched: System):
+    watched.configure()
+    for command in (["destroy", "--yes"], ["preview", "--replace", "**::watched-vip"]):
+        refused = watched.pulumi(*command)
         assert refused.returncode != 0
         assert "protect" in refused.stdout + refused.stderr
-    assert len(stack.outputs().load_balancers) == 2
-    changes = stack.up({"vip": "198.18.1.240"})
-    assert ("update", "guard-vip") in {(change.op, change.name) for change in changes}
-    assert stack.outputs().vip == "198.18.1.240"
-    assert guard(stack)[0] == 0
+    assert len(watched.stack.outputs().load_balancers) == 2
+    changes = watched.up(vip="198.18.1.240")
+    assert ("update", "watched-vip") in {(change.op, change.name) for change in changes}
+    assert watched.outputs.vip == "198.18.1.240"
+    assert watched.ha("guard").stdout == NOTHING
 
 
-def test_a_destroy_that_says_so_takes_it_all_away(stack: Stack):
-    destroyed = run(PULUMI, "destroy", "--yes", "--ignore-protect", "--non-interactive", "--stack", stack.name)
+def test_a_destroy_that_ignores_the_protection_deletes_everything(watched: System):
+    destroyed = watched.pulumi("destroy", "--yes", "--ignore-protect")
     assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
-    assert "guard-vip" in destroyed.stdout
+    assert "watched-vip" in destroyed.stdout
+    assert watched.left_in_the_cloud() == []

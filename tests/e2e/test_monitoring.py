@@ -1,11 +1,10 @@
 """A real Prometheus with the generated files watches a real pair: each fault raises its alerts, no others, and clears.
 
-Prometheus looks every second here, and every rule's `for` is five seconds: the test rewrites both in its own copy of
+Prometheus scrapes every second here, and every rule's `for` is two seconds: the test rewrites both in its own copy of
 the files. What the real ones let pass is judged in tests/golden/test_monitoring.py, where minutes cost nothing.
 """
 
 import json
-import os
 import re
 import shlex
 import socket
@@ -23,20 +22,20 @@ from typing import Any
 import pytest
 import yaml
 
-from dev.demo.failover import Faults
 from dev.lab.progress import console
-from dev.lab_stack import Stack, environment
 from dev.standin.certificate import self_signed
-from dev.standin.hosts import FOLDER, UNIT, StandIns
+from dev.standin.hosts import FOLDER, UNIT
 from model.topology import API_PORT, METRICS_PORT
 from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import wait_for
-from operate.hosts.ssh import on_all, output
 from operate.stack.files import ROOT
+from tests.e2e.harness import System
 
 PROMETHEUS = ROOT / "build/prometheus/usr/bin/prometheus"
-STACK, CLUSTER = "lab-monitor", "mon"
-SERVER = f"{CLUSTER}-cp-0"
+SERVER = "watched-cp-0"
+FOR_SECONDS = 2
+# Long enough for each rule: two scrapes, and its `for`.
+EVERY_RULE_SECONDS = FOR_SECONDS + 4
 # An alert, and the host or server that it is about; None where it is about the pair.
 Alerts = set[tuple[str, str | None]]
 
@@ -70,12 +69,10 @@ class Prometheus:
 class Monitored:
     """The pair under test, and the Prometheus that watches it."""
 
-    def __init__(self, stack: Stack, prometheus: Prometheus, files: Path) -> None:
-        self.outputs, self._access, self.prometheus, self.files = (
-            stack.outputs(), stack.access(), prometheus, files,
-        )  # fmt: skip
-        self.pair = Faults(self.outputs, self._access)
-        self.stand_ins = StandIns(self._access, self.outputs.control_plane, self.outputs.vip)
+    def __init__(self, system: System, prometheus: Prometheus, files: Path) -> None:
+        self.system, self.prometheus, self.files = system, prometheus, files
+        self.outputs, self.pair, self.stand_ins = system.outputs, system.pair, system.stand_ins()
+        self.run, self.write = system.do, system.write
 
     @property
     def hosts(self) -> list[str]:
@@ -84,20 +81,6 @@ class Monitored:
     def holder_and_standby(self) -> tuple[str, str]:
         holder = self.pair.holder()
         return holder, self.pair.peer_of(holder)
-
-    def run(self, names: Iterable[str], command: str) -> None:
-        """Run a command on hosts, each of which must succeed."""
-        hosts = {**self.outputs.load_balancers, **self.outputs.control_plane}
-        on_all([hosts[name] for name in names], lambda address: self._access.run(address, command))
-
-    def write(self, name: str, path: str, content: bytes) -> None:
-        """Give a file of the control plane another content."""
-
-        async def write(address: str) -> None:
-            async with self._access.connect(address) as host:
-                await output(host, f"sudo tee {path} >/dev/null", content)
-
-        on_all([self.outputs.control_plane[name]], write)
 
     def look(self, names: Iterable[str]) -> None:
         """Have load balancers look at themselves now, and not in up to 15 s."""
@@ -143,26 +126,15 @@ class Monitored:
         console.print(f"cleared after {time.monotonic() - began:.0f} s")
 
 
-def ha(*arguments: str | Path) -> None:
-    subprocess.run([ROOT / "ha", *arguments, "--stack", STACK], cwd=ROOT, env=os.environ | environment(), check=True)
-
-
 @pytest.fixture(scope="module")
-def monitored(tmp_path_factory: pytest.TempPathFactory) -> Generator[Monitored]:
-    stack = Stack(STACK, {"clusterName": CLUSTER, "controlPlaneCount": 1, "workerCount": 0})
-    stack.destroy()
-    stack.up()
+def monitored(watched: System, tmp_path_factory: pytest.TempPathFactory) -> Generator[Monitored]:
     files = tmp_path_factory.mktemp("monitoring")
-    # Before anybody looks: a certificate that is not there is looked for again in ten minutes only.
-    outputs = stack.outputs()
-    StandIns(stack.access(), outputs.control_plane, outputs.vip).install()
     # So that Prometheus begins without having seen a certificate: hosts look again ten minutes after the last time.
-    forget = "sudo truncate --size 0 /run/ha-api/ha-api-certificates.prom"
-    on_all([*outputs.load_balancers.values()], lambda address: stack.access().run(address, forget))
-    ha("monitoring", "--output", files)
+    watched.do(watched.outputs.load_balancers, "sudo truncate --size 0 /run/ha-api/ha-api-certificates.prom")
+    watched.ha("monitoring", "--output", files)
     for name, old, new in (
         ("prometheus.yml", "_interval: 15s", "_interval: 1s"),
-        ("rules.yml", r"for: \d+m", "for: 5s"),
+        ("rules.yml", r"for: \d+m", f"for: {FOR_SECONDS}s"),
     ):
         text, count = re.subn(old, new, (files / name).read_text())
         assert count
@@ -180,13 +152,13 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Generator[Monitored]:
         try:
             prometheus = Prometheus(port)
             wait_for("Prometheus answers", prometheus.answers, 30)
-            yield Monitored(stack, prometheus, files)
+            yield Monitored(watched, prometheus, files)
         finally:
             process.terminate()
-    stack.destroy()
+    assert watched.troubles() == []
 
 
-def test_nobody_has_seen_a_certificate(monitored: Monitored):
+def test_no_host_has_seen_a_certificate(monitored: Monitored):
     with monitored.raises({("CertificateUnknown", SERVER)}):
         pass
 
@@ -206,12 +178,11 @@ def test_every_target_is_up_and_nothing_fires(monitored: Monitored):
         *(("ha-api-node", host) for host in monitored.hosts),
         ("ha-api-vip", "the VIP"),
     ]
-    # Long enough for each rule, whose `for` is 5 s here.
-    time.sleep(10)
+    time.sleep(EVERY_RULE_SECONDS)
     assert monitored.prometheus.firing() == set()
 
 
-def test_every_metric_that_is_asked_for_exists(monitored: Monitored):
+def test_every_metric_in_a_query_exists(monitored: Monitored):
     rules = yaml.safe_load((monitored.files / "rules.yml").read_text())
     panels = json.loads((monitored.files / "dashboard.json").read_text())["panels"]
     queries = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
@@ -222,7 +193,7 @@ def test_every_metric_that_is_asked_for_exists(monitored: Monitored):
     assert named - there == set()
 
 
-def test_each_host_looks_at_itself_every_15_seconds(monitored: Monitored):
+def test_each_host_checks_itself_every_15_seconds(monitored: Monitored):
     query = 'node_textfile_mtime_seconds{file=~".*ha-api[.]prom"}'
 
     def looks() -> dict[str, float]:
@@ -264,22 +235,22 @@ def test_keepalived_is_stopped_on_both(monitored: Monitored):
 
 def test_a_load_balancer_is_drained(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
-    with monitored.raises({("DrainedForLong", standby)}, undo=lambda: ha("resume", standby)):
-        ha("drain", standby, "--reason", "a test", "--yes")
+    with monitored.raises({("DrainedForLong", standby)}, undo=lambda: monitored.system.ha("resume", standby)):
+        monitored.system.ha("drain", standby, "--reason", "a test", "--yes")
         monitored.look(monitored.hosts)
-        time.sleep(10)
+        time.sleep(EVERY_RULE_SECONDS)
         assert monitored.prometheus.firing() == set()
         monitored.run([standby], f"sudo touch --date '25 hours ago' {DRAINED}")
 
 
-def test_the_two_do_not_hear_each_other(monitored: Monitored):
+def test_the_load_balancers_do_not_hear_each_other(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
     with monitored.raises({("TwoHolders", None)}, undo=lambda: monitored.pass_again(standby)):
         monitored.drop(standby, "ip protocol 112")
         time.sleep(2)
 
 
-def test_the_vip_does_not_let_anybody_in(monitored: Monitored):
+def test_the_vip_drops_all_clients(monitored: Monitored):
     holder, _ = monitored.holder_and_standby()
     with monitored.raises({("VipUnreachable", None)}, undo=lambda: monitored.pass_again(holder)):
         monitored.drop(holder, f"ip daddr {monitored.outputs.vip} tcp dport {METRICS_PORT}")
@@ -322,7 +293,7 @@ def test_a_disk_is_nearly_full(monitored: Monitored):
 
 
 @pytest.mark.parametrize(("days", "alert"), [(20, "CertificateExpiresSoon"), (5, "CertificateExpires")])
-def test_a_certificate_ends_soon(monitored: Monitored, days: int, alert: str):
+def test_a_certificate_expires_soon(monitored: Monitored, days: int, alert: str):
     with monitored.raises({(alert, SERVER)}, undo=lambda: install_certificate(monitored, 365)):
         install_certificate(monitored, days)
 
@@ -330,8 +301,8 @@ def test_a_certificate_ends_soon(monitored: Monitored, days: int, alert: str):
 def install_certificate(monitored: Monitored, days: int) -> None:
     address = monitored.outputs.control_plane[SERVER]
     pair = self_signed(SERVER, [address, monitored.outputs.vip], timedelta(days=days))
-    monitored.write(SERVER, f"{FOLDER}/tls.crt", pair.certificate)
-    monitored.write(SERVER, f"{FOLDER}/tls.key", pair.key)
+    monitored.write(SERVER, f"{FOLDER}/tls.crt", pair.certificate.decode())
+    monitored.write(SERVER, f"{FOLDER}/tls.key", pair.key.decode())
     monitored.run([SERVER], f"sudo systemctl restart {UNIT}")
     # The one before it has ended by now.
     ask = shlex.quote(f"import ssl; ssl.get_server_certificate(('{address}', {API_PORT}))")

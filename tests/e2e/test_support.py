@@ -1,4 +1,4 @@
-"""`./ha status` and `./ha support-bundle` on a real pair: what is told of it, and that no secret is.
+"""`./ha status` and `./ha support-bundle` on a real pair: what they report, and that no secret is in it.
 
 The tests are one story and run in the order of the file; each leaves the pair whole.
 """
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,94 +18,55 @@ from typing import Any
 
 import pytest
 
-from dev.demo.failover import Faults
-from dev.lab.progress import console
-from dev.lab_stack import Stack, environment, ssh_key
+from dev.lab_stack import environment, ssh_key
 from dev.standin.certificate import self_signed
-from dev.standin.hosts import FOLDER, UNIT, StandIns
+from dev.standin.hosts import FOLDER, UNIT
 from operate.hosts.lock import hold
 from operate.hosts.pair import wait_for
-from operate.hosts.ssh import output
 from operate.stack.files import ROOT
 from operate.support.redaction import SHORTEST_LINE
+from tests.e2e.harness import NO_ENV, Ended, System, ha
 
-STACK = "lab-support"
 VRRP_PASSWORD = "s3cr8t-x"  # noqa: S105
 CLIENT = self_signed("support-client", [])
 CLIENT_PEM = (CLIENT.certificate + CLIENT.key).decode()
-CONTROL_PLANE = "support-cp-0"
-
-
-class System:
-    """The stack under test and what the tests ask of it."""
-
-    def __init__(self) -> None:
-        config = {"clusterName": "support", "controlPlaneCount": 1, "workerCount": 0}
-        secrets = {"vrrpPassword": VRRP_PASSWORD, "apiClientCertificate": CLIENT_PEM}
-        self.stack = Stack(STACK, config | secrets)
-
-    def up(self) -> None:
-        self.stack.up()
-        self.outputs, self.access = self.stack.outputs(), self.stack.access()
-        self.pair = Faults(self.outputs, self.access)
-        StandIns(self.access, self.outputs.control_plane, self.outputs.vip).install()
-
-    def run(self, host: str, command: str, stdin: str = "") -> str:
-        async def run() -> str:
-            addresses = {**self.outputs.load_balancers, **self.outputs.control_plane}
-            async with self.access.connect(addresses[host]) as connection:
-                return await output(connection, command, stdin.encode())
-
-        return asyncio.run(run())
-
-
-def ha(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`./ha` as a user runs it; what it says is printed."""
-    began = time.monotonic()
-    done = subprocess.run(
-        [ROOT / "ha", *arguments],
-        env=os.environ | environment() | env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    took = time.monotonic() - began
-    console.print(f"./ha {' '.join(arguments)}: status {done.returncode} after {took:.1f} s", markup=False)
-    if "--json" not in arguments:
-        console.print(done.stdout + done.stderr, markup=False)
-    return done
-
-
-def words(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((done.stdout + done.stderr).split())
+CONTROL_PLANE = "watched-cp-0"
 
 
 @pytest.fixture(scope="module")
-def system() -> Generator[System]:
-    system = System()
-    system.stack.destroy()  # what a run that was killed has left
-    system.up()
-    wait_for("the pair is whole", lambda: ha("status", "--stack", STACK).returncode == 0, 60)
-    yield system
-    system.stack.destroy()
+def system(watched: System) -> Generator[System]:
+    """The pair, now with secrets in its configuration."""
+    watched.up(vrrpPassword=VRRP_PASSWORD, apiClientCertificate=CLIENT_PEM)
+    watched.wait_until_whole()
+    yield watched
+    assert watched.troubles() == []
 
 
-def status_json() -> Any:
-    return json.loads(ha("status", "--stack", STACK, "--json").stdout)
+def status(system: System) -> Ended:
+    """`./ha status`, whatever it finds."""
+    return ha("status", stack=system.name)
 
 
-def test_status_tells_what_there_is_to_know_within_seconds(system: System):
+def status_json(system: System) -> Any:
+    return json.loads(system.ha("status", "--json").stdout)
+
+
+def test_status_reports_the_pair_within_seconds(system: System):
+    # So that the API server is among the last changes.
+    system.stand_ins().stop()
+    wait_for("the load balancers notice", lambda: bool(system.troubles()), 30)
+    system.stand_ins().start()
+    system.wait_until_whole()
     began = time.monotonic()
-    done = ha("status", "--stack", STACK)
+    done = status(system)
     assert time.monotonic() - began < 10, "on a busy machine; some two seconds else"
     assert done.returncode == 0
     holder = system.pair.holder()
     assert done.stdout.startswith(f"{holder} holds the VIP since ")
     assert "\x1b" not in done.stdout, "no colours for a pipe"
     for told in ("L7OK", "Debian GNU/Linux 12", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
-        assert told in words(done)
-    found = status_json()
+        assert told in done.words
+    found = status_json(system)
     assert found["whole"]
     assert found["holders"].keys() == {holder}
     assert found["certificates"].keys() == {CONTROL_PLANE}
@@ -114,7 +75,7 @@ def test_status_tells_what_there_is_to_know_within_seconds(system: System):
         assert host["notes"] == []
 
     def codes() -> set[int | None]:
-        hosts = status_json()["hosts"].values()
+        hosts = status_json(system)["hosts"].values()
         return {host["state"]["haproxy"]["api_servers"][CONTROL_PLANE]["code"] for host in hosts}
 
     # HAProxy forgets the last answer's code when it asks again.
@@ -123,47 +84,46 @@ def test_status_tells_what_there_is_to_know_within_seconds(system: System):
 
 def test_status_notes_another_operator_and_a_reboot_that_is_due(system: System):
     first, second = system.outputs.load_balancers
-    system.run(second, "echo libc6 | sudo tee /run/reboot-required.pkgs && sudo touch /run/reboot-required")
+    system.do(second, "echo libc6 | sudo tee /run/reboot-required.pkgs && sudo touch /run/reboot-required")
 
-    async def look_while_locked() -> subprocess.CompletedProcess[str]:
+    async def look_while_locked() -> Ended:
         async with hold(system.access, first, system.outputs.load_balancers[first], "a test"):
-            return await asyncio.to_thread(ha, "status", "--stack", STACK)
+            return await asyncio.to_thread(status, system)
 
     try:
         done = asyncio.run(look_while_locked())
     finally:
         system.run(second, "sudo rm /run/reboot-required /run/reboot-required.pkgs")
     assert done.returncode == 0, "neither is a trouble"
-    assert f"{first}: is being worked on by " in words(done)
-    assert f"{second}: waits for a reboot (libc6)" in words(done)
-    assert "note" not in words(ha("status", "--stack", STACK))
+    assert f"{first}: is being worked on by " in done.words
+    assert f"{second}: waits for a reboot (libc6)" in done.words
+    assert "note" not in status(system).words
 
 
-def test_status_tells_that_a_certificate_expires(system: System):
+def test_status_reports_a_certificate_that_expires_soon(system: System):
     address = system.outputs.control_plane[CONTROL_PLANE]
     short = self_signed(CONTROL_PLANE, [address, system.outputs.vip], timedelta(days=5))
-    old = {name: system.run(CONTROL_PLANE, f"sudo cat {FOLDER}/{name}") + "\n" for name in ("tls.crt", "tls.key")}
+    old = {name: str(system.run(CONTROL_PLANE, f"sudo cat {FOLDER}/{name}").stdout) for name in ("tls.crt", "tls.key")}
 
     def install(crt: str, key: str) -> None:
         for name, text in (("tls.crt", crt), ("tls.key", key)):
-            system.run(CONTROL_PLANE, f"sudo tee {FOLDER}/{name} >/dev/null", text)
-        system.run(CONTROL_PLANE, f"sudo systemctl restart {UNIT}")
+            system.write(CONTROL_PLANE, f"{FOLDER}/{name}", text)
+        system.do(CONTROL_PLANE, f"sudo systemctl restart {UNIT}")
 
     install(short.certificate.decode(), short.key.decode())
     try:
-        done = ha("status", "--stack", STACK)
+        done = status(system)
     finally:
         install(old["tls.crt"], old["tls.key"])
     assert done.returncode == 1
-    assert words(done).count(f"the certificate of API server {CONTROL_PLANE} expires in 4 days") == 1
-    assert "sudo kubeadm certs renew all" in words(done)
-    wait_for("the pair is whole", lambda: ha("status", "--stack", STACK).returncode == 0, 60)
+    assert done.words.count(f"the certificate of API server {CONTROL_PLANE} expires in 4 days") == 1
+    assert "sudo kubeadm certs renew all" in done.words
+    system.wait_until_whole()
 
 
-def bundle(path: Path, **env: str) -> tuple[subprocess.CompletedProcess[str], dict[str, bytes]]:
+def bundle(system: System, path: Path, env: Mapping[str, str] = NO_ENV) -> tuple[Ended, dict[str, bytes]]:
     """A support bundle, and what is in it by name, without the folder that holds it all."""
-    done = ha("support-bundle", "--stack", STACK, "--output", str(path), **env)
-    assert done.returncode == 0
+    done = system.ha("support-bundle", "--output", path, env=env)
     assert path.stat().st_mode & 0o777 == 0o600
     with tarfile.open(path) as archive:
         members = {it.name.partition("/")[2]: archive.extractfile(it) for it in archive.getmembers()}
@@ -190,7 +150,7 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
     first, second = system.outputs.load_balancers
     plant(system, first)
     try:
-        done, texts = bundle(tmp_path / "bundle.tar.gz")
+        done, texts = bundle(system, tmp_path / "bundle.tar.gz")
     finally:
         system.run(first, "sudo rm /etc/haproxy/notes.txt")
     assert done.stdout.strip() == str(tmp_path / "bundle.tar.gz")
@@ -204,7 +164,7 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
     assert b"the password is [redacted]!" in texts[f"{first}/journal/vrrp.log"]
     assert b"[redacted]@proxy" in texts[f"{first}/files/etc/haproxy/notes.txt"]
     assert json.loads(texts["stack/configuration.json"])["openstack-ha-api:vrrpPassword"] == {"secret": True}
-    assert {port["name"] for port in json.loads(texts["cloud/ports.json"])} >= {first, second, "support-vip"}
+    assert {port["name"] for port in json.loads(texts["cloud/ports.json"])} >= {first, second, "watched-vip"}
     assert json.loads(texts["status/status.json"])["whole"]
     everything = b"\0".join([*map(str.encode, texts), *texts.values()])
     assert [part for part in secret_parts() if part.encode() in everything] == []
@@ -222,34 +182,30 @@ def full_disk(system: System, host: str) -> Generator[None]:
         system.run(host, "sudo rm /fill")
 
 
-def test_a_full_disk_on_a_host_is_told_and_hinders_no_bundle(system: System, tmp_path: Path):
+def test_a_full_disk_on_a_host_is_reported_and_a_bundle_still_works(system: System, tmp_path: Path):
     first, _ = system.outputs.load_balancers
     with full_disk(system, first):
-        assert system.run(first, "df --output=avail / | tail -n 1").strip() == "0"
-        done = ha("status", "--stack", STACK)
-        _, texts = bundle(tmp_path / "bundle.tar.gz")
+        assert str(system.run(first, "df --output=avail / | tail -n 1").stdout).strip() == "0"
+        done = status(system)
+        _, texts = bundle(system, tmp_path / "bundle.tar.gz")
     assert done.returncode == 1
-    assert f"{first}: / is nearly full" in words(done)
+    assert f"{first}: / is nearly full" in done.words
     assert b"100% /" in texts[f"{first}/commands/disks.txt"]
     assert b"VI_1 is now" in texts[f"{first}/journal/vrrp.log"]
 
 
-@pytest.mark.usefixtures("system")
-def test_a_full_disk_here_leaves_no_half_archive(tmp_path: Path):
+def test_a_full_disk_here_leaves_no_partial_archive(system: System, tmp_path: Path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path], check=True)
     try:
-        done = ha("support-bundle", "--stack", STACK, "--output", str(tmp_path / "bundle.tar.gz"))
+        done = system.ha("support-bundle", "--output", tmp_path / "bundle.tar.gz", status=2)
         left = [*tmp_path.iterdir()]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
-    assert done.returncode == 2
-    assert "cannot be written: No space left on device" in words(done)
+    assert "cannot be written: No space left on device" in done.words
     assert left == []
 
 
-def test_an_instance_that_is_down_is_told_with_what_the_cloud_says_and_watched_until_it_is_back(
-    system: System, tmp_path: Path
-):
+def test_an_instance_that_is_down_is_reported_and_watched_until_it_is_back(system: System, tmp_path: Path):
     holder = system.pair.holder()
     standby = system.pair.peer_of(holder)
     seen = tmp_path / "watch.txt"
@@ -259,7 +215,7 @@ def test_an_instance_that_is_down_is_told_with_what_the_cloud_says_and_watched_u
 
     with seen.open("w") as file:
         watching = subprocess.Popen(
-            [ROOT / "ha", "status", "--stack", STACK, "--watch"],
+            [ROOT / "ha", "status", "--stack", system.name, "--watch"],
             env=os.environ | environment(),
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -269,10 +225,10 @@ def test_an_instance_that_is_down_is_told_with_what_the_cloud_says_and_watched_u
         wait_for("the pair is seen whole", lambda: "BACKUP for" in latest(), 20)
         system.pair.stop(standby)
         wait_for("it is seen down", lambda: f"{standby}: not reachable" in latest(), 30)
-        down = ha("status", "--stack", STACK)
+        down = status(system)
         no_cloud = {"OS_CLIENT_CONFIG_FILE": str(tmp_path / "none.yaml"), "OS_CLOUD": ""}
-        blind = ha("status", "--stack", STACK, **no_cloud)
-        _, texts = bundle(tmp_path / "bundle.tar.gz", **no_cloud)
+        blind = ha("status", stack=system.name, env=no_cloud)
+        _, texts = bundle(system, tmp_path / "bundle.tar.gz", env=no_cloud)
         system.pair.start(standby)
         system.pair.wait_until_whole()
         wait_for("it is seen again", lambda: "BACKUP for" in latest(), 60)
@@ -283,22 +239,22 @@ def test_an_instance_that_is_down_is_told_with_what_the_cloud_says_and_watched_u
         assert watching.wait(20) == 0
     assert "Traceback" not in seen.read_text()
     assert down.returncode == blind.returncode == 1
-    assert f"{standby}: its instance is SHUTOFF: `openstack server start {standby}`" in words(down)
-    assert "the cloud could not be asked for its instance" in words(blind)
+    assert f"{standby}: its instance is SHUTOFF: `openstack server start {standby}`" in down.words
+    assert f"{standby}: not reachable" in down.words
+    assert "the cloud could not be asked for its instance" in blind.words
     assert texts[f"{standby}/not-to-be-had.txt"]
     assert texts["cloud/not-to-be-had.txt"]
     assert b"VI_1 is now" in texts[f"{holder}/journal/vrrp.log"]
-    wait_for("all is whole again", lambda: ha("status", "--stack", STACK).returncode == 0, 60)
+    system.wait_until_whole()
 
 
-@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("command", ["status", "support-bundle"])
-def test_what_cannot_be_read_is_said_and_ends_with_2(command: str):
-    wrong = ha(command, "--stack", "lab-nonsense")
+def test_an_unreadable_stack_is_reported_with_status_2(system: System, command: str):
+    wrong = ha(command, stack="lab-nonsense")
     assert wrong.returncode == 2
-    assert "no stack named 'lab-nonsense' found" in words(wrong)
+    assert "no stack named 'lab-nonsense' found" in wrong.words
     other = {"PULUMI_CONFIG_PASSPHRASE_FILE": "", "PULUMI_CONFIG_PASSPHRASE": "not this one"}
-    locked = ha(command, "--stack", STACK, **other)
+    locked = ha(command, stack=system.name, env=other)
     assert locked.returncode == 2
-    assert "incorrect passphrase" in words(locked)
-    assert "Traceback" not in words(wrong) + words(locked)
+    assert "incorrect passphrase" in locked.words
+    assert "Traceback" not in wrong.words + locked.words

@@ -6,7 +6,6 @@ The tests are one story and run in the order of the file.
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dev.lab.progress import console
 from dev.lab.settings import LabSettings
-from dev.lab_stack import CLOUD, USER, Stack, environment, ssh_key
+from dev.lab_stack import CLOUD, USER, Stack, ssh_key
 from dev.standin.hosts import UNIT, StandIns
 from model.rendering import user_data
 from model.topology import API_PORT
@@ -29,6 +28,7 @@ from operate.probe import Probe
 from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
 from program.holder import answering_load_balancer
+from tests.e2e.harness import Ended, ha, run, start
 
 CLUSTER = "takeover"
 BY_HAND = "blog"
@@ -64,20 +64,22 @@ class ByHand:
             self.allow(group.id, port=22, remote_ip_prefix=host)
             if role == "lb":
                 self.allow(group.id, protocol="112", remote_group_id=group.id)
-        known_hosts: list[str] = []
-        for name in (*LOAD_BALANCERS, API_SERVER):
-            private, public = _host_key()
-            server = cloud.create_server(
+        keys = {name: _host_key() for name in (*LOAD_BALANCERS, API_SERVER)}
+        building = [
+            cloud.create_server(
                 name,
                 image="debian-12",
                 flavor="lab.small",
                 network=network.id,
                 key_name=BY_HAND,
                 security_groups=[f"{BY_HAND}-api" if name == API_SERVER else f"{BY_HAND}-lb"],
-                userdata=user_data(private, public),
-                wait=True,
-                timeout=300,
+                userdata=user_data(*key),
             )
+            for name, key in keys.items()
+        ]
+        known_hosts: list[str] = []
+        for server in [cloud.wait_for_server(it, timeout=300) for it in building]:
+            _, public = keys[server.name]
             (port,) = cloud.network.ports(device_id=server.id)
             address = port.fixed_ips[0]["ip_address"]
             self.hosts[server.name] = address
@@ -173,26 +175,15 @@ class Takeover:
         self.config: dict[str, object] = {"clusterName": CLUSTER, "controlPlaneCount": 0, "workerCount": 0}
         self.stack = Stack("lab-takeover", self.config)
 
-    def ha(self, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
-        """What `./ha` does with the stack."""
-        command, *rest = arguments
-        return subprocess.run(
-            [ROOT / "ha", command, "--stack", self.stack.name, *rest],
-            cwd=ROOT,
-            env=os.environ | environment(),
-            input=answer,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+    def ha(self, *arguments: str, stdin: str = "") -> Ended:
+        """`./ha` on the stack."""
+        return ha(*arguments, stack=self.stack.name, stdin=stdin)
 
     def set_vip(self, vip: str) -> None:
         """`pulumi config set vip`."""
         self.config["vip"] = vip
-        environ = os.environ | environment()
-        command = [PULUMI, "config", "set", "--stack", self.stack.name, "vip", vip]
-        subprocess.run(command, cwd=ROOT, env=environ, check=True)
+        done = run(PULUMI, "config", "set", "--stack", self.stack.name, "vip", vip)
+        assert done.returncode == 0, done.stderr
 
     def control_plane(self) -> tuple[str, str]:
         """Which instance the API server is, and which of its boots and processes runs."""
@@ -219,17 +210,16 @@ def refused(takeover: Takeover, *names: str, because: str) -> None:
     """It ends with status 2 and the reason, and nobody lost anything."""
     pairs = takeover.by_hand.pairs()
     ended = takeover.ha("takeover", *names, "--yes")
-    console.print(ended.stderr)
     assert ended.returncode == 2
-    assert because in ended.stderr
+    assert because in ended.words
     assert takeover.by_hand.pairs() == pairs
 
 
-def test_without_a_vip_to_take_over_nothing_is_done(takeover: Takeover):
+def test_without_a_configured_vip_nothing_is_taken_over(takeover: Takeover):
     refused(takeover, *LOAD_BALANCERS, because="vip is not set")
 
 
-def test_a_pair_that_reaches_no_api_server_takes_nothing_over(takeover: Takeover):
+def test_a_pair_without_an_api_server_is_refused(takeover: Takeover):
     takeover.set_vip(VIP)
     group = takeover.stack.outputs().security_group_ids["loadBalancers"]
     refused(takeover, *LOAD_BALANCERS, because=f"has no API server. Let the group {group} reach")
@@ -257,16 +247,17 @@ def test_a_wrong_vip_is_refused(takeover: Takeover):
     takeover.set_vip(VIP)
 
 
-def test_who_does_not_agree_changes_nothing(takeover: Takeover):
+def test_refusing_the_prompt_changes_nothing(takeover: Takeover):
     pairs = takeover.by_hand.pairs()
-    ended = takeover.ha("takeover", *LOAD_BALANCERS, answer="n\n")
+    ended = takeover.ha("takeover", *LOAD_BALANCERS, stdin="n\n")
     assert ended.returncode != 0
-    assert f"lab-takeover takes {VIP} over" in ended.stdout
+    assert VIP in ended.stdout
     assert "openstack port set --allowed-address" in ended.stdout
     assert takeover.by_hand.pairs() == pairs
 
 
-def test_the_vip_is_taken_over_without_an_outage_also_by_a_run_that_was_cut_off(takeover: Takeover):
+@pytest.mark.measures
+def test_the_vip_is_taken_over_without_an_outage_even_if_the_first_run_is_interrupted(takeover: Takeover):
     control_plane = takeover.control_plane()
     # In the blog nothing does; where a port reserves the address, the stack's own has to get it in its place.
     network = takeover.by_hand.cloud.network
@@ -278,15 +269,8 @@ def test_the_vip_is_taken_over_without_an_outage_also_by_a_run_that_was_cut_off(
     )
     with Probe(f"https://{VIP}:{API_PORT}", timeout=2, limit=600) as probe:
         wait_for("the pair that was built by hand serves", lambda: probe.steady >= 2, 30)
-        with subprocess.Popen(
-            [ROOT / "ha", "takeover", "--stack", takeover.stack.name, *LOAD_BALANCERS, "--yes"],
-            cwd=ROOT,
-            env=os.environ | environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as first:
+        command = (ROOT / "ha", "takeover", "--stack", takeover.stack.name, *LOAD_BALANCERS, "--yes")
+        with start(*command) as first:
             wait_for(
                 "the stack's pair answers on the VIP",
                 lambda: answering_load_balancer(VIP) is not None or first.poll() is not None,
@@ -301,7 +285,6 @@ def test_the_vip_is_taken_over_without_an_outage_also_by_a_run_that_was_cut_off(
         probe.mark("done")
         assert ended.returncode == 0, ended.stdout + ended.stderr
         wait_for("all is answered", lambda: probe.steady >= 2, 30)
-    console.print(ended.stdout)
     console.print(probe.report().render())
     report = probe.report()
     assert report.longest_gap <= LONGEST_GAP_SECONDS + report.longest_stall
@@ -318,7 +301,8 @@ def test_the_stack_is_whole_and_has_no_changes(takeover: Takeover):
     assert takeover.stack.preview(takeover.config, expect_no_changes=True) == []
 
 
-def test_there_is_a_way_back(takeover: Takeover):
+@pytest.mark.measures
+def test_the_old_pair_can_take_the_vip_back(takeover: Takeover):
     network, ours = takeover.by_hand.cloud.network, takeover.stack.outputs().load_balancers
     with Probe(f"https://{VIP}:{API_PORT}", timeout=2, limit=300) as probe:
         for name in LOAD_BALANCERS:
@@ -342,7 +326,8 @@ def test_there_is_a_way_back(takeover: Takeover):
     assert answering_load_balancer(OTHER) in ours
 
 
-def test_and_it_is_taken_over_again_where_nothing_reserves_it(takeover: Takeover):
+@pytest.mark.measures
+def test_the_vip_is_taken_over_again_where_no_port_reserves_it(takeover: Takeover):
     # What the way back added: one that announces itself every second is heard until it is kept from it.
     for name in LOAD_BALANCERS:
         quiet = "sed -i '/garp_master_refresh 1$/d' /etc/keepalived/keepalived.conf"
@@ -359,7 +344,7 @@ def test_and_it_is_taken_over_again_where_nothing_reserves_it(takeover: Takeover
     assert answering_load_balancer(VIP) in takeover.stack.outputs().load_balancers
 
 
-def test_it_goes_on_when_the_old_pair_is_deleted(takeover: Takeover):
+def test_deleting_the_old_pair_interrupts_nothing(takeover: Takeover):
     with Probe(f"https://{VIP}:{API_PORT}", timeout=2, limit=300) as probe:
         for name in LOAD_BALANCERS:
             (server,) = takeover.by_hand.cloud.compute.servers(name=f"^{name}$")

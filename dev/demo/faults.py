@@ -1,0 +1,36 @@
+"""A fault that the demo shows and that `./ha drill` does not have, for it breaks a network through the cloud."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from model.timers import Profile
+from operate.drill.faults import DrillFault
+from program.holder import answering_load_balancer
+
+
+class LinkCut(DrillFault):
+    """The holder's port is taken down through Neutron.
+
+    For the peer and for clients this is a crash: an instance that is shut down sends priority 0, this one cannot.
+    """
+
+    name = "link-cut"
+    title = "it is cut off the network"
+    measured: ClassVar = {Profile.DEFAULT: "0.66 s", Profile.FAST: "0.27 s", Profile.STEADY: "2.96 s"}
+    notice = "nobody answers until the peer misses the advertisements; connections are cut"
+    way_back = "its port is brought up through Neutron"
+    seconds = 5.0
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """Neutron answers before its agent has done it."""
+        about_to()
+        self.site.pair.set_port(host, up=False)
+
+    def in_effect(self, host: str) -> bool:
+        """Whether nobody can reach it."""
+        return answering_load_balancer(self.site.outputs.load_balancers[host], 0.5) is None
+
+    def undo(self, host: str) -> str | None:
+        """Bring the port up."""
+        self.site.pair.set_port(host, up=True)
+        return f"{host}: its port is up"

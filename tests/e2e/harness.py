@@ -1,0 +1,256 @@
+"""What the end-to-end tests share: a stack on the lab with its stand-in API servers, `./ha` on it, and its state."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import asyncssh
+import openstack
+import yaml
+
+from dev.lab.progress import console
+from dev.lab_stack import CLOUD, Change, Outputs, Stack, environment
+from dev.standin.apiserver import BACKEND_HEADER
+from dev.standin.hosts import StandIns
+from operate.drill.faults import DrillFault
+from operate.drill.result import Measured
+from operate.drill.run import Drill, troubles_of
+from operate.hosts.look import look
+from operate.hosts.pair import Pair, PairError, wait_for
+from operate.hosts.ssh import Access, on_all
+from operate.probe import Probe
+from operate.stack.applied import AppliedStack, read_stack
+from operate.stack.engine import PULUMI
+from operate.stack.files import ROOT
+
+# Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
+PATIENCE_SECONDS = 2.0
+NO_ENV: Mapping[str, str] = MappingProxyType({})
+
+
+class Ended(subprocess.CompletedProcess[str]):
+    """A command that has ended."""
+
+    @property
+    def words(self) -> str:
+        """Everything it printed, with single spaces: how lines are wrapped does not matter."""
+        return " ".join((self.stdout + self.stderr).split())
+
+
+def run(*command: str | Path, stdin: str = "", env: Mapping[str, str] = NO_ENV) -> Ended:
+    """Run a command in the environment that Pulumi needs, to its end."""
+    began = time.monotonic()
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment(), **env},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    shown = " ".join(str(it).removeprefix(f"{ROOT}/") for it in command)
+    console.print(f"$ {shown}: status {done.returncode} after {time.monotonic() - began:.1f} s", markup=False)
+    if "--json" not in command:
+        console.print(done.stdout + done.stderr, markup=False)
+    return Ended(done.args, done.returncode, done.stdout, done.stderr)
+
+
+def ha(*arguments: str | Path, stack: str, stdin: str = "", env: Mapping[str, str] = NO_ENV) -> Ended:
+    """`./ha` as a user runs it."""
+    return run(ROOT / "ha", *arguments, "--stack", stack, stdin=stdin, env=env)
+
+
+def start(*command: str | Path, env: Mapping[str, str] = NO_ENV) -> subprocess.Popen[str]:
+    """Start a command in a session of its own, so that a signal can go to all its processes, as a terminal sends it."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment(), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def clouds_yaml(file: Path, **auth: str) -> Path:
+    """A copy of the lab's clouds.yaml in which the tests' cloud logs in differently."""
+    clouds = yaml.safe_load(Path(environment()["OS_CLIENT_CONFIG_FILE"]).read_text())
+    clouds["clouds"][CLOUD]["auth"] |= auth
+    file.write_text(yaml.safe_dump(clouds))
+    return file
+
+
+class System:
+    """A stack of the lab that tests share, and what they ask of it. Tests that change it leave it whole."""
+
+    def __init__(self, name: str, cluster: str, **config: object) -> None:
+        self.cluster = cluster
+        self.config: dict[str, object] = {"clusterName": cluster, "controlPlaneCount": 1, "workerCount": 0} | config
+        self.stack = Stack(name)
+        self.outputs: Outputs
+        self.access: Access
+        self.pair: Pair
+
+    @property
+    def name(self) -> str:
+        """The stack's."""
+        return self.stack.name
+
+    def up(self, **config: object) -> list[Change]:
+        """Bring it up with a change that lasts."""
+        began = time.monotonic()
+        changes = [*self.stack.up(self.config | config)]
+        self.config |= config
+        console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
+        self.outputs, self.access = self.stack.outputs(), self.stack.access()
+        self.pair = Pair(self.outputs, openstack.connect(cloud=CLOUD))
+        return changes
+
+    def configure(self, **config: object) -> None:
+        """Write a change into the stack's file, and do nothing with it."""
+        self.stack.configure(self.config | config)
+
+    def has_no_changes(self) -> bool:
+        """Whether a preview finds nothing to do; StackError if it does."""
+        return not self.stack.preview(self.config, expect_no_changes=True)
+
+    def applied(self) -> AppliedStack:
+        """As `./ha` reads it."""
+        return read_stack(self.name)
+
+    def ha(self, *arguments: str | Path, status: int = 0, stdin: str = "", env: Mapping[str, str] = NO_ENV) -> Ended:
+        """`./ha` on this stack; it must end with `status`."""
+        done = ha(*arguments, stack=self.name, stdin=stdin, env=env)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def pulumi(self, *arguments: str) -> Ended:
+        """Pulumi's CLI on this stack."""
+        return run(PULUMI, *arguments, "--non-interactive", "--stack", self.name)
+
+    # ---- stand-ins and clients -------------------------------------------------------------------------------------
+
+    def stand_ins(self) -> StandIns:
+        """Its API servers."""
+        return StandIns(self.access, self.outputs.control_plane, self.outputs.vip)
+
+    def serve(self) -> None:
+        """Have an API server on every host of the control plane, and wait until each answers through the VIP."""
+        self.stand_ins().install()
+        self.wait_for_all_backends()
+
+    def wait_for_all_backends(self) -> None:
+        """Until each API server has answered through the VIP."""
+        wanted = self.outputs.control_plane.keys()
+        with Probe(self.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
+            wait_for(
+                f"{', '.join(wanted)} answer", lambda: probe.report().backends.keys() == wanted and probe.steady > 1, 60
+            )
+
+    @contextmanager
+    def probed(self) -> Generator[Probe]:
+        """A probe with patience runs meanwhile; what it saw is printed."""
+        with Probe(self.outputs.endpoint, timeout=PATIENCE_SECONDS, limit=600) as probe:
+            yield probe
+        console.print(probe.report().render())
+
+    @contextmanager
+    def undisturbed(self) -> Generator[None]:
+        """No request fails meanwhile. Up to one in a hundred may be late, which is the busy machine's doing."""
+        with self.probed() as probe:
+            yield
+        report = probe.report()
+        late = report.reasons.get("TimeoutError", 0)
+        assert report.failures == late
+        assert late <= report.requests / 100
+
+    # ---- the load balancers ----------------------------------------------------------------------------------------
+
+    def run(self, host: str, command: str, stdin: str = "") -> asyncssh.SSHCompletedProcess:
+        """Run a command on a host, whatever its exit code."""
+        addresses = {**self.outputs.load_balancers, **self.outputs.control_plane}
+
+        async def log_in_and_run() -> asyncssh.SSHCompletedProcess:
+            async with self.access.connect(addresses[host]) as connection:
+                return await connection.run(command, input=stdin, check=False, timeout=120)
+
+        return asyncio.run(log_in_and_run())
+
+    def do(self, hosts: str | Iterable[str], command: str) -> None:
+        """Run a command on hosts at the same time; it must succeed on each."""
+        names = [hosts] if isinstance(hosts, str) else [*hosts]
+        addresses = {**self.outputs.load_balancers, **self.outputs.control_plane}
+        on_all([addresses[name] for name in names], lambda address: self.access.run(address, command))
+
+    def write(self, host: str, path: str, text: str) -> None:
+        """Give a file of a host another content."""
+        assert self.run(host, f"sudo tee {path} >/dev/null", stdin=text).exit_status == 0
+
+    def holders(self) -> list[str]:
+        """The load balancers that have the VIP on an interface."""
+        show = f"ip -oneline address show to {self.outputs.vip}/32"
+        return [name for name in self.outputs.load_balancers if str(self.run(name, show).stdout).strip()]
+
+    def holder_and_standby(self) -> tuple[str, str]:
+        """Wait for exactly one holder; its name, and the other's."""
+        holders: list[str] = []
+
+        def one() -> bool:
+            holders[:] = self.holders()
+            return len(holders) == 1
+
+        wait_for("one load balancer holds the VIP", one, 30)
+        return holders[0], self.pair.peer_of(holders[0])
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the pair, as `./ha status` and a drill see it."""
+        return troubles_of(look(self.applied()))
+
+    def wait_until_whole(self, seconds: float = 120) -> None:
+        """Until nothing is wrong with the pair."""
+        found: list[str] = []
+
+        def whole() -> bool:
+            found[:] = self.troubles()
+            return not found
+
+        try:
+            wait_for("the pair is whole", whole, seconds)
+        except PairError as error:
+            raise AssertionError(f"{error}: {found}") from None
+
+    def drill(self, *faults: type[DrillFault]) -> list[Measured]:
+        """A drill with these faults, each of which must come to its end and be undone."""
+        drill = Drill(self.applied(), faults, lambda line: console.print(line, markup=False))
+        with drill.alone():
+            result = drill.run(drill.plan(), max_outage=PATIENCE_SECONDS)
+        assert result.ended_by is None, result.verdict
+        for it in result.measured:
+            console.print(f"{it.fault} on {it.host}: {it.longest_interruption:.2f} s", markup=False)
+        return result.measured
+
+    # ---- the cloud -------------------------------------------------------------------------------------------------
+
+    def left_in_the_cloud(self) -> list[str]:
+        """Everything in the cloud that has the cluster's name."""
+        cloud: Any = openstack.connect(cloud=CLOUD)
+        everything = [
+            *cloud.compute.servers(),
+            *cloud.compute.server_groups(),
+            *cloud.compute.keypairs(),
+            *cloud.network.ports(),
+            *cloud.network.security_groups(),
+        ]
+        ours = (self.cluster, f"{self.cluster}-")
+        return [
+            f"{type(it).__name__} {it.name}" for it in everything if it.name == ours[0] or it.name.startswith(ours[1])
+        ]

@@ -1,0 +1,73 @@
+"""The end-to-end tests' stories, and `python -m tests.e2e.stories`, which runs them all.
+
+A story is a list of modules that share a stack and run one after the other. The first one stops the lab and runs alone;
+the others run beside each other, and a test that measures an interruption has the lab to itself meanwhile.
+"""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+
+from dev.lab.progress import console
+
+STORIES = {
+    "lab": ("test_cloud",),
+    "pair": ("test_system", "test_faults", "test_maintenance", "test_end"),
+    "takeover": ("test_preflight", "test_takeover"),
+    "watched": ("test_monitoring", "test_support", "test_guard_rails"),
+}
+
+
+class Story(threading.Thread):
+    """A process of pytest; each of its lines is shown with the time and the story's name."""
+
+    def __init__(self, name: str, began: float) -> None:
+        super().__init__(name=name)
+        self._began = began
+        self.status = 1
+        self.seconds = 0.0
+        self.summary: list[str] = []
+
+    def run(self) -> None:
+        """Run it to its end; `summary` is what pytest prints last: what failed, and how long each test took."""
+        started = time.monotonic()
+        files = [f"tests/e2e/{module}.py" for module in STORIES[self.name]]
+        command = [sys.executable, "-u", "-m", "pytest", "-s", "-v", "--durations=0", "--durations-min=1", *files]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout
+            for line in process.stdout:
+                show(f"{time.monotonic() - self._began:5.0f} s {self.name:>8} | {line.rstrip()}")
+                if self.summary or re.match(r"=+ (ERRORS|FAILURES|warnings summary|slowest durations)", line):
+                    self.summary.append(line.rstrip())
+        self.status = process.returncode
+        self.seconds = time.monotonic() - started
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'FAILED' if self.status else 'passed'} after {self.seconds:.0f} s"
+
+
+def show(text: str) -> None:
+    """Print a text as it is."""
+    console.print(text, markup=False)
+
+
+def main() -> int:
+    """Run all stories; what failed and how long each took comes last. Returns 0 if all passed."""
+    began = time.monotonic()
+    alone, *others = (Story(name, began) for name in STORIES)
+    for together in ([alone], others):
+        for story in together:
+            story.start()
+        for story in together:
+            story.join()
+    for story in (alone, *others):
+        show(f"\n---- {story}\n" + "\n".join(story.summary))
+    show("\n" + "\n".join(str(story) for story in (alone, *others)))
+    show(f"all: {time.monotonic() - began:.0f} s")
+    return max(story.status for story in (alone, *others))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
