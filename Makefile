@@ -37,7 +37,7 @@ lint: setup ## formatting, lint, types, directions of imports
 	.venv/bin/python -m dev.reference --check
 
 unit: setup ## model and components, against mocks; seconds, as any user
-	.venv/bin/pytest -n auto tests/unit
+	.venv/bin/pytest -n auto --dist worksteal tests/unit
 
 golden: setup packages $(PROMTOOL) ## rendered files, read by the real HAProxy and keepalived; seconds, as any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden

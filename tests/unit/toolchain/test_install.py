@@ -115,7 +115,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("version", ["3.259.0", "3.300.1"])
-def test_a_cli_on_path_that_fits_is_used_with_the_plugins_it_has(machine: Machine, version: str) -> None:
+def test_a_matching_cli_on_path_is_used_with_its_plugins(machine: Machine, version: str) -> None:
     machine.put("pulumi", CLI.format(version=version))
     for plugin in ("openstack 5.5.3", "command 1.2.1"):
         subprocess.run(
@@ -127,7 +127,7 @@ def test_a_cli_on_path_that_fits_is_used_with_the_plugins_it_has(machine: Machin
     assert machine.built() == []
 
 
-def test_a_cli_on_path_fetches_the_plugins_it_lacks(machine: Machine) -> None:
+def test_a_cli_on_path_downloads_missing_plugins(machine: Machine) -> None:
     machine.put("pulumi", CLI.format(version="3.259.0"))
     machine.put("curl", CURL_THAT_DELIVERS)
     assert machine.install()[0] == f"{machine.home}/bin"
@@ -135,7 +135,7 @@ def test_a_cli_on_path_fetches_the_plugins_it_lacks(machine: Machine) -> None:
     assert machine.install() == (f"{machine.home}/bin", "")
 
 
-def test_a_cli_that_cannot_fetch_plugins_gets_those_built_here_and_is_told(machine: Machine) -> None:
+def test_plugins_that_cannot_be_downloaded_are_built_and_that_is_reported(machine: Machine) -> None:
     machine.put("pulumi", CLI.format(version="3.259.0"))
     front, said = machine.install()
     plugins, cli = front.split(":")
@@ -147,7 +147,7 @@ def test_a_cli_that_cannot_fetch_plugins_gets_those_built_here_and_is_told(machi
 
 
 @pytest.mark.parametrize("version", ["3.258.9", "2.300.0", "4.0.0"])
-def test_a_cli_that_does_not_fit_is_named_and_the_vendors_installed(machine: Machine, version: str) -> None:
+def test_an_unsupported_cli_is_reported_and_the_vendor_s_is_installed(machine: Machine, version: str) -> None:
     machine.put("pulumi", CLI.format(version=version))
     machine.put("curl", CURL_THAT_DELIVERS)
     front, said = machine.install()
@@ -157,7 +157,7 @@ def test_a_cli_that_does_not_fit_is_named_and_the_vendors_installed(machine: Mac
     assert machine.built() == []
 
 
-def test_where_the_vendors_site_is_out_of_reach_all_is_built_once(machine: Machine) -> None:
+def test_everything_is_built_once_if_the_vendor_s_site_is_unreachable(machine: Machine) -> None:
     front, said = machine.install()
     assert "the vendor's site cannot be reached" in said
     assert machine.built() == PARTS
@@ -173,7 +173,7 @@ def test_where_the_vendors_site_is_out_of_reach_all_is_built_once(machine: Machi
     assert machine.built() == PARTS
 
 
-def test_the_built_cli_leaves_the_users_login_where_it_is(machine: Machine) -> None:
+def test_the_built_cli_keeps_the_user_s_login(machine: Machine) -> None:
     front, _ = machine.install()
     shows = '#!/bin/bash\necho "$PULUMI_HOME $PULUMI_CREDENTIALS_PATH"\n'
     (Path(front).parent / "libexec/pulumi").write_text(shows)
@@ -191,7 +191,7 @@ def test_two_runs_at_once_build_once(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_was_cut_off_can_be_run_again(machine: Machine, end: signal.Signals) -> None:
+def test_an_interrupted_run_can_be_repeated(machine: Machine, end: signal.Signals) -> None:
     (machine.home / "build-seconds").write_text("2")
     run = machine.start()
     deadline = time.monotonic() + 20
@@ -208,7 +208,7 @@ def test_a_run_that_was_cut_off_can_be_run_again(machine: Machine, end: signal.S
     assert machine.leftovers() == []
 
 
-def test_a_build_that_fails_tells_why_and_the_next_run_goes_on(machine: Machine) -> None:
+def test_a_failed_build_reports_why_and_the_next_run_continues(machine: Machine) -> None:
     (machine.home / "build-fails").touch()
     run = machine.start("--print-bin-dir")
     out, said = run.communicate(timeout=60)
@@ -220,7 +220,7 @@ def test_a_build_that_fails_tells_why_and_the_next_run_goes_on(machine: Machine)
     machine.install()
 
 
-def test_clean_forgets_all_of_it(machine: Machine) -> None:
+def test_clean_removes_everything_but_the_lock(machine: Machine) -> None:
     machine.install()
     subprocess.run([INSTALL.parent / "clean"], env=machine.environment, check=True)
     cache = machine.home / ".cache/openstack-ha-api"

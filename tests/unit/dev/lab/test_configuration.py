@@ -26,7 +26,7 @@ def parsed(file: ConfiguredFile) -> configparser.ConfigParser:
     return parser
 
 
-def test_no_placeholder_and_no_template_is_left() -> None:
+def test_no_placeholder_and_no_template_is_left_after_rendering() -> None:
     for path, file in rendered().items():
         assert "{{" not in file.content, path
         assert "{%" not in file.content, path
@@ -34,7 +34,7 @@ def test_no_placeholder_and_no_template_is_left() -> None:
         assert not Path(path).name.startswith("_")
 
 
-def test_every_openstack_file_parses_and_names_this_labs_addresses() -> None:
+def test_every_openstack_file_parses_and_has_this_lab_s_addresses() -> None:
     settings = replace(SETTINGS, api_network=IPv4Network("10.77.0.0/24"))
     files = rendered(settings)
     for path in ("keystone/keystone.conf", "glance/glance-api.conf", "placement/placement.conf", "nova/nova.conf",
@@ -45,44 +45,44 @@ def test_every_openstack_file_parses_and_names_this_labs_addresses() -> None:
 
 
 @pytest.mark.parametrize("service", ["nova/nova-api", "nova/nova-api-metadata", "neutron/neutron-api"])
-def test_a_service_patched_by_eventlet_has_one_thread_a_process(service: str) -> None:
+def test_a_service_patched_by_eventlet_has_one_thread_per_process(service: str) -> None:
     assert parsed(rendered()[f"etc/{service}-uwsgi.ini"])["uwsgi"]["threads"] == "1"
 
 
-def test_every_uwsgi_service_says_that_it_closes_the_connection() -> None:
+def test_every_uwsgi_service_announces_that_it_closes_the_connection() -> None:
     services = [file for path, file in rendered().items() if path.endswith("-uwsgi.ini")]
     assert len(services) == 5
     assert all(parsed(file)["uwsgi"]["add-header"] == "Connection: close" for file in services)
 
 
-def test_lxc_and_emulation_differ_where_they_must() -> None:
+def test_lxc_and_emulation_have_their_own_virt_type_and_config_drive() -> None:
     for virt_type, config_drive in (("lxc", "False"), ("qemu", "True")):
         files = rendered(replace(SETTINGS, virt_type=virt_type))
         assert parsed(files["etc/nova/nova-compute.conf"])["libvirt"]["virt_type"] == virt_type
         assert parsed(files["etc/nova/nova.conf"])["DEFAULT"]["force_config_drive"] == config_drive
 
 
-def test_what_holds_a_password_is_nobody_elses_to_read() -> None:
+def test_files_with_a_password_are_not_readable_by_others() -> None:
     secrets = [getattr(PASSWORDS, name) for name in Passwords.__annotations__]
     for path, file in rendered().items():
         if any(secret in file.content for secret in secrets):
             assert not file.mode & stat.S_IRWXO, path
 
 
-def test_scripts_of_the_container_are_executable() -> None:
+def test_the_container_s_scripts_are_executable() -> None:
     scripts = [file for path, file in rendered().items() if path.startswith("usr/local/sbin/")]
     assert scripts
     assert all(file.mode == 0o755 for file in scripts)
 
 
-def test_passwords_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
+def test_passwords_are_created_once_and_readable_only_by_their_owner(tmp_path: Path) -> None:
     made = Passwords.load(tmp_path)
     assert Passwords.load(tmp_path) == made
     assert len({getattr(made, name) for name in Passwords.__annotations__}) == len(Passwords.__annotations__)
     assert (tmp_path / "passwords.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_another_setting_is_another_configuration() -> None:
+def test_a_changed_setting_changes_the_configuration_s_digest() -> None:
     files = configuration.render(SETTINGS, PASSWORDS)
     other = configuration.render(replace(SETTINGS, virt_type="qemu"), PASSWORDS)
     assert configuration.digest(files, "a") == configuration.digest(list(files), "a")
@@ -90,7 +90,7 @@ def test_another_setting_is_another_configuration() -> None:
     assert configuration.digest(files, "a") != configuration.digest(other, "a")
 
 
-def test_a_build_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
+def test_an_interrupted_build_starts_over(tmp_path: Path) -> None:
     tries: list[Path] = []
 
     def make(target: Path, _log: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_build_that_was_cut_off_is_begun_again(tmp_path: Path) -> None:
     assert len(tries) == 2
 
 
-def test_what_is_built_is_known_by_all_that_it_is_built_from(tmp_path: Path) -> None:
+def test_a_build_s_digest_covers_everything_it_is_built_from(tmp_path: Path) -> None:
     file = tmp_path / "packages"
     file.write_text("one\n")
     first = build.digest([file], extra=["mirror"])

@@ -11,7 +11,7 @@ from dev.lab.settings import LabSettings
 HOME = {"HOME": "/home/somebody"}
 
 
-def test_nothing_set_means_the_benchmarking_range_and_lxc() -> None:
+def test_the_defaults_are_the_benchmarking_range_and_lxc() -> None:
     settings = LabSettings.from_environ(HOME)
     assert settings.virt_type == "lxc"
     assert str(settings.api_address) == "198.18.0.2"
@@ -19,7 +19,7 @@ def test_nothing_set_means_the_benchmarking_range_and_lxc() -> None:
     assert [str(address) for address in settings.allocation_pool] == ["198.18.1.100", "198.18.1.199"]
 
 
-def test_the_folders_are_the_users_and_not_the_clones() -> None:
+def test_the_folders_are_in_the_user_s_home_and_not_in_the_clone() -> None:
     settings = LabSettings.from_environ(HOME)
     assert settings.clouds_yaml == Path("/home/somebody/.local/state/openstack-ha-api/lab/clouds.yaml")
     assert settings.cache == Path("/home/somebody/.cache/openstack-ha-api/lab")
@@ -31,11 +31,11 @@ def test_the_xdg_variables_move_the_folders() -> None:
     assert settings.cache == Path("/c/openstack-ha-api/lab")
 
 
-def test_an_empty_xdg_variable_is_as_good_as_none() -> None:
+def test_an_empty_xdg_variable_counts_as_unset() -> None:
     assert LabSettings.from_environ({**HOME, "XDG_STATE_HOME": ""}).state == LabSettings.from_environ(HOME).state
 
 
-def test_all_wrong_values_are_told_at_once() -> None:
+def test_all_invalid_values_are_reported_together() -> None:
     environ = {**HOME, "LAB_VIRT": "xen", "LAB_API_CIDR": "198.18.0.0/33", "LAB_INSTANCE_CIDR": "127.0.0.0/24"}
     with pytest.raises(LabError) as error:
         LabSettings.from_environ(environ)
@@ -55,13 +55,13 @@ def test_all_wrong_values_are_told_at_once() -> None:
         ("LAB_API_CIDR", "", "not an IPv4 network"),
     ],
 )
-def test_a_network_that_cannot_be_the_labs_is_refused(variable: str, value: str, reason: str) -> None:
+def test_an_unusable_lab_network_is_refused(variable: str, value: str, reason: str) -> None:
     with pytest.raises(LabError, match=re.escape(variable)) as error:
         LabSettings.from_environ({**HOME, variable: value})
     assert reason in str(error.value)
 
 
-def test_a_network_that_the_host_has_a_route_to_is_a_collision() -> None:
+def test_a_network_that_the_host_already_routes_to_is_a_collision() -> None:
     settings = LabSettings.from_environ(HOME)
     routes = [IPv4Network("198.18.0.0/15"), IPv4Network("10.0.0.0/8")]
     errors = collisions(settings, routes, {})
@@ -69,13 +69,13 @@ def test_a_network_that_the_host_has_a_route_to_is_a_collision() -> None:
     assert all("198.18.0.0/15" in error for error in errors)
 
 
-def test_a_package_mirror_inside_the_labs_network_is_a_collision() -> None:
+def test_a_package_mirror_inside_the_lab_s_network_is_a_collision() -> None:
     settings = LabSettings.from_environ(HOME)
     (error,) = collisions(settings, [], {"mirror.example": ["10.1.1.1", "198.18.1.77"]})
     assert "mirror.example (198.18.1.77)" in error
     assert "LAB_INSTANCE_CIDR" in error
 
 
-def test_a_host_that_goes_other_ways_collides_with_nothing() -> None:
+def test_a_host_with_other_routes_has_no_collision() -> None:
     settings = LabSettings.from_environ(HOME)
     assert collisions(settings, [IPv4Network("10.0.0.0/8")], {"mirror.example": ["10.1.1.1"]}) == []
