@@ -46,7 +46,7 @@ lint: setup ## formatting, lint, types, import rules, generated documents
 	.venv/bin/python -m dev.reference --check
 
 unit: setup ## logic and components, against mocks; seconds, any user
-	.venv/bin/pytest -n auto tests/unit
+	.venv/bin/pytest -n auto --dist worksteal tests/unit
 
 golden: setup packages $(PROMTOOL) ## rendered files, checked by the real HAProxy, keepalived and promtool; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden

@@ -10,17 +10,17 @@ from dev import lab_stack as stack
 from dev.lab_stack import Change, Outputs, Stack, StackError
 
 
-def test_the_stack_of_a_name_that_git_would_see_is_refused() -> None:
+def test_a_stack_name_that_git_would_track_is_refused() -> None:
     with pytest.raises(ValueError, match="must begin with 'lab'"):
         Stack("dev")
 
 
-def test_outputs_of_a_stack_that_was_never_up_say_what_to_do() -> None:
+def test_missing_outputs_are_reported_with_the_remedy() -> None:
     with pytest.raises(StackError, match="bring it up first"):
         Outputs.parse({})
 
 
-def test_the_key_is_made_once_and_readable_by_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_created_once_and_readable_only_by_its_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     key = stack.ssh_key()
     assert key.private_file.stat().st_mode & 0o777 == 0o600
@@ -37,13 +37,13 @@ def test_the_key_is_made_once_and_readable_by_its_user_alone(tmp_path: Path, mon
         ("another-machine", "nobody", False),
     ],
 )
-def test_only_locks_of_this_machines_dead_processes_are_taken(hostname: str, process: str, dead: bool) -> None:
+def test_only_locks_of_this_machine_s_dead_processes_are_broken(hostname: str, process: str, dead: bool) -> None:
     # The kernel's highest process id is below 2^22; this test's own process is no pulumi.
     lock = {"hostname": hostname, "pid": 2**22 + 1 if process == "nobody" else os.getpid()}
     assert stack.is_of_a_dead_process(lock) is dead
 
 
-def test_a_lock_of_a_running_pulumi_is_respected() -> None:
+def test_the_lock_of_a_running_pulumi_is_kept() -> None:
     comm = Path("/proc/self/comm")
     name = comm.read_text()
     comm.write_text("pulumi")
@@ -58,7 +58,7 @@ def step(op: OpType) -> ResourcePreEvent:
     return ResourcePreEvent(StepEventMetadata(op=op, urn=urn, type="openstack:networking/port:Port", provider=""))
 
 
-def test_changes_are_what_is_not_the_same() -> None:
+def test_unchanged_and_read_resources_are_not_changes() -> None:
     assert stack.change_of(step(OpType.SAME)) is None
     assert stack.change_of(step(OpType.READ)) is None
     assert stack.change_of(step(OpType.UPDATE)) == Change(
@@ -76,6 +76,6 @@ def test_changes_are_what_is_not_the_same() -> None:
         ("error", "an unhandled error occurred: program exited with non-zero exit code: 1", False),
     ],
 )
-def test_an_error_is_told_once(severity: str, message: str, told: bool) -> None:
+def test_an_error_is_reported_once(severity: str, message: str, told: bool) -> None:
     expected = message.strip() if told else None
     assert stack.error_of(DiagnosticEvent(message=message, color="never", severity=severity)) == expected

@@ -73,11 +73,11 @@ def host(tmp_path: Path) -> Host:
 
 
 @pytest.mark.parametrize(("vip", "held"), [("127.0.0.1", 1), ("198.51.100.200", 0)])
-def test_a_host_has_the_vip_if_an_interface_has_it(host: Host, vip: str, held: int):
+def test_a_host_holds_the_vip_if_an_interface_has_it(host: Host, vip: str, held: int):
     assert host.run(vip)["ha_api_holds_vip"] == held
 
 
-def test_a_host_where_nothing_has_run_yet_says_so(host: Host):
+def test_a_new_host_reports_no_state_and_no_transitions(host: Host):
     found = host.run()
     assert {found[f'ha_api_vrrp_state{{state="{state}"}}'] for state in metrics.STATES} == {0}
     assert {found[f'ha_api_vrrp_transitions_total{{state="{state}"}}'] for state in metrics.STATES} == {0}
@@ -85,7 +85,7 @@ def test_a_host_where_nothing_has_run_yet_says_so(host: Host):
     assert "ha_api_watchdog_haproxy_dead" not in found
 
 
-def test_the_state_is_one_of_all(host: Host):
+def test_exactly_one_state_is_reported(host: Host):
     (host.folder / "vrrp_state").write_text("FAULT 1795582949\n")
     found = host.run()
     states = {state: found[f'ha_api_vrrp_state{{state="{state}"}}'] for state in metrics.STATES}
@@ -93,7 +93,7 @@ def test_the_state_is_one_of_all(host: Host):
     assert found["ha_api_vrrp_state_since_timestamp_seconds"] == 1795582949
 
 
-def test_the_watchdog_s_numbers_are_passed_on(host: Host):
+def test_the_watchdog_s_values_are_exported(host: Host):
     (host.folder / "haproxy").write_text("1\n")
     (host.folder / "api_servers").write_text("-50\n")
     found = host.run()
@@ -110,19 +110,19 @@ CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_files_that_differ_from_what_was_proven_are_counted(host: Host, change: str):
+def test_files_that_differ_from_the_proven_configuration_are_counted(host: Host, change: str):
     apply, files = CHANGES[change]
     apply(host.root / "etc/one")
     assert host.run()["ha_api_configuration_files_differing"] == files
 
 
-def test_a_reboot_that_is_due_is_told(host: Host):
+def test_a_required_reboot_is_reported(host: Host):
     assert host.run()["ha_api_reboot_required"] == 0
     (host.root / "run/reboot-required").touch()
     assert host.run()["ha_api_reboot_required"] == 1
 
 
-def test_a_host_that_was_taken_out_says_since_when(host: Host):
+def test_a_drained_host_reports_since_when(host: Host):
     assert host.run()["ha_api_drained_timestamp_seconds"] == 0
     # Where `./ha drain` writes it.
     drained = host.root / DRAINED.relative_to("/")
@@ -160,13 +160,13 @@ def serving(folder: Path, lifetime: timedelta, *, silent: bool = False) -> Gener
 EXPIRY = 'ha_api_certificate_expiry_timestamp_seconds{server="k8s-cp-0"}'
 
 
-def test_the_end_of_a_certificate_is_told_whoever_signed_it(host: Host, tmp_path: Path):
+def test_a_certificate_s_expiry_is_reported_whoever_signed_it(host: Host, tmp_path: Path):
     with serving(tmp_path, timedelta(days=5)) as server:
         end = host.run(api_server=server)[EXPIRY]
     assert abs(datetime.fromtimestamp(end, UTC) - datetime.now(UTC) - timedelta(days=5)) < timedelta(minutes=1)
 
 
-def test_a_server_is_not_asked_again_for_ten_minutes(host: Host, tmp_path: Path):
+def test_a_server_s_certificate_is_read_every_ten_minutes(host: Host, tmp_path: Path):
     assert EXPIRY not in host.run()
     with serving(tmp_path, timedelta(days=5)) as server:
         assert EXPIRY not in host.run(api_server=server)
@@ -175,7 +175,7 @@ def test_a_server_is_not_asked_again_for_ten_minutes(host: Host, tmp_path: Path)
         assert EXPIRY in host.run(api_server=server)
 
 
-def test_a_server_that_says_nothing_delays_and_breaks_nothing(host: Host, tmp_path: Path):
+def test_a_silent_server_delays_the_metrics_only_until_its_timeout(host: Host, tmp_path: Path):
     patience = 1
     hasty = tmp_path / "metrics.py"
     hasty.write_text(re.sub("^ANSWER_SECONDS = 5$", f"ANSWER_SECONDS = {patience}", PROGRAM.read_text(), flags=re.M))
@@ -187,7 +187,7 @@ def test_a_server_that_says_nothing_delays_and_breaks_nothing(host: Host, tmp_pa
     assert found["ha_api_holds_vip"] == 1
 
 
-def test_every_change_of_state_is_counted_also_those_that_come_late(tmp_path: Path):
+def test_every_state_change_is_counted_even_if_it_arrives_late(tmp_path: Path):
     # keepalived's calls may overtake one another: what comes late is no news of the state, but a change all the same.
     script = NOTIFY.read_text().replace("/run/ha-api", str(tmp_path))
     for state in ("FAULT", "BACKUP", "MASTER", "BACKUP"):
@@ -203,7 +203,9 @@ def test_every_change_of_state_is_counted_also_those_that_come_late(tmp_path: Pa
 @pytest.mark.parametrize(
     ("before", "kept"), [("BACKUP 1\n", False), ("MASTER 1\n", False), ("", False), ("STOP 1\n", True)]
 )
-def test_a_keepalived_that_has_ended_is_stopped_whatever_it_told_last(tmp_path: Path, before: str, kept: bool):
+def test_a_keepalived_that_has_ended_is_in_state_stop_whatever_it_reported_last(
+    tmp_path: Path, before: str, kept: bool
+):
     # As systemd reads it: %% is %.
     command = KEEPALIVED_UNIT.read_text().partition("ExecStopPost=-")[2].splitlines()[0].replace("%%", "%")
     (tmp_path / "vrrp_state").write_text(before)

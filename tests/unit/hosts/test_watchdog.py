@@ -111,7 +111,7 @@ def play(tmp_path: Path, scenario: Scenario) -> None:
     asyncio.run(whole())
 
 
-def test_a_haproxy_that_dies_is_out_without_waiting_for_questions_unanswered(tmp_path: Path):
+def test_a_dead_haproxy_is_reported_without_waiting_for_failed_requests(tmp_path: Path):
     async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
         # Its next question is long after the connection's end: what is seen is the end.
         await haproxy.die()
@@ -124,7 +124,7 @@ def test_a_haproxy_that_dies_is_out_without_waiting_for_questions_unanswered(tmp
     play(tmp_path, scenario)
 
 
-def test_a_haproxy_that_hangs_is_out_and_comes_back(tmp_path: Path):
+def test_a_haproxy_that_hangs_is_reported_dead_until_it_answers_again(tmp_path: Path):
     async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
         haproxy.works.clear()
         begin = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_haproxy_that_hangs_is_out_and_comes_back(tmp_path: Path):
     play(tmp_path, scenario)
 
 
-def test_a_reload_that_closes_connections_is_no_death(tmp_path: Path):
+def test_a_reload_that_closes_connections_is_not_reported_as_dead(tmp_path: Path):
     async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
         for _ in range(5):
             haproxy.close_connections()
@@ -145,7 +145,7 @@ def test_a_reload_that_closes_connections_is_no_death(tmp_path: Path):
     play(tmp_path, scenario)
 
 
-def test_a_haproxy_that_takes_connections_and_closes_them_is_out(tmp_path: Path):
+def test_a_haproxy_that_accepts_and_closes_connections_is_reported_dead(tmp_path: Path):
     async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
         haproxy.turns_away = True
         haproxy.close_connections()
@@ -156,7 +156,7 @@ def test_a_haproxy_that_takes_connections_and_closes_them_is_out(tmp_path: Path)
     play(tmp_path, scenario)
 
 
-def test_a_pause_of_the_whole_host_is_not_held_against_haproxy(tmp_path: Path):
+def test_a_pause_of_the_whole_host_does_not_count_against_haproxy(tmp_path: Path):
     async def scenario(_: StandInHAProxy, folder: Folder) -> None:
         time.sleep(INTERVAL * FAILURES * 3)  # noqa: ASYNC251 nothing runs meanwhile, neither watchdog nor server
         await folder.stays("haproxy", "0", INTERVAL * FAILURES * 2)
@@ -164,7 +164,7 @@ def test_a_pause_of_the_whole_host_is_not_held_against_haproxy(tmp_path: Path):
     play(tmp_path, scenario)
 
 
-def test_no_api_server_is_told_as_a_weight_and_is_no_death(tmp_path: Path):
+def test_without_an_api_server_the_priority_drops_and_haproxy_counts_as_alive(tmp_path: Path):
     async def scenario(haproxy: StandInHAProxy, folder: Folder) -> None:
         haproxy.status = 503
         await folder.becomes("api_servers", "-50")
@@ -220,7 +220,7 @@ class StandInSocket:
         ("MASTER 1", (ADVERTISEMENT, "198.51.100.12"), 20, True),
     ],
 )
-def test_a_keepalived_that_does_not_yield_to_its_advertising_peer_is_ended(
+def test_a_keepalived_that_does_not_yield_to_its_advertising_peer_is_killed(
     clock: Clock, tmp_path: Path, *, state: str, packet: tuple[bytes, str], seconds: float, killed: bool
 ):
     (tmp_path / "vrrp_state").write_text(state + "\n")

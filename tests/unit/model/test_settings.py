@@ -24,7 +24,7 @@ def problems_of(**changes: Any) -> list[str]:
     return refused.value.problems
 
 
-def test_the_example_is_accepted():
+def test_the_example_is_valid():
     settings = Settings.parse(example_values(vip="198.51.100.100"))
     assert settings.vip == IPv4Address("198.51.100.100")
     assert settings.admin_cidrs == (IPv4Network("198.51.100.0/28"),)
@@ -34,11 +34,11 @@ def test_the_example_is_accepted():
     assert not settings.vrrp_authentication
 
 
-def test_the_committed_example_stack_is_accepted():
+def test_the_committed_example_stack_is_valid():
     assert Settings.parse(stack_values("dev"), secrets_are_readable=False).cluster_name == "dev"
 
 
-def test_the_schema_and_the_settings_know_the_same_keys():
+def test_the_schema_and_the_settings_have_the_same_keys():
     computed = {"vrrpAuthentication", "apiClientCertificateSet", "loginPublicKey"}
     known = {field.alias for field in Settings.model_fields.values()} - computed | SECRET_KEYS
     assert known == set(project_schema())
@@ -98,19 +98,19 @@ def test_a_wrong_value_is_refused_with_key_value_and_reason(key: str, value: str
     assert any(re.search(reason, problem) for problem in problems), problems
 
 
-def test_the_load_balancers_do_not_serve_themselves():
+def test_the_vip_is_refused_as_an_api_server():
     (problem,) = problems_of(vip="198.51.100.9", apiServers='["198.51.100.9"]')
     assert "lists the VIP" in problem
 
 
-def test_api_servers_that_are_there_already_stand_in_for_a_control_plane():
+def test_existing_api_servers_can_replace_the_control_plane():
     nothing = {"controlPlaneCount": "0", "controlPlaneFlavor": "", "controlPlaneImage": ""}
     settings = Settings.parse(example_values(apiServers='["198.51.100.9"]', **nothing))
     assert settings.api_servers == (IPv4Address("198.51.100.9"),)
     assert settings.control_plane.count == 0
 
 
-def test_without_a_key_the_hosts_could_not_be_reached():
+def test_a_public_key_or_a_key_pair_is_required():
     assert any("both empty" in problem for problem in problems_of(publicKey="", keyPair=""))
 
 
@@ -118,7 +118,7 @@ def test_a_bastion_needs_a_pinned_host_key():
     assert any("ssh-keyscan" in problem for problem in problems_of(bastionHost="jump.example"))
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_together():
     problems = problems_of(controlPlaneCount="2", vip="nowhere", vrrpRouterId="0", vrrpPassword="123456789")
     assert [problem.split()[0] for problem in problems] == ["vrrpPassword", "vip", "controlPlaneCount", "vrrpRouterId"]
 
@@ -139,7 +139,7 @@ def test_a_vrrp_password_that_keepalived_would_misread_is_refused_and_not_shown(
     assert password not in problem
 
 
-def test_the_seed_s_password_is_accepted_and_not_kept():
+def test_the_seed_s_password_is_valid_and_not_kept_in_the_settings():
     settings = Settings.parse(example_values(vrrpPassword="P@ssw0rd"))
     assert settings.vrrp_authentication
     assert "P@ssw0rd" not in repr(settings)
@@ -152,7 +152,7 @@ def test_a_private_key_is_never_part_of_the_settings():
 @pytest.mark.parametrize(
     "text", ["", "nonsense", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----"]
 )
-def test_a_text_that_is_no_private_key_is_refused_and_not_shown(text: str):
+def test_an_invalid_private_key_is_refused_and_not_shown(text: str):
     (problem,) = problems_of(sshPrivateKey=text)
     assert problem.startswith("sshPrivateKey (a secret) is not a private key")
     assert not text or text not in problem
@@ -172,7 +172,7 @@ def test_a_private_key_of_another_pair_is_refused():
     assert "does not belong" in problem
 
 
-def test_a_missing_secret_says_where_to_look():
+def test_a_missing_secret_is_reported_with_the_remedy():
     values = example_values()
     del values["sshPrivateKey"]
     with pytest.raises(ConfigurationError, match="sshPrivateKey is not set; see its description"):
@@ -184,13 +184,13 @@ def test_a_secret_in_clear_text_is_refused():
         Settings.parse(example_values(vrrpPassword="P@ssw0rd"), unencrypted=frozenset({"vrrpPassword"}))
 
 
-def test_a_profile_chooses_all_timers_and_each_can_be_set():
+def test_a_profile_sets_all_timers_and_each_can_be_overridden():
     assert Settings.parse(example_values()).timers == PROFILES[Profile.DEFAULT]
     timers = Settings.parse(example_values(failoverProfile="fast", apiCheckTimeout="700")).timers
     assert timers == replace(PROFILES[Profile.FAST], api_check_timeout=700)
 
 
-def test_the_schema_tells_the_profiles_timers():
+def test_the_schema_documents_each_profile_s_timers():
     schema = project_schema()
     for field in fields(Timers):
         told = re.search(r"\((\d+), (\d+), (\d+)\)", schema[to_camel(field.name)]["description"])
@@ -199,20 +199,20 @@ def test_the_schema_tells_the_profiles_timers():
         assert [int(number) for number in told.groups()] == [getattr(PROFILES[it], field.name) for it in profiles]
 
 
-def test_the_default_keeps_the_vip_through_half_a_second_s_pause_of_its_holder():
+def test_the_default_profile_keeps_the_vip_while_the_holder_pauses_for_half_a_second():
     """The last advertisement before the pause may have left one interval before it."""
     timers = PROFILES[Profile.DEFAULT]
     assert timers.master_down_interval - timers.advertisement_interval > 500
     assert timers.master_down_interval < 800
 
 
-def test_whichever_profile_follows_which_the_standby_hears_the_holder_twice_before_it_would_take_the_vip():
+def test_after_a_profile_change_the_standby_hears_the_holder_twice_before_it_could_take_the_vip():
     """It changes first, and waits by its own new timers until it has heard an advertisement (VRRPv3)."""
     for mine, holders in permutations(PROFILES.values(), 2):
         assert mine.master_down_interval >= 2 * holders.advertisement_interval
 
 
-def test_a_password_means_advertisements_in_whole_seconds():
+def test_with_a_password_the_advertisement_interval_is_in_whole_seconds():
     timers = Settings.parse(example_values(vrrpPassword="P@ssw0rd")).timers
     assert (timers.advertisement_interval, timers.missed_advertisements) == (1000, 3)
     assert timers.watchdog_interval == PROFILES[Profile.DEFAULT].watchdog_interval
@@ -220,7 +220,7 @@ def test_a_password_means_advertisements_in_whole_seconds():
     assert problem.startswith("advertisementInterval = 300: vrrpPassword selects VRRPv2")
 
 
-def test_checks_are_quicker_than_the_vip_or_it_would_move_when_all_api_servers_go():
+def test_checks_find_all_api_servers_down_before_the_vip_would_move():
     (problem,) = problems_of(apiCheckInterval="1500")
     assert problem.startswith("apiCheckInterval = 1500, watchdogInterval = 100: one load balancer may notice 887 ms")
     assert Settings.parse(example_values(apiCheckInterval="1500", missedAdvertisements="9")).timers
@@ -228,14 +228,14 @@ def test_checks_are_quicker_than_the_vip_or_it_would_move_when_all_api_servers_g
         assert Settings.parse(example_values(failoverProfile=profile)).timers == PROFILES[profile]
 
 
-def test_of_a_ca_file_only_the_certificates_are_kept():
+def test_only_the_certificates_of_a_ca_file_are_kept():
     pair = self_signed("a", [])
     settings = Settings.parse(example_values(apiCaCertificate=f"bind *:1\n{pair.certificate.decode()}bind *:2\n"))
     assert settings.api_ca_certificate == pair.certificate.decode()
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_client_certificate_is_kept_in_the_order_that_haproxy_wants(order: int):
+def test_a_client_certificate_is_kept_in_haproxy_s_order(order: int):
     pair = self_signed("a", [])
     text = b"".join((pair.certificate, pair.key)[::order]).decode()
     assert client_certificate_file(text) == (pair.certificate + pair.key).decode()
@@ -249,7 +249,7 @@ def test_a_client_certificate_is_kept_in_the_order_that_haproxy_wants(order: int
         (["certificate", "another key"], "does not belong"),
     ],
 )
-def test_a_client_certificate_that_cannot_be_used_is_refused_and_not_shown(parts: list[str], reason: str):
+def test_an_unusable_client_certificate_is_refused_and_not_shown(parts: list[str], reason: str):
     pair = self_signed("a", [])
     texts = {"certificate": pair.certificate, "key": pair.key, "another key": self_signed("a", []).key}
     (problem,) = problems_of(apiClientCertificate=b"".join(texts[part] for part in parts).decode())

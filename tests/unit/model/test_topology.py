@@ -29,7 +29,7 @@ def test_nothing_is_open_to_the_world_by_default():
     assert all(rule.source != "0.0.0.0/0" for rule in security_rules(settings()) if not rule.egress)
 
 
-def test_the_world_may_use_the_api_only_if_the_configuration_says_so():
+def test_the_api_is_open_to_the_world_only_if_configured():
     opened = [
         (rule.role, rule.purpose)
         for rule in security_rules(settings(apiAllowedCidrs='["0.0.0.0/0"]'))
@@ -38,7 +38,7 @@ def test_the_world_may_use_the_api_only_if_the_configuration_says_so():
     assert opened == [(Role.LOAD_BALANCER, "api")]
 
 
-def test_api_servers_that_the_program_did_not_make_use_the_endpoint_too():
+def test_existing_api_servers_may_use_the_endpoint_too():
     rules = security_rules(
         settings(apiServers='["198.51.100.9", "198.51.100.10"]', apiAllowedCidrs='["198.51.100.9/32"]')
     )
@@ -47,12 +47,12 @@ def test_api_servers_that_the_program_did_not_make_use_the_endpoint_too():
     assert len(sources) == len(set(sources))
 
 
-def test_vrrp_is_heard_from_the_own_group_only():
+def test_vrrp_is_accepted_only_from_the_load_balancers_group():
     (rule,) = [rule for rule in security_rules(settings()) if rule.purpose == "vrrp"]
     assert (rule.role, rule.source, rule.protocol, rule.ports) == (Role.LOAD_BALANCER, Role.LOAD_BALANCER, "112", None)
 
 
-def test_administrators_reach_ssh_everywhere_and_nothing_of_the_cluster():
+def test_administrators_reach_ssh_on_every_host_and_nothing_else():
     from_admins = {(rule.role, rule.purpose) for rule in security_rules(settings()) if rule.source == "198.51.100.0/28"}
     assert from_admins == {
         (Role.LOAD_BALANCER, "ssh"),

@@ -28,7 +28,7 @@ def run(preview: bool = False, **changes: str) -> RecordingCloud:
     return RecordingCloud(preview=preview).run(example_values(vip=VIP, **changes))
 
 
-def test_every_resource_has_a_name_of_its_own_type_and_parent(preview: bool):
+def test_every_resource_is_unique_by_type_and_name_and_has_a_parent(preview: bool):
     cloud = run(preview)
     counted = Counter((resource.type, resource.name) for resource in cloud.resources)
     assert [key for key, count in counted.items() if count > 1] == []
@@ -38,13 +38,13 @@ def test_every_resource_has_a_name_of_its_own_type_and_parent(preview: bool):
     assert orphans == set()
 
 
-def test_the_machines_are_those_of_the_configuration(preview: bool):
+def test_the_instances_are_those_of_the_configuration(preview: bool):
     assert sorted(run(preview).of_type("compute/instance:Instance")) == [
         "k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-lb-0", "k8s-lb-1", "k8s-worker-0",
     ]  # fmt: skip
 
 
-def test_growing_a_role_registers_the_others_as_before():
+def test_growing_a_role_leaves_the_other_instances_unchanged():
     small, large = run(), run(workerCount="3")
     added = {(r.type, r.name) for r in large.resources} - {(r.type, r.name) for r in small.resources}
     assert {name for _, name in added} == {
@@ -54,14 +54,14 @@ def test_growing_a_role_registers_the_others_as_before():
         assert large.of_type("compute/instance:Instance")[instance.name].inputs == instance.inputs
 
 
-def test_the_vip_s_port_is_bound_to_nothing(preview: bool):
+def test_the_vip_port_is_bound_to_no_instance(preview: bool):
     port = run(preview).of_type("networking/port:Port")["k8s-vip"]
     assert port.inputs["adminStateUp"] is False
     assert port.inputs["noSecurityGroups"] is True
     assert port.inputs["fixedIps"] == [{"subnetId": "id-of-provider-v4", "ipAddress": VIP}]
 
 
-def test_the_vip_s_addresses_are_protected_and_nothing_else_is(preview: bool):
+def test_only_the_vip_port_and_its_floating_ip_are_protected(preview: bool):
     cloud = run(preview, floatingNetwork="public")
     protected = {(it.type.rpartition(":")[2], it.name) for it in cloud.resources if it.registration.protect}
     assert protected == {("Port", "k8s-vip"), ("FloatingIp", "k8s-vip-floating")}
@@ -72,7 +72,7 @@ def test_neutron_picks_the_vip_when_none_is_given():
     assert port.inputs["fixedIps"] == [{"subnetId": "id-of-provider-v4"}]
 
 
-def test_only_the_load_balancers_may_answer_for_the_vip_and_for_that_address_only():
+def test_only_load_balancers_have_an_address_pair_and_only_for_the_vip():
     ports = run().of_type("networking/port:Port")
     pairs = {name: port.inputs.get("allowedAddressPairs") for name, port in ports.items()}
     assert {name for name, pair in pairs.items() if pair} == {"k8s-lb-0", "k8s-lb-1"}
@@ -116,12 +116,12 @@ def test_the_standby_is_changed_first_where_it_is_known(
     assert cloud.outputs == known.outputs
 
 
-def test_nobody_is_asked_for_a_vip_that_nobody_has_yet(monkeypatch: pytest.MonkeyPatch):
+def test_the_holder_is_not_queried_before_the_vip_exists(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("program.holder.answering_load_balancer", lambda vip: pytest.fail(f"asked {vip}"))  # pyright: ignore
     RecordingCloud().run(example_values(vip=VIP))
 
 
-def test_api_servers_that_are_there_already_are_served_beside_the_program_s_own_or_alone():
+def test_existing_api_servers_are_served_with_or_without_the_program_s_own():
     def served(**changes: str) -> list[str]:
         cloud = run(apiServers='["198.51.100.9"]', **changes)
         text = cloud.of_type("remote:Command")["k8s-lb-0-configure"].inputs["stdin"]
@@ -135,11 +135,11 @@ def test_api_servers_that_are_there_already_are_served_beside_the_program_s_own_
     assert sorted(alone.of_type("compute/instance:Instance")) == ["k8s-lb-0", "k8s-lb-1", "k8s-worker-0"]
 
 
-def test_an_api_server_is_put_behind_the_load_balancers_when_its_host_has_booted(preview: bool):
+def test_load_balancers_are_configured_after_the_api_servers_hosts_have_booted(preview: bool):
     assert "k8s-cp-2-prepare" in run(preview).of_type("remote:Command")["k8s-lb-0-configure"].depends_on
 
 
-def test_another_public_key_replaces_the_key_pair_and_no_host():
+def test_a_new_public_key_replaces_the_key_pair_but_no_host():
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -157,11 +157,11 @@ def test_the_second_load_balancer_is_configured_after_the_first_and_proven_last(
         assert "k8s-lb-1-configure" in commands[prove].depends_on
 
 
-def test_nothing_is_installed_before_cloud_init_is_done_and_apt_is_told_of_its_mirror(preview: bool):
+def test_install_runs_after_prepare(preview: bool):
     assert "k8s-lb-1-prepare" in run(preview).of_type("remote:Command")["k8s-lb-1-install"].depends_on
 
 
-def test_the_groups_have_the_table_s_rules_and_no_default_ones(preview: bool):
+def test_security_groups_have_the_table_s_rules_and_no_default_rules(preview: bool):
     cloud = run(preview)
     groups = cloud.of_type("networking/secGroup:SecGroup")
     assert all(group.inputs["deleteDefaultRules"] is True for group in groups.values())
@@ -188,7 +188,7 @@ def test_zones_are_taken_in_turn():
     assert "availabilityZone" not in instances["k8s-lb-0"].inputs
 
 
-def test_an_image_that_was_named_is_pinned_and_one_given_by_id_is_taken_at_its_word():
+def test_an_image_given_by_name_stays_as_first_found_and_one_given_by_id_is_followed():
     image_id = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
     instances = run(loadBalancerImage=image_id).of_type("compute/instance:Instance")
     assert instances["k8s-lb-0"].inputs["imageId"] == image_id
@@ -196,13 +196,13 @@ def test_an_image_that_was_named_is_pinned_and_one_given_by_id_is_taken_at_its_w
     assert list(instances["k8s-cp-0"].registration.ignoreChanges) == ["imageId"]
 
 
-def test_an_instance_is_shut_down_before_it_is_deleted_and_not_waited_for_for_long():
+def test_an_instance_is_shut_down_before_it_is_deleted_within_five_minutes():
     for instance in run().of_type("compute/instance:Instance").values():
         assert instance.inputs["stopBeforeDestroy"] is True
         assert instance.registration.customTimeouts.delete == "5m"
 
 
-def test_nothing_is_rebuilt_in_place_and_no_load_balancer_is_resized():
+def test_a_new_image_replaces_every_instance_and_a_new_flavor_a_load_balancer():
     """A rebuild keeps the instance's id, so the steps would not run again on an empty host."""
     instances = run().of_type("compute/instance:Instance")
     replacing = {name: set(instance.registration.replaceOnChanges) for name, instance in instances.items()}
@@ -211,7 +211,7 @@ def test_nothing_is_rebuilt_in_place_and_no_load_balancer_is_resized():
     assert all(instance.registration.deleteBeforeReplace for instance in instances.values())
 
 
-def test_a_peer_s_steps_do_not_depend_on_the_other_s_instance_but_by_order():
+def test_a_load_balancer_s_steps_do_not_depend_on_the_peer_s_instance():
     """Or the replacement of one load balancer, deleted first, would take the other's steps with it."""
     first, second = (run().of_type("remote:Command")[f"k8s-lb-{i}-configure"] for i in (0, 1))
     assert first.inputs["triggers"] == ["id-of-k8s-lb-0"]
@@ -230,11 +230,11 @@ def test_secrets_are_secret_in_the_state(preview: bool):
         assert key.inputs["logging"] == "none"
 
 
-def test_without_a_password_the_files_show_in_previews():
+def test_without_a_password_previews_show_the_files():
     assert not run().of_type("remote:Command")["k8s-lb-0-configure"].is_secret("stdin")
 
 
-def test_no_secret_stands_in_a_command_line():
+def test_no_command_line_contains_a_secret():
     for command in [*run().of_type("remote:Command").values(), *run().of_type("local:Command").values()]:
         assert "PRIVATE KEY" not in command.inputs["create"]
         assert "password" not in command.inputs["create"]
@@ -251,7 +251,7 @@ def test_host_keys_are_pinned_from_the_first_connection():
     assert cloud.outputs["knownHosts"].count(public) == 6
 
 
-def test_a_host_that_is_gone_does_not_block_a_destroy():
+def test_a_missing_host_does_not_block_a_destroy():
     for command in run().of_type("remote:Command").values():
         assert command.registration.deletedWith.endswith(
             re.sub(r"-(prepare|install|configure|prove)$", "", command.name)
@@ -269,7 +269,7 @@ def test_a_bastion_is_used_and_its_key_is_pinned():
     assert connection["proxy"]["hostKey"] == key_pair()[1]
 
 
-def test_the_outputs_say_how_to_go_on():
+def test_the_outputs_have_what_the_next_steps_need():
     outputs = run().outputs
     assert outputs["vip"] == VIP
     assert outputs["endpoint"] == f"https://{VIP}:6443"
@@ -279,7 +279,7 @@ def test_the_outputs_say_how_to_go_on():
     assert yaml.safe_load(outputs["kubeadmConfig"])["controlPlaneEndpoint"] == f"{VIP}:6443"
 
 
-def test_the_digests_are_those_of_the_files_that_the_script_carries():
+def test_the_digests_match_the_files_in_the_script():
     cloud = run()
     script = cloud.of_type("remote:Command")["k8s-lb-1-configure"].inputs["stdin"]
     digests = cloud.outputs["configurationDigests"]
@@ -310,13 +310,13 @@ def refused(cloud: RecordingCloud, **changes: Any) -> str:
     return str(error.value)
 
 
-def test_a_wrong_configuration_ends_before_the_first_resource(preview: bool):
+def test_an_invalid_configuration_stops_before_the_first_resource(preview: bool):
     message = refused(RecordingCloud(preview=preview), controlPlaneCount="4", vip="nowhere")
     assert "controlPlaneCount = '4'" in message
     assert "vip = 'nowhere'" in message
 
 
-def test_all_that_the_cloud_does_not_have_is_told_at_once(preview: bool):
+def test_all_names_the_cloud_does_not_know_are_reported_together(preview: bool):
     message = refused(RecordingCloud(preview=preview, missing=frozenset({"small", "debian-12"})))
     assert "loadBalancerFlavor = 'small'" in message
     assert "`openstack flavor list`" in message
@@ -324,7 +324,7 @@ def test_all_that_the_cloud_does_not_have_is_told_at_once(preview: bool):
     assert "workerImage = 'debian-12'" in message
 
 
-def test_a_missing_network_is_told():
+def test_a_missing_network_is_reported():
     assert "network = 'provider'" in refused(RecordingCloud(missing=frozenset({"provider"})))
 
 
@@ -336,7 +336,7 @@ def test_a_missing_network_is_told():
         ("198.51.100.255", "network or broadcast address"),
     ],
 )
-def test_a_vip_that_does_not_fit_the_subnet_is_refused(vip: str, reason: str):
+def test_a_vip_outside_the_subnet_s_usable_addresses_is_refused(vip: str, reason: str):
     assert reason in refused(RecordingCloud(), vip=vip)
 
 
@@ -345,10 +345,10 @@ def test_a_vip_that_is_in_use_is_refused_with_its_port():
     assert "is in use by port a-router-port" in message
 
 
-def test_the_own_vip_port_of_an_earlier_run_is_no_conflict():
+def test_the_stack_s_own_vip_port_is_no_conflict():
     RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
 
 
-def test_a_private_key_that_does_not_fit_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_a_private_key_that_does_not_match_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dev.review.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
     assert "does not belong" in refused(RecordingCloud(), publicKey="", keyPair="mine")

@@ -34,7 +34,7 @@ def test_no_placeholder_and_no_template_remains() -> None:
         assert not Path(path).name.startswith("_")
 
 
-def test_every_openstack_file_parses_and_names_this_labs_addresses() -> None:
+def test_every_openstack_file_parses_and_has_this_lab_s_addresses() -> None:
     settings = replace(SETTINGS, api_network=IPv4Network("10.77.0.0/24"))
     files = rendered(settings)
     for path in ("keystone/keystone.conf", "glance/glance-api.conf", "placement/placement.conf", "nova/nova.conf",
@@ -45,7 +45,7 @@ def test_every_openstack_file_parses_and_names_this_labs_addresses() -> None:
 
 
 @pytest.mark.parametrize("service", ["nova/nova-api", "nova/nova-api-metadata", "neutron/neutron-api"])
-def test_a_service_patched_by_eventlet_has_one_thread_a_process(service: str) -> None:
+def test_a_service_patched_by_eventlet_has_one_thread_per_process(service: str) -> None:
     assert parsed(rendered()[f"etc/{service}-uwsgi.ini"])["uwsgi"]["threads"] == "1"
 
 
@@ -69,7 +69,7 @@ def test_files_with_passwords_are_not_readable_by_others() -> None:
             assert not file.mode & stat.S_IRWXO, path
 
 
-def test_scripts_of_the_container_are_executable() -> None:
+def test_the_container_s_scripts_are_executable() -> None:
     scripts = [file for path, file in rendered().items() if path.startswith("usr/local/sbin/")]
     assert scripts
     assert all(file.mode == 0o755 for file in scripts)

@@ -61,7 +61,7 @@ def test_an_unusable_network_is_refused(variable: str, value: str, reason: str) 
     assert reason in str(error.value)
 
 
-def test_a_network_that_the_host_has_a_route_to_is_a_collision() -> None:
+def test_a_network_that_the_host_already_routes_to_is_a_collision() -> None:
     settings = LabSettings.from_environ(HOME)
     routes = [IPv4Network("198.18.0.0/15"), IPv4Network("10.0.0.0/8")]
     errors = collisions(settings, routes, {})
@@ -69,7 +69,7 @@ def test_a_network_that_the_host_has_a_route_to_is_a_collision() -> None:
     assert all("198.18.0.0/15" in error for error in errors)
 
 
-def test_a_package_mirror_inside_the_labs_network_is_a_collision() -> None:
+def test_a_package_mirror_inside_the_lab_s_network_is_a_collision() -> None:
     settings = LabSettings.from_environ(HOME)
     (error,) = collisions(settings, [], {"mirror.example": ["10.1.1.1", "198.18.1.77"]})
     assert "mirror.example (198.18.1.77)" in error

@@ -1,5 +1,6 @@
 """What a load balancer finds out about itself: against a real TLS server, real locks, and lists of kernels."""
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -43,7 +44,15 @@ def test_the_certificate_of_an_api_server_is_read_without_being_trusted(api_serv
     assert found == x509.load_pem_x509_certificate(pair.certificate)
 
 
-def test_an_api_server_that_takes_connections_and_says_nothing_is_waited_for_two_seconds():
+def test_an_api_server_that_takes_connections_and_says_nothing_is_waited_for_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def hasty(address: tuple[str, str], timeout: float) -> socket.socket:
+        assert timeout == 2
+        return connect(address, timeout=timeout / 10)
+
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", hasty)
     with TCPServer(("127.0.0.1", 0), None) as silent:  # pyright: ignore[reportArgumentType] - never called
         assert "timed out" in certificate("127.0.0.1", str(silent.server_address[1]))["error"]
 
