@@ -163,7 +163,7 @@ def test_without_a_yes_nothing_is_done(ground: Ground):
         [ROOT / "ha", "drill", "--stack", NAME], input="n\n", capture_output=True, text=True, timeout=120, check=False
     )
     assert found.returncode == 2
-    assert "Begin?" in found.stdout
+    assert "Start?" in found.stdout
     assert ground.troubles() == []
 
 
@@ -175,7 +175,7 @@ def test_a_pair_that_is_not_whole_is_left_alone(ground: Ground):
         ground.site.run("drill-lb-0", "systemctl start ha-api-watchdog")
     assert found.returncode == 2
     told = " ".join((found.stdout + found.stderr).split())
-    assert "the pair is not whole, so nothing was done: drill-lb-0: ha-api-watchdog is inactive" in told
+    assert "so nothing was done: drill-lb-0: ha-api-watchdog is inactive" in told
     assert f"`./ha drill --put-back --stack {NAME}`" in told
     ground.wait_until_whole()
 
@@ -185,7 +185,7 @@ def test_another_operator_is_not_disturbed(ground: Ground):
     with hold_all(ground.stack.access, one, "a test"):
         found = ha("--yes")
     assert found.returncode == 2
-    assert "drill-lb-1 is being worked on by" in found.stderr
+    assert "drill-lb-1 is in use by" in found.stderr
     assert ", a test, since" in " ".join(found.stderr.split())
 
 
@@ -226,7 +226,7 @@ def test_an_api_server_that_was_stopped_by_a_drill_that_was_killed_is_put_back_b
         process.kill()
     found = ha("--put-back")
     assert found.returncode == 0
-    assert re.search(r"drill-cp-0: process \d+ goes on", found.stdout)
+    assert re.search(r"drill-cp-0: process \d+ continues", found.stdout)
     assert ground.stopped() == []
     ground.wait_until_whole()
 
@@ -242,7 +242,7 @@ def test_an_instance_that_was_stopped_by_a_drill_that_was_killed_is_found_and_st
     assert f"`./ha drill --put-back --stack {NAME}`" in " ".join(refused.stderr.split())
     found = ha("--put-back")
     assert found.returncode == 0
-    assert "its instance is started" in found.stdout
+    assert "its instance was started" in found.stdout
     ground.wait_until_whole()
     again = ha("--put-back")
-    assert (again.returncode, again.stdout.strip()) == (0, "Nothing to put back.")
+    assert (again.returncode, again.stdout.strip()) == (0, "Nothing to undo.")

@@ -38,7 +38,7 @@ def stack() -> Generator[Stack]:
     stack.destroy()
     # Of a stack that is not there yet all is created, and nothing is taken away.
     status, said = guard(configured(stack))
-    assert (status, said) == (0, "No rail catches anything.\n")
+    assert (status, said) == (0, "No guard rail stops this.\n")
     stack.up()
     yield stack
     stack.destroy()
@@ -78,7 +78,7 @@ def test_a_security_group_of_the_load_balancers_that_is_replaced_is_stopped(stac
 
 @pytest.mark.parametrize("config", [{}, {"failoverProfile": "fast"}, {"controlPlaneCount": 5}, {"workerCount": 1}])
 def test_changes_that_take_nothing_away_pass(stack: Stack, config: dict[str, object]):
-    assert guard(configured(stack, **config)) == (0, "No rail catches anything.\n")
+    assert guard(configured(stack, **config)) == (0, "No guard rail stops this.\n")
 
 
 def test_a_preview_that_fails_is_no_answer(stack: Stack):

@@ -127,7 +127,7 @@ def test_a_load_balancer_that_was_drained_stays_out_when_it_boots_until_it_is_re
         assert "new kernel" in system.ha("status")
         for command in (["drain", peer], ["move"]):
             refused = system.ha(*command, "--yes", status=2)
-            assert f"{holder} cannot serve alone, so nothing was done: it was taken out by" in refused
+            assert f"{holder} cannot serve alone, so nothing was done: it was drained by" in refused
         system.ha("resume", holder)
     assert system.pair.holder() == peer
     assert "new kernel" not in system.ha("status")
@@ -139,8 +139,8 @@ def test_an_instance_that_was_shut_off_is_made_anew_and_its_peer_is_not_touched(
     with undisturbed(system):
         system.pair.stop(standby)
         said = system.ha("rebuild", system.pair.holder(), "--yes", status=2)
-        assert f"{standby} cannot serve alone, so nothing was done: it is not reachable" in said
-        assert f"{standby} is made anew and takes part." in system.ha("rebuild", standby, "--yes")
+        assert f"{standby} cannot serve alone, so nothing was done: not reachable" in said
+        assert f"{standby} was re-created" in system.ha("rebuild", standby, "--yes")
     assert system.pair.instance(standby).id != before
     system.ha("status")
 
@@ -174,12 +174,12 @@ def test_a_rebuild_that_was_killed_between_two_instances_is_continued_by_the_nex
                 if re.search(rf":Instance {standby} creating", line):
                     break
             refused = system.ha("move", "--yes", status=2)
-            assert "is being worked on by" in refused or "cannot serve alone" in refused
+            assert "is in use by" in refused or "cannot serve alone" in refused
             os.killpg(cut_off.pid, signal.SIGKILL)
         said = system.ha("rebuild", standby, "--yes", status=2)
         assert "pulumi cancel" in said
         system.stack.cancel()
-        assert f"{standby} is made anew and takes part." in system.ha("rebuild", standby, "--yes")
+        assert f"{standby} was re-created" in system.ha("rebuild", standby, "--yes")
     assert len(system.pair.instances(standby)) == 1
     system.ha("status")
 
@@ -187,7 +187,7 @@ def test_a_rebuild_that_was_killed_between_two_instances_is_continued_by_the_nex
 def test_two_operators_at_once_are_told_of_each_other(system: System):
     with hold_all(system.access, system.outputs.load_balancers, "a drill"):
         for command in (["move", "--yes"], ["drain", LB_0, "--yes"], ["resume", LB_0], ["rebuild", LB_1, "--yes"]):
-            assert "is being worked on by" in system.ha(*command, status=2)
+            assert "is in use by" in system.ha(*command, status=2)
     system.ha("move", "--yes")
 
 

@@ -339,7 +339,7 @@ def test_what_was_changed_by_hand_is_told_and_put_right(system: System):
     console.print(found.stdout)
     assert found.returncode == 1
     for told in (
-        f"{standby}: /etc/keepalived/keepalived.conf is edited by hand",
+        f"{standby}: /etc/keepalived/keepalived.conf is edited manually",
         f"{standby}: /etc/sysctl.d/60-ha-api.conf is missing",
         f"{holder}: /etc/haproxy/haproxy.cfg is mode or owner changed",
     ):
