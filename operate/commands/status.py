@@ -187,7 +187,7 @@ def status(
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:
         _, *arguments = shlex.split(report.remedy)
-        engine.run(*arguments, stack=applied.name, again="./ha status --reapply")
+        engine.run_pulumi(*arguments, stack=applied.name, again="./ha status --reapply")
         return
     if not report.whole:
         raise typer.Exit(1)

@@ -283,4 +283,4 @@ def insist_on_no_other_run(stack: str, name: str) -> None:
 
 
 def _pulumi(stack: str, name: str, *arguments: str) -> None:
-    engine.run(*arguments, stack=stack, again=f"./ha rebuild {name}")
+    engine.run_pulumi(*arguments, stack=stack, again=f"./ha rebuild {name}")

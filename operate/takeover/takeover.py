@@ -217,7 +217,7 @@ def prove(stack: str) -> None:
 
 
 def _up(stack: str, *arguments: str) -> None:
-    engine.run("up", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover")
+    engine.run_pulumi("up", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover")
 
 
 def _port_of(cloud: Any, address: str) -> Any:
