@@ -1,4 +1,4 @@
-"""`./ha`: what operators do with a stack, before the first `pulumi up` and on every day after it."""
+"""`./ha`: operate a stack, from the checks before the first `pulumi up` to day-2 operations."""
 
 import sys
 
@@ -24,8 +24,8 @@ from operate.hosts.ssh import HostError
 from operate.stack.cloud import explain
 from operate.stack.engine import StackError
 
-CANNOT_SAY = 2
-"""Exit status when a command could not do its work; 1 is for one that did and found something wrong."""
+FAILED = 2
+"""Exit status of a command that could not do its work; 1 means that it did, and found something wrong."""
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 # In the order of a stack's life.
@@ -34,13 +34,13 @@ for command in (preflight, takeover, guard, monitoring, status, drill, move, dra
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is told without a traceback."""
+    """Run the command line; errors that the user can fix are shown without a traceback."""
     try:
         app(prog_name="ha")
     except (StackError, HostError, PairError, SDKException, ClientException) as error:
         text = explain(error) if isinstance(error, SDKException | ClientException) else str(error)
         Console(stderr=True).print(Text.assemble(("Error: ", "red"), text), soft_wrap=True)
-        sys.exit(CANNOT_SAY)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What a failover costs clients, measured: a new TLS connection with one request every 20 ms, in parallel.
+"""Measures an interruption as clients see it: one request every 20 ms, each on a new TLS connection, in parallel.
 
-A probe that waits for its last answer before it asks again misses the short interruptions and stretches the long
-ones; this one asks on time whatever became of the requests before. Rate and duration have hard bounds, for it is
-an instrument and no load generator.
+A probe that waits for one answer before it sends the next request misses short interruptions and stretches long ones;
+this one sends on time, whatever happened to earlier requests. Rate and duration have hard limits: it is a measuring
+instrument, not a load generator.
 
     with Probe("https://198.18.1.50:6443") as probe:
         probe.mark("holder stopped")
@@ -34,14 +34,14 @@ MAX_TIMEOUT = 10.0
 MAX_SECONDS = 900.0
 PATH = "/readyz"
 ALIVE = (200, 401, 403)
-"""What an API server answers that is alive: it may want to know who asks."""
-# Nothing came in time, the connection broke, or what came is no HTTP.
+"""Statuses of an API server that is alive; it may refuse an anonymous request."""
+# A time-out, a broken connection, or an answer that is not HTTP.
 NO_ANSWER = (OSError, EOFError, asyncio.LimitOverrunError, HTTPException, ValueError, IndexError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One request: when it began and ended (seconds since the probe's start), and what came of it."""
+    """One request: when it started and ended (seconds since the probe's start), and its result."""
 
     started: float
     ended: float
@@ -65,7 +65,7 @@ class ProbeReport:
     samples: Sequence[Sample]
     marks: Sequence[Mark] = ()
     longest_stall: float = 0.0
-    """Seconds by which the probe itself was late at worst: a gap not longer than this is the probe's own."""
+    """How late the probe itself was at worst, in seconds: a shorter gap may be the probe's own."""
 
     @property
     def requests(self) -> int:
@@ -74,17 +74,17 @@ class ProbeReport:
 
     @property
     def failures(self) -> int:
-        """How many of them got no answer, or one that does not count."""
+        """How many requests got no answer, or one that does not count."""
         return sum(sample.failure is not None for sample in self.samples)
 
     @property
     def reasons(self) -> Counter[str]:
-        """How often each kind of failure was seen."""
+        """Number of failures by kind."""
         return Counter(sample.failure for sample in self.samples if sample.failure is not None)
 
     @property
     def backends(self) -> Counter[str]:
-        """How many answers each backend gave."""
+        """Number of answers by backend."""
         return Counter(s.backend for s in self.samples if s.failure is None and s.backend is not None)
 
     @property
@@ -94,7 +94,7 @@ class ProbeReport:
         return max(later - earlier for earlier, later in pairwise(answers))
 
     def render(self, width: int = 80) -> Group:
-        """A summary and a time line for a terminal, the marks below it."""
+        """A summary and a timeline for a terminal, with the marks below it."""
         summary = (
             f"{self.requests} requests in {self.duration:.1f} s, {self.failures} failed; "
             f"longest interruption {self.longest_gap:.2f} s"
@@ -105,7 +105,7 @@ class ProbeReport:
         for mark in self.marks:
             column = self._column(mark.at, width)
             text = f"^ {mark.at:.1f} s {mark.label}"
-            # A mark near the right edge is written to the left of its arrow.
+            # The label of a mark near the right edge is to the left of its arrow.
             line = " " * column + text if column + len(text) <= width else f"{text[2:]} ^".rjust(column + 1)
             lines.append(Text(line))
         for title, counts in (("failures", self.reasons), ("answers", self.backends)):
@@ -117,7 +117,7 @@ class ProbeReport:
         return min(width - 1, int(at / self.duration * width)) if self.duration else 0
 
     def _timeline(self, width: int) -> Text:
-        """`.` where all requests that began then were answered, `x` where some failed, `X` where all did."""
+        """`.` where all requests that started then were answered, `x` where some failed, `X` where all failed."""
         answered, failed = [0] * width, [0] * width
         for sample in self.samples:
             counts = answered if sample.failure is None else failed
@@ -136,13 +136,13 @@ class ProbeReport:
 
 
 class Probe:
-    """Asks `url` for `/readyz` from entering to leaving its context, in a thread of its own.
+    """Requests `/readyz` from `url` while its context lasts, in a thread of its own.
 
-    `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. Certificates are not verified:
-    what is measured is whether an answer comes. `authorization` is sent as the header of this name, for servers that
-    tell strangers nothing; `backend_header` is the one in which a server tells its name, where there is one; `answers`
-    are the statuses that count as an answer.
-    ValueError for a URL that is not https://HOST[:PORT], and for values beyond the bounds of this module.
+    `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. Certificates are not verified, since
+    only the arrival of an answer is measured. `authorization` is the header of that name, for servers that refuse
+    anonymous requests; `backend_header` is a header with the server's name, if it sends one; `answers` are the
+    statuses that count as an answer.
+    ValueError for a URL that is not https://HOST[:PORT], and for values beyond this module's limits.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Probe:
             raise ValueError(f"the probe needs https://HOST[:PORT], not {url!r}")
         if not (interval >= MIN_INTERVAL and 0 < timeout <= MAX_TIMEOUT and 0 < limit <= MAX_SECONDS):
             raise ValueError(
-                f"out of bounds: interval {interval} s (at least {MIN_INTERVAL}), timeout {timeout} s "
+                f"out of range: interval {interval} s (at least {MIN_INTERVAL}), timeout {timeout} s "
                 f"(up to {MAX_TIMEOUT:g}), limit {limit} s (up to {MAX_SECONDS:g})"
             )
         self._host, self._port = parts.hostname, parts.port or 443
@@ -196,12 +196,12 @@ class Probe:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the probe's start, or its whole duration once it has ended."""
+        """Seconds since the probe's start; its duration once it has ended."""
         return (time.monotonic() if math.isnan(self._end) else self._end) - self._begin
 
     @property
     def steady(self) -> float:
-        """For how many seconds, until now, every request that ended has been answered; 0 before the first."""
+        """For how many seconds until now all requests have been answered; 0 before the first answer."""
         samples = self._samples[:]
         failed = [sample.ended for sample in samples if sample.failure is not None]
         if not samples or samples[-1].failure is not None:
@@ -209,7 +209,7 @@ class Probe:
         return self.elapsed - (max(failed) if failed else 0.0)
 
     def mark(self, label: str) -> None:
-        """Note what is being done to the system now; it shows on the time line."""
+        """Note what is being done to the system now; it is shown on the timeline."""
         self._marks.append(Mark(at=self.elapsed, label=label))
 
     def wait(self) -> None:
@@ -217,7 +217,7 @@ class Probe:
         self._thread.join()
 
     def report(self) -> ProbeReport:
-        """What was seen up to now, or in the whole run once it has ended."""
+        """What was seen until now, or in the whole run once it has ended."""
         return ProbeReport(
             duration=self.elapsed,
             samples=tuple(self._samples),
@@ -226,7 +226,7 @@ class Probe:
         )
 
     async def _run(self) -> None:
-        # TaskGroup waits at its end for what is in flight, at most one time-out.
+        # At its end TaskGroup waits for requests in flight, at most one time-out.
         async with asyncio.TaskGroup() as requests:
             due = time.monotonic()
             while not self._stopping.is_set() and due - self._begin < self._limit:
@@ -234,7 +234,7 @@ class Probe:
                 due += self._interval
                 late = time.monotonic() - due
                 if late > 0:
-                    # Never catch up in a burst: the requests missed are left out, and the stall is reported.
+                    # No burst to catch up: missed requests are skipped, and the stall is reported.
                     self._longest_stall = max(self._longest_stall, late)
                     due += late
                 await asyncio.sleep(due - time.monotonic())
@@ -246,7 +246,7 @@ class Probe:
         backend: str | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                status, backend = await self._ask()
+                status, backend = await self._request_once()
             if status not in self._answers:
                 failure = f"status {status}"
         except NO_ANSWER as error:
@@ -254,32 +254,32 @@ class Probe:
         ended = time.monotonic() - self._begin
         self._samples.append(Sample(started=started, ended=ended, failure=failure, backend=backend))
 
-    async def _ask(self) -> tuple[int, str | None]:
+    async def _request_once(self) -> tuple[int, str | None]:
         """One connection, one request: its status and the backend that answered."""
         reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
         try:
             writer.write(self._request)
             head = await reader.readuntil(b"\r\n\r\n")
         finally:
-            writer.transport.abort()  # no closing handshake: it would be part of what is measured
+            writer.transport.abort()  # without a closing handshake, which would be measured too
         status_line, _, fields = head.partition(b"\r\n")
         return int(status_line.split()[1]), parse_headers(BytesIO(fields)).get(self._backend_header)
 
 
 def main(
-    url: Annotated[str, typer.Argument(help="https://HOST[:PORT], asked for /readyz")],
+    url: Annotated[str, typer.Argument(help="https://HOST[:PORT]; requests go to /readyz")],
     seconds: Annotated[float, typer.Option(help=f"how long, up to {MAX_SECONDS:g}")] = 30.0,
     interval: Annotated[float, typer.Option(help=f"seconds between requests, at least {MIN_INTERVAL}")] = MIN_INTERVAL,
-    timeout: Annotated[float, typer.Option(help="seconds a request may take")] = 0.25,
+    timeout: Annotated[float, typer.Option(help="time-out of a request, in seconds")] = 0.25,
 ) -> None:
-    """Measure how long an endpoint is interrupted. Ends with status 1 if no request was answered."""
+    """Measure how long an endpoint is interrupted. Exit status 1 if no request was answered."""
     console = Console()
     try:
         probe = Probe(url, interval=interval, timeout=timeout, limit=seconds)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     try:
-        with probe, console.status(f"asking {url}{PATH} for {seconds:g} s; Ctrl-C ends it sooner"):
+        with probe, console.status(f"probing {url}{PATH} for {seconds:g} s; Ctrl-C ends it early"):
             probe.wait()
     except KeyboardInterrupt:
         pass

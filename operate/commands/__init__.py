@@ -1,1 +1,1 @@
-"""The commands of `./ha`, one a file: options, questions, and how results are shown."""
+"""The commands of `./ha`, one per module: options, questions, and how results are shown."""

@@ -1,4 +1,4 @@
-"""`ha drill`: a game day on a live stack."""
+"""`ha drill`: inject faults into a live stack, and measure what clients notice."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from operate.commands.options import StackName, Yes
 from operate.drill.faults import DRILL_FAULTS, FaultName
 from operate.drill.page import page
 from operate.drill.result import DrillResult, Planned
-from operate.drill.run import Drill, put_back
+from operate.drill.run import Drill, undo_leftovers
 from operate.stack.applied import read_stack
 from operate.stack.engine import StackError
 from operate.stack.files import ROOT
@@ -27,33 +27,33 @@ def seconds(text: str) -> float:
     """A duration such as `1s` or `500ms`, in seconds; typer.BadParameter for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
     if not found:
-        raise typer.BadParameter(f"{text!r} is no duration; write 1s, 1.5s or 500ms")
+        raise typer.BadParameter(f"{text!r} is not a duration; write 1s, 1.5s or 500ms")
     return float(found[1]) / (1000 if found[2] == "ms" else 1)
 
 
 def show_plan(stack: str, profile: str, plan: list[Planned], console: Console) -> None:
-    """What will be done."""
-    columns = ("fault", "where", "longest outage", "clients notice", "put back")
-    table = Table(*columns, title=f"A drill on {stack}", title_justify="left", show_lines=True)
+    """Show what will be done."""
+    columns = ("fault", "where", "longest interruption", "clients notice", "undone by")
+    table = Table(*columns, title=f"Drill on {stack}", title_justify="left", show_lines=True)
     for it in plan:
-        notice = Text(f"left out: {it.left_out}", "yellow") if it.left_out else it.notice
+        notice = Text(f"skipped: {it.left_out}", "yellow") if it.left_out else it.notice
         table.add_row(f"[bold]{it.fault}[/]\n{it.title}", it.where, it.longest, notice, it.way_back)
     console.print(table)
     console.print(
-        "The holder of the VIP is the one of now: faults move it, and the next one strikes where it is then. Longest "
-        f"outage: at worst, as measured with the profile {profile} (docs/failover.md). Ctrl-C ends the "
-        "drill and puts everything back."
+        "The table names the current holder. Faults move the VIP; each strikes the load balancer that holds it then. "
+        f"Longest interruption: the worst measured with the failover profile {profile} (docs/failover.md). Ctrl-C ends "
+        "the drill and undoes everything."
     )
 
 
 def show_result(result: DrillResult, console: Console) -> None:
-    """What it has cost."""
-    columns = ("fault", "held by", "then by", "longest interruption", "failed requests", "taken over", "whole again")
-    table = Table(*columns, title="What clients felt", title_justify="left")
+    """Show what was measured."""
+    columns = ("fault", "holder before", "after", "longest interruption", "failed requests", "taken over", "recovered")
+    table = Table(*columns, title="What clients noticed", title_justify="left")
     for it in result.measured:
         longest = f"{it.longest_interruption:.2f} s"
         if it.longest_stall > 0.1:
-            longest += f" (the probe was late by {it.longest_stall:.2f} s)"
+            longest += f" (the probe itself was late by {it.longest_stall:.2f} s)"
         table.add_row(
             f"{it.fault} on {it.host}",
             it.before,
@@ -69,37 +69,37 @@ def show_result(result: DrillResult, console: Console) -> None:
 
 def drill(
     faults: Annotated[
-        list[FaultName] | None, typer.Argument(help="Which; all of them, in this order, by default.")
+        list[FaultName] | None, typer.Argument(help="Faults to inject, in this order; by default, all.")
     ] = None,
     stack: StackName = None,
     *,
     max_outage: Annotated[
-        str, typer.Option(metavar="DURATION", help="No interruption may be longer: 1s, 500ms.")
+        str, typer.Option(metavar="DURATION", help="The longest interruption allowed: 1s, 500ms.")
     ] = "1s",
     report: Annotated[
-        Path | None, typer.Option(help="The HTML page's file; by default build/drills/STACK-DATE.html of the project.")
+        Path | None, typer.Option(help="HTML report; by default build/drills/STACK-DATE.html in the project.")
     ] = None,
-    as_json: Annotated[Path | None, typer.Option("--json", help="A file for programs, with all numbers.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Also write all numbers to this file, as JSON.")
+    ] = None,
     yes: Yes = False,
-    undo: Annotated[
-        bool, typer.Option("--put-back", help="Only put back what a drill has left that was killed.")
-    ] = False,
+    undo: Annotated[bool, typer.Option("--put-back", help="Only undo what a killed drill has left behind.")] = False,
 ) -> None:
-    """Break one thing after the other on a live stack, measure what clients feel, and put everything back.
+    """Inject faults into a live stack one after the other, measure what clients notice, and undo each.
 
-    Ends with status 0 when no interruption was longer than --max-outage, 1 when one was or something was not put
-    back, 2 when it could not begin (the pair is not whole, say) or not finish, and 130 after Ctrl-C.
+    Exit status: 0 if no interruption was longer than --max-outage; 1 if one was, or if a fault could not be undone;
+    2 if the drill could not start (for example, the pair is not healthy) or not finish; 130 after Ctrl-C.
     """
     console = Console(width=None if sys.stdout.isatty() else 120)
     objective = seconds(max_outage)
     applied = read_stack(stack)
     if undo:
         done = False
-        for line in put_back(applied):
+        for line in undo_leftovers(applied):
             done = True
             console.print(line, markup=False)
         if not done:
-            console.print("Nothing to put back.")
+            console.print("Nothing to undo.")
         return
     file = report or ROOT / "build" / "drills" / f"{applied.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.html"
     _insist_on_writable(file, as_json)
@@ -108,15 +108,17 @@ def drill(
     with it.alone():
         plan = it.plan()
         show_plan(applied.name, applied.settings.failover_profile, plan, console)
-        if not yes and not typer.confirm("Begin?"):
+        if not yes and not typer.confirm("Start?"):
             raise typer.Exit(2)
         try:
             result = it.run(plan, objective)
         except KeyboardInterrupt:
             if it.in_place:
-                console.print(f"Given up. Still so: {it.in_place}. `{it.put_back_command}` puts it back.", markup=False)
+                console.print(
+                    f"Given up. Still in place: {it.in_place}. Undo it with `{it.undo_command}`.", markup=False
+                )
             raise typer.Exit(INTERRUPTED) from None
-    # First of all: a full disk must not keep from anybody what was not put back.
+    # Shown before the reports are written: a full disk must not hide a fault that is still in place.
     show_result(result, console)
     status = result.status
     reports = {file: page(result)} | ({as_json: result.model_dump_json(indent=2)} if as_json else {})
@@ -124,22 +126,24 @@ def drill(
         try:
             path.write_text(text)
         except OSError as error:
-            console.print(f"The report {path} cannot be written: {error}", soft_wrap=True, markup=False)
+            console.print(f"Cannot write the report {path}: {error}", soft_wrap=True, markup=False)
             status = status or 2
         else:
-            console.print(f"The report: {path}", soft_wrap=True, highlight=False)
+            console.print(f"Report: {path}", soft_wrap=True, highlight=False)
     if status:
         raise typer.Exit(status)
 
 
 def _insist_on_writable(*files: Path | None) -> None:
-    """Before anything is broken: StackError where a file cannot be written."""
+    """Before any fault: StackError if a report cannot be written."""
     for file in filter(None, files):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             was_there = file.exists()
             file.touch()
-            if not was_there:  # a drill that is refused leaves none
+            if not was_there:  # a drill that is refused leaves no file
                 file.unlink()
         except OSError as error:
-            raise StackError(f"{file} cannot be written, so nothing was done: {error}") from None
+            raise StackError(
+                f"{file} cannot be written, so nothing was done: {error}; name another with --report or --json"
+            ) from None

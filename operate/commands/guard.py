@@ -1,4 +1,4 @@
-"""`ha guard`: would this change take the API or its address away?"""
+"""`ha guard`: check a preview for changes that would take the API or its address down."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from operate.stack import engine
 from operate.stack.engine import StackError
 
 Allow = Annotated[
-    list[Rail] | None, typer.Option("--allow", help="A rail that may be crossed in this run; repeatable.")
+    list[Rail] | None, typer.Option("--allow", help="Allow what this guard rail stops, in this run; repeatable.")
 ]
 
 
@@ -20,19 +20,19 @@ def guard(
     preview: Annotated[
         Path | None,
         typer.Argument(
-            help="What `pulumi preview --json --show-sames` has written; without it, the stack is previewed now."
+            help="Output of `pulumi preview --json --show-sames`; without it, the command runs a preview now."
         ),
     ] = None,
     stack: StackName = None,
     allow: Allow = None,
 ) -> None:
-    """Look at what a preview would do, and stop the changes that nobody should make in passing. Nothing is changed.
+    """Check a preview, and stop dangerous changes that are not allowed by name. Nothing is changed.
 
-    Ends with status 0 when no rail catches anything, or what is caught is allowed by name; 1 when something else is,
-    with the reason; 2 when there is no preview to look at, or it failed.
+    Exit status: 0 if no guard rail stops the change, or each that does is allowed; 1 if one stops it, with the reason;
+    2 if there is no preview, or it failed.
     """
     if preview and not preview.is_file():
-        raise StackError(f"there is no preview {preview}: `make preview` writes one")
+        raise StackError(f"{preview}: no such file; `make preview` writes a preview")
     catches = check_preview(preview.read_text() if preview else engine.preview(stack))
     console = Console(soft_wrap=True, highlight=False)
     stopped = False
@@ -42,7 +42,7 @@ def guard(
         console.print("[yellow]allowed[/]" if allowed else "[red]stopped[/]", f"{catch.rail}: {catch.reason}")
     if stopped:
         names = dict.fromkeys(catch.rail for catch in catches if catch.rail not in (allow or []))
-        console.print("If it is meant, for this run:", " ".join(f"--allow {name}" for name in names))
+        console.print("If this is intended, for this run:", " ".join(f"--allow {name}" for name in names))
         raise typer.Exit(1)
     if not catches:
-        console.print("No rail catches anything.")
+        console.print("No guard rail stops this.")

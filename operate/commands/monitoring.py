@@ -1,4 +1,4 @@
-"""`ha monitoring`: what Prometheus and Grafana are told of a stack, as files."""
+"""`ha monitoring`: a stack's configuration files for Prometheus and Grafana."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,12 @@ from operate.stack.engine import StackError
 
 
 def monitoring(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into; its files are replaced.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; existing files are overwritten.")],
     stack: StackName = None,
 ) -> None:
-    """Write Prometheus configuration, alert rules and a Grafana dashboard for a stack. Nothing is changed on it.
+    """Write Prometheus configuration, alert rules and a Grafana dashboard for a stack. The stack is not changed.
 
-    docs/monitoring.md says where to put the files, and what to do about each alert.
+    docs/monitoring.md says where to install the files, and what to do about each alert.
     """
     applied = read_stack(stack)
     files = monitoring_files(
@@ -35,4 +35,4 @@ def monitoring(
             (output / name).write_text(text)
             typer.echo(output / name)
     except OSError as error:
-        raise StackError(f"{output} cannot be written to: {error.strerror}; name another folder") from None
+        raise StackError(f"cannot write to {output}: {error.strerror}; name another folder with --output") from None

@@ -1,4 +1,4 @@
-"""`ha preflight`: what would stop the first `pulumi up`?"""
+"""`ha preflight`: what would make the first `pulumi up` fail?"""
 
 import sys
 from typing import Annotated
@@ -17,18 +17,18 @@ _STYLES = {Outcome.OK: "green", Outcome.NOTE: "yellow", Outcome.PROBLEM: "bold r
 
 
 def render_findings(preflight: Preflight, console: Console) -> None:
-    """Show what was found to a reader."""
+    """Show what was found, as a table."""
     table = Table(
-        "looked at", "", "found, and what to do", title=f"Before `pulumi up` of {preflight.stack}", title_justify="left"
+        "check", "", "found, and what to do", title=f"Before `pulumi up` of {preflight.stack}", title_justify="left"
     )
     for group in preflight.groups:
         table.add_section()
         for finding in group.findings:
             mark = "-" if finding.result is Outcome.NOT_CHECKED else finding.result
-            told = Text(finding.found)
+            text = Text(finding.found)
             if finding.to_do:
-                told.append(f"\nTo do: {finding.to_do}", style="bold")
-            table.add_row(Text(finding.looked_at), Text(mark, style=_STYLES[finding.result]), told)
+                text.append(f"\nTo do: {finding.to_do}", style="bold")
+            table.add_row(Text(finding.looked_at), Text(mark, style=_STYLES[finding.result]), text)
     console.print(table)
     counts = ", ".join(f"{count} {result}" for result in Outcome if (count := preflight.count(result)))
     console.print(f"{counts}.", highlight=False)
@@ -40,23 +40,21 @@ def preflight(
     as_json: AsJson = False,
     boot: Annotated[
         bool,
-        typer.Option(
-            "--boot", help="Also make a throw-away instance, try SSH, sudo and packages on it, and delete it."
-        ),
+        typer.Option("--boot", help="Also boot a temporary instance, try SSH, sudo and packages on it, and delete it."),
     ] = False,
 ) -> None:
-    """Look at the cloud and at this machine before `pulumi up`. Without --boot nothing is made.
+    """Check the cloud and this machine before `pulumi up`. Without --boot nothing is created.
 
-    Ends with status 0 without problems, 1 with some, 2 when there is nothing to look with: no such stack, wrong values.
+    Exit status: 0 without problems, 1 with problems, 2 if it cannot check: no such stack, or invalid configuration.
     """
     configuration = read_stack_configuration(stack)
     stderr = Console(stderr=True)
-    with stderr.status("looking") as status:
+    with stderr.status("checking") as status:
         found = run_checks(
             configuration,
             configuration.cloud,
             with_instance=boot,
-            tell=lambda name: status.update(f"looking at {name}"),
+            progress=lambda name: status.update(f"checking {name}"),
         )
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -1,4 +1,4 @@
-"""`ha rebuild`: a load balancer that is dead is made anew."""
+"""`ha rebuild`: re-create a load balancer that is broken."""
 
 import typer
 from rich.console import Console
@@ -11,30 +11,28 @@ from operate.stack.applied import read_stack
 
 
 def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:
-    """Delete a load balancer's instance, whatever is left of it, and make it anew while the other one serves.
+    """Delete a load balancer's instance, or what is left of it, and re-create it while its peer serves.
 
-    Address and host key stay. Refused when the other one does not serve. A rebuild that was cut off is continued by the
-    next one.
+    It keeps its address and host key. Refused if the peer does not serve. To continue a rebuild that was cut off, run
+    it again.
     """
     console = Console(soft_wrap=True)
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
     pair = Pair(applied.outputs, applied.configuration.cloud())
     plan = plan_rebuild(applied, pair, name, maintenance.states())
-    console.print(f"{plan.peer} serves; the instance of {name} is {plan.shown}. This rebuild")
+    console.print(f"{plan.peer} serves; the instance of {name} is {plan.shown}. The rebuild")
     if plan.holds_vip:
-        console.print(f"  has {name} give the VIP to {plan.peer}")
+        console.print(f"  moves the VIP from {name} to {plan.peer}")
     for orphan in plan.orphans:
-        console.print(
-            f"  deletes the instance {orphan}, which a run that was cut off has left and Pulumi does not know"
-        )
-    console.print(f"  has Pulumi delete what is left of {name}, make it anew, and configure it")
+        console.print(f"  deletes the instance {orphan}, left by a run that was cut off and not in Pulumi's state")
+    console.print(f"  has Pulumi delete what is left of {name}, re-create it, and configure it")
     if not yes:
         typer.confirm(f"Rebuild {name}?", abort=True)
     with maintenance.alone(f"rebuild of {name}", rebuilt=name) as states:
         agreed, plan = plan, plan_rebuild(applied, pair, name, states)
         if not plan.is_within(agreed):
-            raise PairError(f"{name} is not as it was when you were asked, so nothing was done: run this again")
+            raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
         if plan.orphans:
             insist_on_no_other_run(applied.name, name)
         try:
@@ -44,13 +42,13 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
                 pair.delete_instance(orphan)
             replace_instance(applied.name, name, ask=not yes)
         except BaseException:
-            # Given up, refused, or failed before anything was deleted: the pair must not stay without its second.
+            # Given up, refused, or failed before anything was deleted: the pair must not stay without a standby.
             if plan.holds_vip:
                 maintenance.start_keepalived(name)
             raise
-    # With the outputs as they are now.
+    # Read again: the outputs have changed.
     reasons = unfit(name, collect(read_stack(applied.name)))
     if reasons:
-        console.print(f"{name} was made anew and cannot serve yet: {'; '.join(reasons)}. See `./ha status`.")
+        console.print(f"{name} was re-created, but cannot serve yet: {'; '.join(reasons)}. See `./ha status`.")
         raise typer.Exit(1)
-    console.print(f"{name} is made anew and takes part.")
+    console.print(f"{name} was re-created and is back in service.")

@@ -1,4 +1,4 @@
-"""`ha resume`: a load balancer that was taken out takes part again."""
+"""`ha resume`: bring a drained load balancer back."""
 
 from rich.console import Console
 
@@ -8,10 +8,10 @@ from operate.stack.applied import read_stack
 
 
 def resume(name: LoadBalancer, stack: StackName = None) -> None:
-    """Bring a load balancer back that was taken out, and wait until it could serve alone. The VIP stays where it is."""
+    """Bring a drained load balancer back, and wait until it could serve alone. The VIP does not move."""
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
     maintenance.wait_until_reachable(name)
     with maintenance.alone(f"resume of {name}"):
         maintenance.resume(name)
-    Console().print(f"{name} takes part again.")
+    Console().print(f"{name} is back in service.")

@@ -1,4 +1,4 @@
-"""`ha status`: is all as it should be on a stack's load balancers?"""
+"""`ha status`: the state of a stack's load balancers, and how it differs from what was applied."""
 
 import asyncio
 import shlex
@@ -25,20 +25,20 @@ WATCH_SECONDS = 2.0
 
 
 def render_report(report: PairReport) -> Group:
-    """A report for a reader."""
+    """A report as text and tables."""
     return Group(_holder(report), _hosts(report), _api_servers(report), _changes(report), *_findings(report))
 
 
 def _holder(report: PairReport) -> Text:
     lines = [
-        f"{name} holds the VIP since {since:%Y-%m-%d %H:%M:%S} UTC, for {_age(report.hosts[name].state, since)}"
+        f"{name} has held the VIP since {since:%Y-%m-%d %H:%M:%S} UTC, for {_age(report.hosts[name].state, since)}"
         if since
         else f"{name} holds the VIP"
         for name, since in report.holders.items()
     ]
-    unknown = "nobody is seen to hold the VIP: not every load balancer could be asked"
-    nobody = "nobody holds the VIP" if all(host.state for host in report.hosts.values()) else unknown
-    return Text("\n".join(lines) or nobody, style="" if len(lines) == 1 else "red")
+    unknown = "holder of the VIP unknown: not every load balancer answered"
+    nowhere = "no load balancer holds the VIP" if all(host.state for host in report.hosts.values()) else unknown
+    return Text("\n".join(lines) or nowhere, style="" if len(lines) == 1 else "red")
 
 
 def _hosts(report: PairReport) -> Table:
@@ -97,7 +97,7 @@ def _check(state: HostState | None, name: str) -> Text:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Neither markup nor what would steer the terminal, whatever a host says."""
+    """Without markup or terminal control characters, whatever the host sent."""
     return Text("".join(it for it in text if it.isprintable() or it == "\n"), style=style)
 
 
@@ -138,7 +138,7 @@ def _age(state: HostState | None, since: datetime) -> str:
 
 
 def follow(applied: AppliedStack, console: Console) -> None:
-    """Show the pair until Ctrl-C; in a terminal in place, else one report after the other."""
+    """Show the pair until Ctrl-C: in place on a terminal, otherwise one report after the other."""
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
 
         def show(states: Mapping[str, HostState | str]) -> None:
@@ -159,16 +159,18 @@ def status(
     stack: StackName = None,
     *,
     as_json: AsJson = False,
-    reapply: Annotated[bool, typer.Option("--reapply", help="Then run `pulumi up` for the hosts with drift.")] = False,
-    watched: Annotated[bool, typer.Option("--watch", "-w", help="Look again every 2 s, until Ctrl-C.")] = False,
+    reapply: Annotated[
+        bool, typer.Option("--reapply", help="Then run `pulumi up` to restore files that differ.")
+    ] = False,
+    watched: Annotated[bool, typer.Option("--watch", "-w", help="Repeat every 2 s, until Ctrl-C.")] = False,
 ) -> None:
-    """Look at the load balancers of a stack, and compare them with what was applied. Nothing is changed by looking.
+    """Show the state of a stack's load balancers, and compare their files with what was applied. Changes nothing.
 
-    Ends with status 0 when all is whole, 1 when a file is not as Pulumi applied it or anything does not run, 2 when the
-    stack cannot be read; with --watch, 0 after Ctrl-C.
+    Exit status: 0 if nothing is wrong; 1 if a file differs from what Pulumi applied, or something does not run; 2 if
+    the stack cannot be read. With --watch, 0 after Ctrl-C.
     """
     if watched and (as_json or reapply):
-        raise typer.BadParameter("--watch goes with neither --json nor --reapply")
+        raise typer.BadParameter("--watch cannot be combined with --json or --reapply")
     applied = read_stack(stack)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if watched:
@@ -180,12 +182,12 @@ def status(
     else:
         console.print(render_report(report))
         if report.remedy:
-            console.print(f"Fix with [bold]./ha status --reapply --stack {applied.name}[/], which runs")
-            # Never wrapped: it is for copying.
+            console.print(f"Restore the files with [bold]./ha status --reapply --stack {report.stack}[/], which runs")
+            # Never wrapped, so that it can be copied.
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:
         _, *arguments = shlex.split(report.remedy)
-        engine.run(*arguments, stack=applied.name, again="./ha status --reapply")
+        engine.run_pulumi(*arguments, stack=applied.name, again="./ha status --reapply")
         return
     if not report.whole:
         raise typer.Exit(1)

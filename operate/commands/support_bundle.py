@@ -1,4 +1,4 @@
-"""`ha support-bundle`: what somebody far away needs to understand a pair, without secrets."""
+"""`ha support-bundle`: logs, configuration and state of a pair in one archive, without secrets."""
 
 import io
 import re
@@ -14,20 +14,20 @@ from operate.commands.options import StackName
 from operate.commands.status import render_report
 from operate.hosts.report import PairReport
 from operate.stack.applied import read_stack
-from operate.support.bundle import make, write
+from operate.support.bundle import build, write
 
 
 def _text(report: PairReport) -> str:
     text = io.StringIO()
-    # As wide as it likes: in half a secret in each of two lines none would be found.
+    # Never wrapped: a secret that is split over two lines would not be found.
     Console(file=text, width=10_000).print(render_report(report))
     return text.getvalue()
 
 
 def since_of(value: str) -> str:
-    """How far back journals go; typer.BadParameter for what journalctl would take otherwise, or not at all."""
+    """How far back journals go; typer.BadParameter for anything but minutes, hours and days."""
     if not re.fullmatch(r"[1-9]\d{0,4}(min|h|d)", value):
-        raise typer.BadParameter("write it as 90min, 24h or 7d")
+        raise typer.BadParameter("write 90min, 24h or 7d")
     return value
 
 
@@ -35,14 +35,14 @@ def support_bundle(
     stack: StackName = None,
     *,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The archive; without it support-STACK-DATE.tar.gz here.")
+        Path | None, typer.Option("--output", "-o", help="The archive; by default support-STACK-DATE.tar.gz here.")
     ] = None,
     since: Annotated[str, typer.Option(callback=since_of, help="How far back journals go: 90min, 24h, 7d.")] = "24h",
 ) -> None:
-    """Put logs, configurations and states of a stack into one archive, with every secret taken out.
+    """Collect logs, configuration and state of a stack into one archive, with all secrets removed.
 
-    Nothing is changed, and nothing is written on the hosts. The archive says what could not be had, and why.
-    Ends with status 0 when there is an archive, 2 when there is none.
+    Nothing is changed, and nothing is written on the hosts. The archive says what was unavailable, and why.
+    Exit status: 0 if the archive was written, 2 if not.
     """
     began = time.monotonic()
     console = Console(stderr=True)
@@ -52,12 +52,12 @@ def support_bundle(
 
     applied = read_stack(stack)
     path = output or Path(f"support-{applied.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
-    progress(f"collecting from {', '.join(applied.outputs.load_balancers)}, the cloud and the engine")
-    archive = make(applied, f"-{since}", _text, progress)
+    progress(f"collecting from {', '.join(applied.outputs.load_balancers)}, the cloud and Pulumi")
+    archive = build(applied, f"-{since}", _text, progress)
     try:
         write(archive, path)
     except OSError as error:
-        progress(f"{path} cannot be written: {error.strerror}; nothing is left of it: name another place with --output")
+        progress(f"{path} cannot be written: {error.strerror}; nothing was kept: name another path with --output")
         raise typer.Exit(2) from None
     progress(f"{len(archive) / 2**20:.1f} MiB")
     typer.echo(path)

@@ -1,7 +1,7 @@
-"""What a drill breaks, and how each fault is put back, by this program or by the host itself.
+"""The faults of a drill, and how each is undone, by this program or by the host itself.
 
-Every `undo` may be called at any time and any number of times: it looks for what its fault leaves behind. For faults
-that live on a host a timer of systemd there undoes them too, should nobody come back to do it.
+Every `undo` may be called at any time and any number of times: it searches for what its fault leaves behind. A fault
+that is on a host is also undone by a systemd timer there, in case this program does not come back.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from operate.hosts.ssh import HostError, failure_of, output
 from operate.stack.applied import AppliedStack
 
 UNDONE_BY_HOST_SECONDS = 30
-"""A host undoes what lives on it after so long; longer than a drill leaves it in place."""
+"""After this time a host undoes a fault by itself; a drill leaves it in place for less."""
 UNIT = "ha-api-drill"
 TABLE = "inet ha_api_drill"
 LISTENERS = f"ss -Hltnp 'sport = :{API_PORT}' | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u"
 
 
 class FaultName(StrEnum):
-    """Those that docs/failover.md has measured have its names."""
+    """Named as in docs/failover.md, where it has measured them."""
 
     HAPROXY_KILLED = "haproxy-killed"
     KEEPALIVED_KILLED = "keepalived-killed"
@@ -41,7 +41,7 @@ class FaultName(StrEnum):
 
 
 class Site:
-    """Where a drill takes place: the hosts of a stack and the load balancers' instances."""
+    """The hosts of a stack that a drill works on, and the load balancers' instances."""
 
     def __init__(self, stack: AppliedStack, patience: float = 10) -> None:
         self.outputs = stack.outputs
@@ -51,7 +51,7 @@ class Site:
         self._control_plane = replace(self._load_balancers, user=stack.settings.control_plane_user)
 
     def run(self, host: str, script: str, about_to: Callable[[], None] = lambda: None) -> str:
-        """What a script prints that runs as root; `about_to` is called just before. HostError when it fails."""
+        """Run a script as root and return its output; `about_to` is called just before. HostError if it fails."""
         is_load_balancer = host in self.outputs.load_balancers
         access = self._load_balancers if is_load_balancer else self._control_plane
         address = (self.outputs.load_balancers if is_load_balancer else self.outputs.control_plane)[host]
@@ -68,85 +68,86 @@ class Site:
 
 
 class DrillFault(ABC):
-    """One fault. `about_to` marks the moment in which it strikes."""
+    """One fault. It calls `about_to` just before it strikes."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     measured: ClassVar[Mapping[Profile, str]]
-    """The longest time without an answer, at worst, of docs/failover.md: what clients will notice."""
+    """The worst longest interruption in docs/failover.md."""
     notice: ClassVar[str]
-    """What else they will notice."""
+    """What else clients notice."""
     way_back: ClassVar[str]
+    """How it is undone."""
     seconds: ClassVar[float] = 0.5
-    """For how long it is left in place, at least."""
+    """The least time that it is left in place."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
 
     def host(self, report: PairReport) -> str:
-        """Which host it strikes: the holder of the VIP, of a pair that is whole."""
+        """The host it strikes: the holder, in a healthy pair."""
         return next(iter(report.holders))
 
     def obstacle(self, report: PairReport) -> str | None:  # noqa: ARG002 - most have none
-        """Why it cannot be done here."""
+        """Why it cannot be injected here; None if it can."""
         return None
 
     @abstractmethod
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """Do it."""
+        """Inject it."""
 
     def in_effect(self, host: str) -> bool:  # noqa: ARG002 - most are at once
-        """Whether it has struck."""
+        """Whether it has taken effect."""
         return True
 
     def undo(self, host: str) -> str | None:  # noqa: ARG002 - some are undone by systemd
-        """Put a host back; tells what was done, None if there was nothing to do."""
+        """Undo it on a host; what was done, or None if there was nothing to do."""
         return None
 
     def places(self) -> Iterable[str]:
-        """Every host that it may have been left on."""
+        """Every host on which it may have been left."""
         return self.site.outputs.load_balancers
 
 
 class HAProxyKilled(DrillFault):
-    """SIGKILL for all of HAProxy."""
+    """SIGKILL to all of HAProxy."""
 
     name = FaultName.HAPROXY_KILLED
     title = "HAProxy is killed"
     measured: ClassVar = {Profile.DEFAULT: "0.06 s", Profile.FAST: "0.04 s", Profile.STEADY: "0.15 s"}
     notice = "the VIP moves, and connections through it are cut"
-    way_back = "systemd starts it again, at once"
+    way_back = "systemd restarts it at once"
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """All processes of its unit, and no other HAProxy of this host."""
+        """All processes of its unit, and no other HAProxy on this host."""
         self.site.run(host, "systemctl kill --signal=KILL haproxy", about_to)
 
 
 class KeepalivedKilled(DrillFault):
-    """SIGKILL for all of keepalived."""
+    """SIGKILL to all of keepalived."""
 
     name = FaultName.KEEPALIVED_KILLED
     title = "keepalived is killed"
     measured: ClassVar = {Profile.DEFAULT: "0.05 s", Profile.FAST: "0.05 s", Profile.STEADY: "0.04 s"}
     notice = "the VIP moves, and connections through it are cut"
-    way_back = "systemd starts it again when the peer has taken over"
+    way_back = "systemd restarts it after the peer has taken over"
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """As HAProxy."""
+        """All processes of its unit."""
         self.site.run(host, "systemctl kill --signal=KILL keepalived", about_to)
 
 
 class InstanceStopped(DrillFault):
-    """The instance is shut down through Nova: it says goodbye, as when keepalived is stopped."""
+    """The instance is shut down through Nova: keepalived stops in order and sends priority 0."""
 
     name = FaultName.INSTANCE_STOPPED
     title = "its instance is stopped through Nova"
     measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "none", Profile.STEADY: "0.04 s"}
-    notice = "the VIP moves, and connections through it are cut; there is one load balancer until it has booted"
-    way_back = "it is started through Nova; should this machine die, by `./ha drill --put-back`"
+    notice = "the VIP moves, and connections through it are cut; there is no standby until the instance has booted"
+    way_back = "it is started through Nova; if this machine dies, run `./ha drill --put-back`"
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """Nova takes its time, in which the drill can be interrupted."""
+        """Only request it: Nova takes a while, in which the drill can be interrupted."""
         about_to()
         self.site.pair.ask_to_stop(host)
 
@@ -156,29 +157,29 @@ class InstanceStopped(DrillFault):
 
     def undo(self, host: str) -> str | None:
         """Start it."""
-        return f"{host}: its instance is started" if self.site.pair.start(host) else None
+        return f"{host}: its instance was started" if self.site.pair.start(host) else None
 
 
 class Partition(DrillFault):
-    """VRRP between the two load balancers is dropped, both ways, by a table of netfilter's of our own."""
+    """VRRP between the load balancers is dropped, both ways, by an nftables table of our own."""
 
     name = FaultName.PARTITION
-    title = "it is cut from its peer"
+    title = "VRRP to its peer is cut"
     measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "0.04 s", Profile.STEADY: "0.04 s"}
-    notice = "both hold the VIP meanwhile, and connections are cut when one of them yields"
-    way_back = f"the table is removed; should this machine die, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
+    notice = "two holders until it is undone; connections are cut when one of them gives the VIP up"
+    way_back = f"the table is removed; if this machine dies, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
 
     def obstacle(self, report: PairReport) -> str | None:
-        """The library comes with firewalld."""
+        """Python's nftables, which firewalld installs."""
         try:
             self.site.run(self.host(report), "python3 -c 'import nftables'")
         except HostError as error:
-            return f"it takes Python's nftables: {error}"
+            return f"it needs Python's nftables: {error}"
         return None
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """The timer first: what cannot be undone is not done."""
+        """The timer first: without it the fault is not injected."""
         peer = IPv4Address(self.site.outputs.load_balancers[self.site.pair.peer_of(host)])
         hook = "{{ type filter hook {} priority raw; ip {} {} ip protocol vrrp drop; }}"
         chains = f"chain in {hook.format('input', 'saddr', peer)}; chain out {hook.format('output', 'daddr', peer)}"
@@ -189,35 +190,35 @@ class Partition(DrillFault):
     def undo(self, host: str) -> str | None:
         """Remove the table and the timer."""
         there = f"{NFT} 'list table {TABLE}' 2>/dev/null"
-        remove = f"{NFT} 'delete table {TABLE}'; echo VRRP passes again"
-        return _told(host, self.site.run(host, f"if {there}; then {remove}; fi\n{_NO_TIMER}"))
+        remove = f"{NFT} 'delete table {TABLE}'; echo VRRP is no longer dropped"
+        return _done(host, self.site.run(host, f"if {there}; then {remove}; fi\n{_NO_TIMER}"))
 
 
 class ApiHung(DrillFault):
-    """What listens on an API server's port is stopped (SIGSTOP): its kernel goes on accepting connections."""
+    """The process on an API server's port is stopped (SIGSTOP); the kernel still accepts connections for it."""
 
     name = FaultName.API_HUNG
     title = "its API server is stopped (SIGSTOP)"
     measured: ClassVar = {Profile.DEFAULT: "0.07 s", Profile.FAST: "0.11 s", Profile.STEADY: "0.16 s"}
-    notice = "requests that it gets fail until a check has found it: 1 s, with `fast` 0.7 s, with `steady` 4 s"
-    way_back = f"it is continued (SIGCONT); should this machine die, the host does so after {UNDONE_BY_HOST_SECONDS} s"
+    notice = "its requests fail until a health check takes it out: after 1 s, with `fast` 0.7 s, with `steady` 4 s"
+    way_back = f"it is continued (SIGCONT); if this machine dies, the host does that after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
 
     def host(self, report: PairReport) -> str:
-        """The first that the load balancers have up and that is the stack's own; empty if there is none."""
+        """The first API server of the stack's own that both load balancers have up; empty if there is none."""
         return next((name for name in _up(report) if name in self.places()), "")
 
     def obstacle(self, report: PairReport) -> str | None:
-        """Another one must be there, and this one a process that we can reach."""
+        """It needs a second API server that is up, and SSH to this one."""
         if len(_up(report)) < 2:
-            return f"it takes two API servers that are up, and there are {len(_up(report))}"
+            return f"it needs two API servers that are up; there are {len(_up(report))}"
         host = self.host(report)
         if not host:
-            return "none of the API servers that are up is on a host of this stack"
+            return "no API server that is up runs on a host of this stack"
         try:
             self.site.run(host, LISTENERS)
         except HostError as error:
-            return f"no process that listens on port {API_PORT} is to be found: {error}"
+            return f"no process listens on port {API_PORT}: {error}"
         return None
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
@@ -226,10 +227,10 @@ class ApiHung(DrillFault):
         self.site.run(host, script, about_to)
 
     def undo(self, host: str) -> str | None:
-        """Continue it, if it is stopped."""
-        proceed = "kill -CONT $pid; echo process $pid goes on"
+        """Continue the process if it is stopped."""
+        proceed = "kill -CONT $pid; echo process $pid continues"
         look = f"for pid in $({LISTENERS}); do if grep -q '^State:.T' /proc/$pid/status; then {proceed}; fi; done"
-        return _told(host, self.site.run(host, f"{look}\n{_NO_TIMER}"))
+        return _done(host, self.site.run(host, f"{look}\n{_NO_TIMER}"))
 
     def places(self) -> Iterable[str]:
         """The control plane."""
@@ -239,18 +240,18 @@ class ApiHung(DrillFault):
 DRILL_FAULTS: Mapping[str, type[DrillFault]] = {
     fault.name: fault for fault in (HAProxyKilled, KeepalivedKilled, InstanceStopped, Partition, ApiHung)
 }
-"""In the order in which a drill does them."""
+"""In the order in which a drill injects them."""
 
 _NO_TIMER = f"systemctl stop {UNIT}.timer 2>/dev/null || true"
 
 
 def _timer(command: str) -> str:
-    """A script that has the host do something later."""
+    """A script that has the host run a command later."""
     when = f"--on-active={UNDONE_BY_HOST_SECONDS} --timer-property=AccuracySec=100ms"
     return f"{_NO_TIMER}\nsystemd-run --quiet --collect --unit={UNIT} {when} {command}"
 
 
-def _told(host: str, text: str) -> str | None:
+def _done(host: str, text: str) -> str | None:
     return f"{host}: {', '.join(text.splitlines())}" if text else None
 
 

@@ -1,4 +1,4 @@
-"""A drill's result as one HTML page that needs nothing else, drawn for a phone and for a desk."""
+"""A drill's result as one self-contained HTML page, for phones and desktops."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from operate.drill.result import DrillResult, Measured
 
 MAX_COLUMNS = 400
 COLUMN_SECONDS = 0.08
-"""How finely the timeline of requests is drawn: several of them in a column, or it would have gaps that are none."""
+"""Width of a column of the timeline. Several requests fall into one; a narrower one would show gaps that are none."""
 AROUND_SECONDS = 0.4
-"""What the close-up shows before and after the longest interruption."""
+"""How much the close-up shows before and after the longest interruption."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A stretch of a lane: where it begins and how long it is, in hundredths of the lane, and what it stands for."""
+    """A part of a lane: start and width in percent of the lane, and what it shows."""
 
     x: float
     width: float
@@ -28,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A place on a lane."""
+    """A point on a lane, in percent of it."""
 
     x: float
     kind: str
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """What is drawn of one fault. Its zero is the moment in which the fault struck."""
+    """The drawing of one fault. Zero is the moment at which the fault struck."""
 
     requests: list[Bar]
     failures: list[Point]
@@ -46,19 +46,19 @@ class Timeline:
     ticks: list[Point]
     close: list[Point]
     close_gap: Bar | None
-    """None where no request failed: there is nothing to look at closely."""
+    """None if no request failed: there is no close-up."""
     close_ticks: list[Point]
 
 
 def timeline(found: Measured, names: list[str]) -> Timeline:
-    """What is drawn of a measurement; `names` are the load balancers, for their colours."""
+    """The drawing of a measurement; `names` are the load balancers, in the order of their colours."""
     end = found.duration or 1.0
     zero = found.inflicted or 0.0
     holders = [*_holders(found, names, end)]
     moments = (
         (found.inflicted, found.title),
-        (found.undone if found.put_back else None, "put back"),
-        (found.whole, "the pair is whole again"),
+        (found.undone if found.put_back else None, "undone"),
+        (found.whole, "the pair is healthy again"),
     )
     happened = [(at, label) for at, label in moments if at is not None]
     marks = [
@@ -114,7 +114,7 @@ def _holders(found: Measured, names: list[str], end: float) -> Iterator[Bar]:
 
 
 def _ticks(zero: float, left: float, right: float) -> Iterator[Point]:
-    """At round numbers of seconds, at most six."""
+    """At round seconds, at most six."""
     step = next(it for it in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if (right - left) / it <= 6)
     number = int((left - zero) // step) + 1
     while (at := zero + number * step) <= right:
@@ -125,7 +125,7 @@ def _ticks(zero: float, left: float, right: float) -> Iterator[Point]:
 
 
 def page(result: DrillResult) -> str:
-    """The whole page. Nothing on it is loaded from elsewhere, and there is no script."""
+    """The page. It loads nothing and has no script."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

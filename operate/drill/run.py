@@ -1,4 +1,4 @@
-"""Runs a drill: looks whether the pair is whole, breaks, measures, and puts back whatever happens."""
+"""Runs a drill: checks that the pair is healthy, injects each fault, measures, and undoes it whatever happens."""
 
 import threading
 import time
@@ -29,12 +29,12 @@ STEADY_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 HOLDER_INTERVAL = 0.1
 UNDO_SECONDS = 300.0
-# What ends a drill in order: told, put back, and in the report.
+# Errors that end a drill in order: they are shown and reported, and the fault is undone.
 ENDS = (PairError, HostError, SDKException, ClientException)
 
 
 class HolderWatch:
-    """Asks the VIP who holds it, ten times a second, from entering to leaving its context."""
+    """Queries the VIP for its holder ten times a second while its context lasts."""
 
     def __init__(self, vip: str, probe: Probe) -> None:
         self.seen: list[Seen] = []
@@ -60,31 +60,32 @@ class HolderWatch:
 
 
 class Drill:
-    """A drill on a stack. `tell` shows a line to whoever waits.
+    """A drill on a stack. `progress` shows a line to the operator.
 
-    What is refused, or does not happen in time, is a PairError; what a host or the cloud refuses HostError or one of
-    openstacksdk's.
+    PairError for a refusal and for a time-out; HostError or an openstacksdk error for a failure of a host or the cloud.
     """
 
-    def __init__(self, stack: AppliedStack, faults: Sequence[type[DrillFault]], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, stack: AppliedStack, faults: Sequence[type[DrillFault]], progress: Callable[[str], None]
+    ) -> None:
         self._stack = stack
         self._site = Site(stack)
         self._faults = [fault(self._site) for fault in faults]
-        self._tell = tell
+        self._progress = progress
         self._signals = DeferredSignals()
         self.in_place: str | None = None
-        """What is broken right now."""
+        """The fault that is in place now."""
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Keep other operators off while the context lasts; PairError when the pair is not whole."""
-        # Looked at first: a host that is off cannot be locked, and the reason is not the lock.
+        """Hold the operators' lock while the context lasts; PairError if the pair is not healthy."""
+        # First: a host that is down cannot be locked, and the error must say that it is down.
         self._look_at_whole_pair()
         with hold_all(self._stack.access, self._stack.outputs.load_balancers, "drill"):
             yield
 
     def plan(self) -> list[Planned]:
-        """What will be done; PairError when the pair is not whole, or clients get no answers."""
+        """What will be done; PairError if the pair is not healthy, or clients get no answers."""
         report = self._look_at_whole_pair()
         self._insist_on_answers()
         planned = [
@@ -100,11 +101,11 @@ class Drill:
             for fault in self._faults
         ]
         if all(it.left_out for it in planned):
-            raise PairError(f"nothing can be done: {'; '.join(it.left_out or '' for it in planned)}")
+            raise PairError(f"no fault can be injected here: {'; '.join(it.left_out or '' for it in planned)}")
         return planned
 
     def run(self, plan: list[Planned], max_outage: float) -> DrillResult:
-        """Do it. Ends early, with the reason in the result, when it is interrupted or the pair does not recover."""
+        """Run it. Ends early, with the reason in the result, if it is interrupted or the pair does not recover."""
         began, clock = datetime.now(UTC), time.monotonic()
         measured: list[Measured] = []
         ended_by: str | None = None
@@ -130,16 +131,16 @@ class Drill:
         )
 
     @property
-    def put_back_command(self) -> str:
-        """What puts back all that any drill has left."""
+    def undo_command(self) -> str:
+        """The command that undoes whatever any drill has left behind."""
         return f"./ha drill --put-back --stack {self._stack.name}"
 
     def _look_at_whole_pair(self) -> PairReport:
         report = look(self._stack)
         if troubles := troubles_of(report):
             raise PairError(
-                f"the pair is not whole, so nothing was done: {'; '.join(troubles)}. See `./ha status`; what "
-                f"a drill that was killed has left is put back by `{self.put_back_command}`"
+                f"the pair is not healthy, so nothing was done: {'; '.join(troubles)}. See `./ha status`; if a drill "
+                f"was killed, `{self.undo_command}` undoes what it left behind"
             )
         return report
 
@@ -151,25 +152,25 @@ class Drill:
         report = probe.report()
         reasons = ", ".join(f"{count} x {reason}" for reason, count in report.reasons.most_common())
         raise PairError(
-            f"{endpoint} does not answer this machine steadily ({report.failures} of {report.requests} failed: "
-            f"{reasons}), so nothing was done: is its network in apiAllowedCidrs, and is there an API server?"
+            f"{endpoint} does not answer this machine reliably ({report.failures} of {report.requests} requests "
+            f"failed: {reasons}), so nothing was done: is its address in apiAllowedCidrs, and is an API server up?"
         )
 
     def _measure(self, fault: DrillFault, measured: list[Measured]) -> None:
         self._signals.check()
         report = look(self._stack)
         if troubles := troubles_of(report):
-            raise PairError(f"the pair is not whole any more: {'; '.join(troubles)}")
+            raise PairError(f"the pair is no longer healthy: {'; '.join(troubles)}")
         host = fault.host(report)
-        self._tell(f"{fault.name}: on {host} {fault.title}")
+        self._progress(f"{fault.name}: on {host} {fault.title}")
         found = Measured(fault=fault.name, title=fault.title, host=host, before=next(iter(report.holders)))
         measured.append(found)
         with Probe(self._stack.outputs.endpoint, limit=MAX_SECONDS, answers=ALIVE) as probe:
             try:
                 with HolderWatch(self._stack.outputs.vip, probe) as watch:
                     found.seen = watch.seen
-                    self._wait("clients are answered", lambda: probe.steady >= STEADY_SECONDS, PATIENCE_SECONDS)
-                    with self._put_back(fault, host, found, probe):
+                    self._wait("clients get answers", lambda: probe.steady >= STEADY_SECONDS, PATIENCE_SECONDS)
+                    with self._undone(fault, host, found, probe):
                         self._strike(fault, host, found, probe)
                     self._wait_until_whole(found, probe)
             finally:
@@ -189,28 +190,31 @@ class Drill:
         self._wait(f"on {host} {fault.title}", over, STOP_SECONDS)
 
     @contextmanager
-    def _put_back(self, fault: DrillFault, host: str, found: Measured, probe: Probe) -> Generator[None]:
+    def _undone(self, fault: DrillFault, host: str, found: Measured, probe: Probe) -> Generator[None]:
         self.in_place = f"on {host} {fault.title}"
         try:
             yield
         finally:
-            # Nothing is shown before it is done: whoever is gone with the terminal cannot be told, which is an error.
+            # Nothing is printed before the fault is undone: if the terminal is gone, printing is an error.
             try:
                 for attempt in Retrying(
-                    stop=stop_after_delay(UNDO_SECONDS), wait=wait_fixed(2), before_sleep=self._tell_undo, reraise=True
+                    stop=stop_after_delay(UNDO_SECONDS),
+                    wait=wait_fixed(2),
+                    before_sleep=self._report_retry,
+                    reraise=True,
                 ):
                     with attempt:
                         found.put_back = fault.undo(host)
                 found.undone = probe.elapsed
                 self.in_place = None
             except Exception as error:
-                found.left = f"{self.in_place} ({error}). `{self.put_back_command}` puts it back"
+                found.left = f"{self.in_place} ({error}). Undo it with `{self.undo_command}`"
                 raise PairError(found.left) from error
 
-    def _tell_undo(self, state: RetryCallState) -> None:
+    def _report_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         with suppress(OSError):
-            self._tell(f"  not put back yet, and tried again: {error}")
+            self._progress(f"  not undone yet, trying again: {error}")
 
     def _wait_until_whole(self, found: Measured, probe: Probe) -> None:
         report = look(self._stack)
@@ -223,12 +227,12 @@ class Drill:
             return found.whole is not None
 
         try:
-            self._wait("the pair is whole again", whole, BOOT_SECONDS)
+            self._wait("the pair is healthy again", whole, BOOT_SECONDS)
         except PairError as error:
             raise PairError(f"{error}: {'; '.join(troubles_of(report))}") from None
         found.after = next(iter(report.holders))
         healed = probe.elapsed
-        answered = "clients are answered"
+        answered = "clients get answers"
         self._wait(answered, lambda: min(probe.steady, probe.elapsed - healed) >= STEADY_SECONDS, PATIENCE_SECONDS)
 
     def _wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
@@ -239,18 +243,18 @@ class Drill:
         wait_for(what, ready, seconds)
 
 
-def put_back(stack: AppliedStack) -> Iterator[str]:
-    """Put back what a drill has left that was killed; yields what was done.
+def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
+    """Undo what a killed drill has left behind; yields what was done.
 
-    HostError or PairError, at the end and for all of them, with what could not be put back.
+    PairError at the end, with everything that could not be undone.
     """
     site = Site(stack, patience=BOOT_SECONDS)
     failures: list[str] = []
-    # One that is off, or on its way there, has no lock: the other one's does.
+    # A host that is down cannot be locked; its peer's lock is enough.
     answering = {name for name, state in collect(stack).items() if isinstance(state, HostState)}
     up = {name: address for name, address in stack.outputs.load_balancers.items() if name in answering}
     with hold_all(stack.access, up, "drill --put-back"):
-        # Instances first: the other faults are looked for on hosts that run.
+        # Instances first: the other faults are searched for on running hosts.
         for fault in sorted(
             (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
         ):
@@ -258,27 +262,27 @@ def put_back(stack: AppliedStack) -> Iterator[str]:
                 try:
                     done = fault.undo(host)
                 except (HostError, PairError, SDKException, ClientException) as error:
-                    failures.append(f"{host}: {fault.title}, if it is: {error}")
+                    failures.append(f"{host}: cannot tell whether {fault.title}: {error}")
                 else:
                     if done:
                         yield done
     if failures:
-        raise PairError("not put back:\n" + "\n".join(failures))
+        raise PairError("not undone:\n" + "\n".join(failures))
 
 
 def troubles_of(report: PairReport) -> list[str]:
-    """Why no fault may be added to what there is; one that was taken out on purpose leaves the other one alone too."""
-    told = [*report.troubles]
+    """Why no fault may be injected now. A drained load balancer counts: its peer serves alone."""
+    troubles = [*report.troubles]
     for name, host in report.hosts.items():
-        told += [f"{name}: {trouble}" for trouble in host.troubles]
-        told += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]
+        troubles += [f"{name}: {trouble}" for trouble in host.troubles]
+        troubles += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]
         if host.state and host.state.drained:
-            told.append(f"{name} was taken out by {host.state.drained_by}: `./ha resume {name}` brings it back")
-    return told
+            troubles.append(f"{name} was drained by {host.state.drained_by}: `./ha resume {name}` brings it back")
+    return troubles
 
 
 def _versions(report: PairReport) -> dict[str, str]:
-    """By program; of both load balancers where they differ."""
+    """By program; both versions if the load balancers differ."""
     states = [host.state for host in report.hosts.values() if host.state]
     found = {
         "HAProxy": {state.haproxy.version or "?" for state in states},

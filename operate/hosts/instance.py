@@ -1,4 +1,4 @@
-"""What the cloud says of a load balancer that does not answer, and what to do about it."""
+"""The cloud's view of a load balancer that does not answer, and what to do about it."""
 
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
@@ -7,20 +7,20 @@ from operate.hosts.pair import Pair, PairError
 from operate.stack.applied import AppliedStack
 
 CLOUD_SECONDS = 10.0
-"""For one answer of the cloud; whoever asks why a host is down has waited for the host already."""
+"""Time-out for one request to the cloud; the operator has already waited for the host itself."""
 
 
 def describe(stack: AppliedStack, name: str) -> str:
-    """The state of a load balancer's instance, in a sentence with a remedy; or why the cloud could not be asked."""
+    """The state of a load balancer's instance and a remedy, in one sentence; or why the cloud could not be queried."""
     try:
         cloud = stack.configuration.cloud()
         cloud.session.timeout = CLOUD_SECONDS
         server = Pair(stack.outputs, cloud).instance(name)
     except PairError as error:
         return str(error)
-    # keystoneauth's own errors (a password that is wrong) come through as they are.
+    # openstacksdk passes on keystoneauth's own errors, such as a wrong password.
     except (SDKException, ClientException) as error:
-        return f"the cloud could not be asked for its instance: {error}"
+        return f"the cloud could not be queried for its instance: {error}"
     return advice(name, server.status, server.fault["message"] if server.fault else None)
 
 
@@ -29,9 +29,11 @@ def advice(name: str, status: str, fault: str | None) -> str:
     reason = f" ({fault})" if fault else ""
     match status:
         case "ACTIVE":
-            remedy = f"it hangs, boots, or is cut off: `openstack console log show {name}`; then `./ha rebuild {name}`"
+            remedy = (
+                f"it hangs, is booting, or is cut off: `openstack console log show {name}`; then `./ha rebuild {name}`"
+            )
         case "SHUTOFF":
-            remedy = f"`openstack server start {name}`, or `./ha drill --put-back` where a drill has stopped it"
+            remedy = f"`openstack server start {name}`, or `./ha drill --put-back` if a drill stopped it"
         case "ERROR":
             remedy = f"`./ha rebuild {name}`"
         case _:

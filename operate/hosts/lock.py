@@ -1,4 +1,4 @@
-"""One operator at a time on a pair: two drills at once add up to an outage, and a drill during maintenance is one."""
+"""One operator at a time on a pair: two drills at once, or a drill during maintenance, would be an outage."""
 
 import asyncio
 import getpass
@@ -14,15 +14,15 @@ import asyncssh
 from operate.hosts.ssh import Access, HostError, failure_of
 
 LOCK = "/run/ha-api-operator.lock"
-"""Of root alone, and gone after a reboot, as is the process that had it."""
+"""Only root may read it. A reboot removes it, and ends the process that holds it."""
 SIGN_OF_LIFE_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 20
-"""An operator who has not been heard of for so long has lost the network, and the lock with it."""
+"""After this time without a sign of life, the operator has lost the network, and loses the lock."""
 
-# The lock is the open file of a process on the host that ends with its connection: whoever dies lets go at once. A
-# network that is lost ends no connection, so the process also ends when no sign of life (an empty line) comes. What is
-# written into the file is for the one who is refused.
+# The lock is a file held open by a process on the host that ends with its SSH connection: if this program dies, the
+# lock is free at once. A lost network does not end the connection, so the process also ends when no sign of life (an
+# empty line) comes. The text in the file is shown to an operator who is refused.
 _TAKE = """
 exec 9<>"$1"
 flock --nonblock 9 || { cat "$1"; exit 75; }
@@ -34,28 +34,28 @@ _TAKEN_BY_ANOTHER = 75
 
 
 def sign(purpose: str) -> str:
-    """Who works on a load balancer, why, and since when."""
+    """Who is working on a load balancer, why, and since when."""
     return f"{getpass.getuser()} on {socket.gethostname()}, {purpose}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @asynccontextmanager
 async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGenerator[None]:
-    """Hold a load balancer's lock for as long as the context lasts, or until the host goes down.
+    """Hold a load balancer's lock while the context lasts, or until the host goes down.
 
-    HostError, with who has it and why, when another one has it; and when the host cannot be reached.
+    HostError if another operator holds it, with who and why, or if the host is unreachable.
     """
     command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, sign(purpose), str(SILENCE_SECONDS)])
     async with AsyncExitStack() as open_ones:
         try:
             connection = await open_ones.enter_async_context(access.connect(address))
-            # A host whose disk hangs takes logins, and runs nothing.
+            # A host whose disk hangs accepts logins, but runs nothing.
             async with asyncio.timeout(ANSWER_SECONDS):
                 process = await connection.create_process(command)
                 answer = (await process.stdout.readline()).strip()
             if answer != "taken":
                 ended = await process.wait(check=False)
                 if ended.exit_status == _TAKEN_BY_ANOTHER:
-                    raise HostError(f"{name} is being worked on by {answer}: wait for that to end")
+                    raise HostError(f"{name} is in use by {answer}: wait until they are done")
                 raise HostError(f"{name} cannot be locked: {ended.stderr or 'its shell ended'}")
         except (OSError, asyncssh.Error) as error:
             raise HostError(f"{name} ({address}) cannot be locked: {failure_of(error)}") from error
@@ -64,7 +64,7 @@ async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGe
             yield
         finally:
             life.cancel()
-            # No farewell that a host which went down would have to answer.
+            # Without a closing handshake, which a host that is down would not answer.
             connection.abort()
 
 
@@ -79,14 +79,14 @@ async def _live(process: asyncssh.SSHClientProcess[str]) -> None:
 
 @contextmanager
 def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Generator[None]:
-    """Hold the locks of load balancers (by name, with their addresses), for code that is not asynchronous.
+    """Hold the locks of load balancers (addresses by name), for code that is not asynchronous.
 
-    HostError as from `hold`; then none is held.
+    HostError as in `hold`; then none is held.
     """
     locks = AsyncExitStack()
 
     async def take() -> None:
-        # In the order of their names: of two who want the same, one gets all.
+        # Sorted: of two operators who want the same hosts, one gets all of them.
         for name, address in sorted(addresses.items()):
             await locks.enter_async_context(hold(access, name, address, purpose))
 

@@ -1,12 +1,12 @@
-"""Rules of a host's packet filter beside firewalld's, in tables of their own that firewalld does not look at."""
+"""Packet filter rules of our own, in tables that firewalld ignores."""
 
 import shlex
 
-# firewalld comes with this library, and without the `nft` program.
+# firewalld installs this library, but not the `nft` program.
 NFT = shlex.join(
     [
         *("python3", "-c"),
         "import nftables, sys; code, _, error = nftables.Nftables().cmd(sys.argv[1]); sys.exit(error if code else 0)",
     ]
 )
-"""A command of a host's shell, as root; its argument is what `nft` would read from a file (nft(8))."""
+"""A shell command for a host, as root; its argument has the syntax of an `nft` file (nft(8))."""

@@ -1,9 +1,13 @@
-"""What a load balancer knows of itself, as JSON on standard output. Runs there, as root, through `python3 -`.
+"""Prints a load balancer's state as JSON. Runs there, as root, through `python3 -`.
 
 Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `health_port`, `metrics_port`, `lock` (the
-operators' lock file), and `paths`, the files to look at, without the leading slash. What it prints is `HostState` in
-operate/hosts/state.py. Nothing is changed, and no content of a file is told, only digests. Nothing is waited for
-without a bound: it is asked when something is wrong.
+operators' lock file), and `paths`, the files to check, without the leading slash. The output is `HostState` in
+operate/hosts/state.py. It changes nothing and prints digests of files, never their content. Every step has a time-out,
+because it runs when something is wrong.
+
+It shares no code with `ha-api-metrics` (templates/), which reads some of the same files: that program is installed with
+the configuration, and this one must work where the installed files are old, edited or missing. Nor with
+operate/support/on_host.py, which collects raw text: each is sent alone, as one file on standard input.
 """
 
 import grp
@@ -30,15 +34,15 @@ from typing import Any
 SERVICES = ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
 PROVEN = Path("/var/lib/ha-api/proven")
 DRAINED = Path("/var/lib/ha-api/drained")
-"""Who has taken this load balancer out, why and since when (operate/maintenance/moves.py)."""
+"""Who drained this load balancer, why and since when (operate/maintenance/moves.py)."""
 VRRP_STATE = Path("/run/ha-api/vrrp_state")
 HAPROXY_CONFIGURATION = Path("/etc/haproxy/haproxy.cfg")
-# Proxies are for what is far away, and a host's environment may name one for everything.
+# Never through a proxy, even if the host's environment names one for everything.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 REBOOT_REQUIRED = Path("/run/reboot-required")
 NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 CHANGES = 5
-"""Changes of state that are told of keepalived, and as many of HAProxy."""
+"""How many changes of state to report."""
 
 
 def _output(*command: str) -> str:
@@ -50,19 +54,19 @@ def _output(*command: str) -> str:
 
 
 def _answer(port: int, path: str) -> tuple[int, str, dict[str, str]]:
-    """Status, body and headers (names in lower case) of this HAProxy's answer; status 0 if there is none."""
+    """Status, body and headers (names in lower case) of the local HAProxy's answer; status 0 without an answer."""
     try:
         with _DIRECT.open(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return answer.status, answer.read().decode(), headers
     except urllib.error.HTTPError as error:
         return error.code, "", {}
-    except (OSError, http.client.HTTPException):  # also one that ends in the middle of its answer
+    except (OSError, http.client.HTTPException):  # HTTPException: the answer was cut off
         return 0, "", {}
 
 
 def _content(file: Path) -> bytes | None:
-    """What is in a file; None where there is none, which may be so from one moment to the next."""
+    """A file's content; None if there is no such file, or no longer."""
     try:
         return file.read_bytes()
     except NOT_THERE:
@@ -74,13 +78,13 @@ def _haproxy_configuration() -> str:
 
 
 def drained_by() -> str | None:
-    """Who has taken this host out; None when nobody has."""
+    """Who drained this host; None if it is not drained."""
     content = _content(DRAINED)
     return None if content is None else content.decode(errors="replace").strip()
 
 
 def service(name: str) -> dict[str, Any]:
-    """Whether a unit runs and is started at boot, and since when it is in its state (seconds since the epoch)."""
+    """A unit's state, whether it starts at boot, and when it entered the state (seconds since the epoch)."""
     shown = _output(
         "systemctl", "show", "--timestamp=unix", "--property=ActiveState,UnitFileState,StateChangeTimestamp", name
     )
@@ -94,7 +98,7 @@ def service(name: str) -> dict[str, Any]:
 
 
 def vrrp() -> dict[str, Any] | None:
-    """What keepalived told its notify script last, and when; None before the first time."""
+    """The state keepalived last reported to its notify script, and when; None before the first report."""
     try:
         state, since = VRRP_STATE.read_text().split()
     except FileNotFoundError:
@@ -103,7 +107,7 @@ def vrrp() -> dict[str, Any] | None:
 
 
 def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
-    """What HAProxy says of itself and its API servers."""
+    """What HAProxy reports about itself and its API servers."""
     status, _, headers = _answer(health_port, "/healthz")
     _, metrics, _ = _answer(metrics_port, "/metrics")
     version = re.search(r'^haproxy_process_build_info\{version="([^"]+)"\}', metrics, re.MULTILINE)
@@ -130,7 +134,7 @@ def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
             name: {
                 "state": state,
                 "check": checks.get(name),
-                # 0 while a check is under way, be the last one's status still told, and where it got no answer.
+                # 0 during a check, although HAProxy still shows the last one's status, and if it got no answer.
                 "code": int(codes.get(name, 0)) or None,
                 "duration_ms": round(1000 * durations[name]) if name in durations else None,
                 "since": now - int(changed.get(name, 0)),
@@ -141,7 +145,7 @@ def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
 
 
 def file(path: str) -> dict[str, Any] | None:
-    """What a file is like, and the copy of it that was last proven to serve; None if it is not there."""
+    """Attributes of a file, and the digest of its last proven copy; None if there is no such file."""
     try:
         with Path("/", path).open("rb") as place:
             digest, found = hashlib.sha256(place.read()), os.fstat(place.fileno())
@@ -158,8 +162,8 @@ def file(path: str) -> dict[str, Any] | None:
 
 
 def certificate(address: str, port: str) -> dict[str, str]:
-    """The certificate (PEM) that an API server shows to whoever connects, or why there is none."""
-    # Looked at, not trusted: HAProxy's checks say whether it is the right one.
+    """The certificate (PEM) that an API server presents, or why there is none."""
+    # Only to read its dates; HAProxy's health checks verify it.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -170,20 +174,20 @@ def certificate(address: str, port: str) -> dict[str, str]:
 
 
 def changes() -> list[dict[str, Any]]:
-    """The last changes of keepalived's state and of what HAProxy thinks of its API servers, in the order of time."""
-    told = [
-        # As the notify script puts it, and nothing that others may have logged under its name.
+    """The last changes of keepalived's state and of API servers' states in HAProxy, oldest first."""
+    sources = [
+        # The notify script's own line, and nothing else that was logged under its name.
         ("keepalived", r"^(\S+ is now [A-Z]+ with priority \d+)$", ("SYSLOG_IDENTIFIER=vrrp",)),
-        # HAProxy logs what concerns servers to a facility of its own (haproxy.cfg), each check beside each change.
+        # HAProxy logs servers to a facility of its own (haproxy.cfg): every check and every change.
         (
             "haproxy",
-            # What follows are the numbers of servers left.
+            # The rest of the line counts the servers that are left.
             r"Server apiserver/([^\s,]+ is (?:UP|DOWN)\b.*?)(?:\. \d+ active|$)",
             ("SYSLOG_IDENTIFIER=haproxy", "SYSLOG_FACILITY=17"),
         ),
     ]
     found: list[dict[str, Any]] = []
-    for source, pattern, matches in told:
+    for source, pattern, matches in sources:
         journal = _output("journalctl", "--quiet", "--output=json", "--lines=100", *matches)
         of_source: list[dict[str, Any]] = []
         before: dict[str, str] = {}
@@ -191,11 +195,11 @@ def changes() -> list[dict[str, Any]]:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # what journalctl itself has to say
+                continue  # a message of journalctl itself
             match = re.search(pattern, str(entry.get("MESSAGE")))
             if not match:
                 continue
-            # HAProxy tells a second time that a server is up: when it gets its whole share.
+            # HAProxy logs that a server is up a second time, when slow start has ended.
             who, _, change = match[1].strip()[:300].partition(" ")
             if before.get(who) != change:
                 before[who] = change
@@ -206,7 +210,7 @@ def changes() -> list[dict[str, Any]]:
 
 
 def reboot(running: str, installed: list[str]) -> dict[str, Any]:
-    """Whether packages ask for a reboot, and a kernel that is newer than the one that runs."""
+    """Whether packages require a reboot, and the newest installed kernel if it is newer than the running one."""
 
     def age(release: str) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", release)]
@@ -216,13 +220,13 @@ def reboot(running: str, installed: list[str]) -> dict[str, Any]:
     return {
         "required": REBOOT_REQUIRED.exists(),
         "packages": sorted(set(packages.read_text().split())) if packages.is_file() else [],
-        # In a container, whose kernel is its host's, what is installed says nothing.
+        # In a container the kernel is the host's, so installed ones mean nothing.
         "newer_kernel": newest if running in installed and age(newest) > age(running) else None,
     }
 
 
 def disks() -> dict[str, dict[str, Any]]:
-    """Size and free bytes of the file systems that a change, and a log, are written to, by mount point."""
+    """Size and free bytes of the file systems of `/` and of the logs, by mount point."""
     root, logs = (Path(path).stat().st_dev for path in ("/", "/var/log"))
     found: dict[str, dict[str, Any]] = {}
     for path in ("/",) if root == logs else ("/", "/var/log"):
@@ -233,30 +237,30 @@ def disks() -> dict[str, dict[str, Any]]:
 
 
 def locked_by(path: str) -> str | None:
-    """What an operator who has this load balancer's lock wrote into it; None when nobody has it."""
-    # Looked for and not tried: whoever tries holds it for a moment, and would refuse an operator just then. The
-    # kernel's own list does not show it in a container: the process that took it has handed it on, and ended.
+    """The text of the operator who holds this load balancer's lock; None if it is free."""
+    # Trying the lock would hold it for a moment, in which an operator would be refused. In a container /proc/locks does
+    # not show it, because the process that took it has ended.
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # processes come and go
-            if any(os.readlink(opened) == path for opened in (process / "fd").iterdir()):  # noqa: PTH115 - some are no paths
+            if any(os.readlink(opened) == path for opened in (process / "fd").iterdir()):  # noqa: PTH115 - some are not paths
                 with Path(path).open(errors="replace") as text:
                     return text.readline(300).strip()
     return None
 
 
 def main() -> None:
-    """Print all of it."""
-    asked = json.loads(sys.argv[1])
+    """Print the state."""
+    arguments = json.loads(sys.argv[1])
     kernel = os.uname().release
-    # At once, for on a host in distress each takes as long as it may, and whoever asks does not wait for the sum of it.
+    # In parallel: on a host in trouble each step takes up to its time-out.
     with ThreadPoolExecutor(max_workers=32) as together:
-        addresses = together.submit(_output, "ip", "-oneline", "-4", "address", "show", "to", f"{asked['vip']}/32")
+        addresses = together.submit(_output, "ip", "-oneline", "-4", "address", "show", "to", f"{arguments['vip']}/32")
         package = ("dpkg-query", "--show", "--showformat=${source:Upstream-Version}", "keepalived")
         keepalived = together.submit(_output, *package)
         services = {name: together.submit(service, name) for name in SERVICES}
-        balancer = together.submit(haproxy, asked["health_port"], asked["metrics_port"])
-        told = together.submit(changes)
-        # Each stands in two backends.
+        balancer = together.submit(haproxy, arguments["health_port"], arguments["metrics_port"])
+        changed = together.submit(changes)
+        # Each is in two backends.
         servers = dict(re.findall(r"^ *server (\S+) (\S+:\d+)", _haproxy_configuration(), re.MULTILINE))
         certificates = {name: together.submit(certificate, *place.split(":")) for name, place in servers.items()}
         state: dict[str, Any] = {
@@ -270,15 +274,15 @@ def main() -> None:
             "vrrp": vrrp(),
             "holds_vip": bool(addresses.result().strip()),
             "haproxy": balancer.result(),
-            "files": {path: file(path) for path in asked["paths"]},
-            "changes": told.result(),
+            "files": {path: file(path) for path in arguments["paths"]},
+            "changes": changed.result(),
             "reboot": reboot(kernel, [path.name[len("vmlinuz-") :] for path in Path("/boot").glob("vmlinuz-*")]),
             "disks": disks(),
-            "locked_by": locked_by(asked["lock"]),
+            "locked_by": locked_by(arguments["lock"]),
             "drained_by": drained_by(),
             "certificates": {name: found.result() for name, found in certificates.items()},
         }
-    print(json.dumps(state | {"time": time.time()}))  # noqa: T201 - read by the one who asked
+    print(json.dumps(state | {"time": time.time()}))  # noqa: T201 - the output
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The two load balancers as their users and the cloud see them: who answers, which instance and port each has."""
+"""The two load balancers as clients and the cloud see them: which one answers, its instance and its port."""
 
 import time
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from model.topology import HEALTH_PORT
 from operate.stack.applied import Outputs
 from program.holder import answering_load_balancer
 
-# Nova ends an instance that does not shut down after 60 s; a boot in software emulation takes longer than two minutes.
+# Nova kills an instance that has not shut down after 60 s. A boot in software emulation takes over two minutes.
 STOP_SECONDS = 120.0
 BOOT_SECONDS = 300.0
 
 
 class PairError(Exception):
-    """What did not happen in time, or is not there; its text is shown as it is."""
+    """Something about the pair is missing, refused, or did not happen in time; its text is shown as it is."""
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until a condition holds; PairError that names `what` was awaited after `seconds`."""
+    """Wait until a condition holds; PairError naming `what` if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -34,12 +34,12 @@ class Pair:
 
     def __init__(self, outputs: Outputs, cloud: Connection) -> None:
         self.outputs = outputs
-        # openstacksdk's methods are made at run time and carry no types of their own.
+        # openstacksdk creates its methods at run time, without types.
         untyped: Any = cloud
         self._compute, self._network = untyped.compute, untyped.network
 
     def holder(self, seconds: float = 30) -> str:
-        """The name of the load balancer that answers on the VIP; PairError when none does within `seconds`."""
+        """The name of the load balancer that answers on the VIP; PairError if none does within `seconds`."""
         found: list[str] = []
 
         def ask() -> bool:
@@ -51,7 +51,7 @@ class Pair:
         return found[-1]
 
     def peer_of(self, name: str) -> str:
-        """The other one."""
+        """The other load balancer."""
         (peer,) = self.outputs.load_balancers.keys() - {name}
         return peer
 
@@ -65,35 +65,35 @@ class Pair:
             wait_for(f"{name} answers at http://{address}:{HEALTH_PORT}/healthz", answers, seconds)
 
     def instances(self, name: str) -> list[Any]:
-        """The instances of a load balancer, as Nova has them, those without an address last: one, as a rule."""
-        # Names are not unique in a cloud, but with the address they are.
+        """Nova's instances of a load balancer, normally one; those without an address come last."""
+        # A name is not unique in a cloud; with its address it is.
         address = self.outputs.load_balancers[name]
         servers = self._compute.servers(name=f"^{name}$")
         found = [
             it
             for it in servers
-            # One that Nova could not build has none.
+            # An instance that Nova could not build has no address.
             if not it.addresses or any(port["addr"] == address for ports in it.addresses.values() for port in ports)
         ]
         return sorted(found, key=lambda it: not it.addresses)
 
     def instance(self, name: str) -> Any:
-        """The instance of a load balancer; PairError when there is none."""
+        """The instance of a load balancer; PairError if there is none."""
         for server in self.instances(name):
             return server
         address = self.outputs.load_balancers[name]
         raise PairError(
-            f"the cloud has no instance {name} with the address {address}: `./ha rebuild {name}` makes it anew"
+            f"the cloud has no instance {name} with the address {address}: `./ha rebuild {name}` re-creates it"
         )
 
     def delete_instance(self, instance_id: str) -> None:
         """Delete an instance, and wait until it is gone."""
         self._compute.delete_server(instance_id)
-        # Nova deletes one that no hypervisor has at once, so that it cannot be asked for any more.
+        # Not fetched first: an instance that no hypervisor has is gone at once, and the query would fail.
         self._compute.wait_for_delete(Server.new(id=instance_id), wait=STOP_SECONDS)
 
     def ask_to_stop(self, name: str) -> Any:
-        """Have Nova begin to shut a load balancer's instance down; the instance, as it was before."""
+        """Have Nova start to shut down a load balancer's instance; returns it as it was before."""
         server = self.instance(name)
         self._compute.stop_server(server)
         return server
@@ -104,11 +104,11 @@ class Pair:
         self._compute.wait_for_server(server, status="SHUTOFF", wait=STOP_SECONDS, interval=0.5)
 
     def start(self, name: str) -> bool:
-        """Start a load balancer's instance; False if it runs, and there was nothing to do."""
-        # A stop that was interrupted is under way still, and Nova refuses to start the instance until it has ended.
+        """Start a load balancer's instance; False if it was running."""
+        # After an interruption a stop may still be in progress, and Nova refuses a start until it has ended.
         if self.instance(name).task_state:
-            wait_for(f"Nova has done with {name}", lambda: not self.instance(name).task_state, STOP_SECONDS)
-        # As it is now: openstacksdk does not ask whether one that was ACTIVE when it was looked at has become so.
+            wait_for(f"Nova has finished its task on {name}", lambda: not self.instance(name).task_state, STOP_SECONDS)
+        # Queried again: wait_for_server returns at once for an object whose status was ACTIVE before the stop.
         server = self.instance(name)
         if server.status != "SHUTOFF":
             return False
@@ -117,7 +117,7 @@ class Pair:
         return True
 
     def set_port(self, name: str, *, up: bool) -> None:
-        """Take a load balancer's port down through Neutron, or up again."""
+        """Set a load balancer's port up or down through Neutron."""
         address = self.outputs.load_balancers[name]
         for port in self._network.ports(fixed_ips=f"ip_address={address}"):
             if port.is_admin_state_up != up:

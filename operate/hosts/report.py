@@ -1,4 +1,4 @@
-"""What is wrong with a pair of load balancers: their state, compared with what was applied. Pure; no I/O."""
+"""What is wrong with a pair: its state compared with what was applied. Pure; no I/O."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,25 +14,25 @@ from operate.hosts.state import HostState, InstalledFile
 OWNER = "root:root"
 PARTICIPATING = ("MASTER", "BACKUP")
 CERTIFICATE_TIME_LEFT = timedelta(days=14)
-"""kubeadm's certificates live for a year, and only an upgrade or a command renews them: two weeks are for that."""
+"""kubeadm's certificates last a year, and only an upgrade or a command renews them; two weeks leave time for that."""
 DISK_SHARE_LEFT = 0.05
-"""Of a file system: with less the next change, or package, may not fit. What ext4 keeps for root does not count."""
+"""Least free share of a file system; with less, the next change may not fit. ext4's reserve for root is not counted."""
 CLOCK_SECONDS = 2.0
-"""Hosts that follow NTP differ by milliseconds; by more, and the times in two logs are no longer one story."""
+"""Hosts with NTP differ by milliseconds; with more, times in two logs cannot be compared."""
 
 
 class DriftKind(StrEnum):
     """How a file differs from what Pulumi applied last."""
 
     MISSING = "missing"
-    EDITED = "edited by hand"
+    EDITED = "edited manually"
     OLDER = "older than what was applied"
-    """It is what was last proven on the host: a snapshot was restored, or a change was put back."""
+    """It is the host's last proven copy: a snapshot was restored, or a change was rolled back."""
     MODE = "mode or owner changed"
 
 
 class Drift(BaseModel):
-    """One file that is not as it was applied."""
+    """A file that differs from what was applied."""
 
     path: str
     kind: DriftKind
@@ -40,14 +40,14 @@ class Drift(BaseModel):
 
 
 class HostReport(BaseModel):
-    """One load balancer; `state` is None where it could not be had, and the first trouble says why."""
+    """One load balancer; `state` is None if it is unavailable, and the first trouble says why."""
 
     address: str
     state: HostState | None
     troubles: list[str]
     drift: list[Drift]
     notes: list[str] = []
-    """Worth knowing, and nothing wrong."""
+    """Worth knowing, but nothing is wrong."""
 
 
 class PairReport(BaseModel):
@@ -56,12 +56,12 @@ class PairReport(BaseModel):
     stack: str
     hosts: dict[str, HostReport]
     troubles: list[str]
-    """Of the pair, not of one host."""
+    """Troubles of the pair, not of one host."""
 
     @computed_field
     @property
     def holders(self) -> dict[str, datetime | None]:
-        """The load balancers that hold the VIP, one if all is well, and since when, as far as keepalived knows."""
+        """The load balancers that hold the VIP (one, if nothing is wrong), and since when, if keepalived knows."""
         return {
             name: host.state.vrrp.since if host.state.vrrp and host.state.vrrp.state == "MASTER" else None
             for name, host in self.hosts.items()
@@ -71,7 +71,7 @@ class PairReport(BaseModel):
     @computed_field
     @property
     def certificates(self) -> dict[str, datetime]:
-        """When the certificates of the API servers expire, by name; the earliest that a load balancer sees."""
+        """When each API server's certificate expires, by name; the earliest date that a load balancer sees."""
         found: dict[str, datetime] = {}
         for host in self.hosts.values():
             for name, certificate in host.state.certificates.items() if host.state else ():
@@ -82,17 +82,17 @@ class PairReport(BaseModel):
     @computed_field
     @property
     def whole(self) -> bool:
-        """Nothing is wrong."""
+        """Whether nothing is wrong."""
         return not self.troubles and not any(host.troubles or host.drift for host in self.hosts.values())
 
     @computed_field
     @property
     def remedy(self) -> str | None:
-        """The command that puts all drift right; None without drift."""
+        """The command that restores all files that differ; None without drift."""
         drifted = [name for name, host in self.hosts.items() if host.drift]
         if not drifted:
             return None
-        # The proof is of the pair, whichever was configured.
+        # `prove` checks the pair, whichever host was configured.
         steps = [f"{name}-configure" for name in drifted] + [f"{name}-prove" for name in self.hosts]
         replaced = " ".join(f"--replace {shlex.quote(f'**::{step}')}" for step in steps)
         return f"pulumi up --stack {shlex.quote(self.stack)} {replaced}"
@@ -105,16 +105,16 @@ def compare_with_applied(
     states: Mapping[str, HostState | str],
     instances: Mapping[str, str] = MappingProxyType({}),
 ) -> PairReport:
-    """Compare what was found on the hosts (or why nothing was) with the digests that were applied.
+    """Compare the hosts' states (or why one is unavailable) with the digests that were applied.
 
-    `instances` is what the cloud says of those that are down, by name (operate/hosts/instance.py).
+    `instances` is the cloud's view of hosts that are down, by name (operate/hosts/instance.py).
     """
     hosts: dict[str, HostReport] = {}
     for name, address in addresses.items():
         found = states[name]
         if isinstance(found, str):
-            said = [f"not reachable: {found}"] + ([instances[name]] if name in instances else [])
-            hosts[name] = HostReport(address=address, state=None, troubles=said, drift=[])
+            troubles = [f"not reachable: {found}"] + ([instances[name]] if name in instances else [])
+            hosts[name] = HostReport(address=address, state=None, troubles=troubles, drift=[])
             continue
         drift = [*_drift(digests.get(name, {}), found.files)]
         hosts[name] = HostReport(
@@ -122,13 +122,11 @@ def compare_with_applied(
         )
     report = PairReport(stack=stack, hosts=hosts, troubles=[])
     if len(report.holders) > 1:
-        report.troubles.append(
-            f"all of these hold the VIP: {', '.join(report.holders)}; VRRP does not pass between them"
-        )
+        report.troubles.append(f"two holders of the VIP: {', '.join(report.holders)}; VRRP does not pass between them")
     elif not report.holders and all(host.state for host in hosts.values()):
         report.troubles.append("no load balancer holds the VIP")
     if report.certificates:
-        # Any host's clock will do, and there is one where there is a certificate.
+        # Any host's clock will do; a certificate was read on some host.
         now = max(host.state.time for host in hosts.values() if host.state)
         report.troubles.extend(_certificate_troubles(report.certificates, now))
     return report
@@ -140,8 +138,8 @@ def _certificate_troubles(certificates: Mapping[str, datetime], now: datetime) -
         if left < CERTIFICATE_TIME_LEFT:
             when = f"expires in {left.days} days" if left > timedelta(0) else "has expired"
             yield (
-                f"the certificate of API server {name} {when} ({expires:%Y-%m-%d %H:%M:%S} UTC): there, "
-                "`sudo kubeadm certs renew all`, and restart the control plane's static pods"
+                f"the certificate of API server {name} {when} ({expires:%Y-%m-%d %H:%M:%S} UTC): run "
+                "`sudo kubeadm certs renew all` there, and restart the control plane's static pods"
             )
 
 
@@ -160,7 +158,7 @@ def _drift(applied: Mapping[str, str], found: Mapping[str, InstalledFile | None]
 
 
 def _troubles(state: HostState) -> Iterator[str]:
-    # One that was taken out on purpose does not run keepalived, and is well all the same.
+    # A drained load balancer does not run keepalived, and nothing is wrong with that.
     vrrp = None if state.drained else state.vrrp
     services = {name: it for name, it in state.services.items() if not (state.drained and name == "keepalived")}
     for name, service in services.items():
@@ -173,8 +171,8 @@ def _troubles(state: HostState) -> Iterator[str]:
         yield "HAProxy does not answer /healthz: `journalctl -u haproxy`"
     elif haproxy.configuration_id != haproxy.configured_id:
         yield (
-            f"HAProxy answers with the configuration {haproxy.configuration_id}, and the file has "
-            f"{haproxy.configured_id}: it was not reloaded, or refused it: `journalctl -u haproxy`"
+            f"HAProxy runs the configuration {haproxy.configuration_id}, but the file has {haproxy.configured_id}: it "
+            "was not reloaded, or refused the file: `journalctl -u haproxy`"
         )
     for name, server in haproxy.api_servers.items():
         if server.state != "UP":
@@ -182,27 +180,27 @@ def _troubles(state: HostState) -> Iterator[str]:
     for path, disk in state.disks.items():
         if min(disk.free / disk.size, disk.free_inodes) < DISK_SHARE_LEFT:
             yield (
-                f"{path} is nearly full ({disk.free // 2**20} MiB and {disk.free_inodes:.0%} of the inodes are free): "
+                f"{path} is nearly full ({disk.free // 2**20} MiB and {disk.free_inodes:.0%} of the inodes free): "
                 "the next `pulumi up` may fail: `sudo journalctl --vacuum-size=100M`, `sudo apt-get clean`"
             )
-    wanted = "MASTER" if state.holds_vip else "BACKUP"
+    expected = "MASTER" if state.holds_vip else "BACKUP"
     if vrrp and vrrp.state not in PARTICIPATING:
-        yield f"keepalived takes no part in the election: it is {vrrp.state}: `journalctl -u keepalived`"
-    elif vrrp and vrrp.state != wanted:
+        yield f"keepalived does not take part in the election: it is {vrrp.state}: `journalctl -u keepalived`"
+    elif vrrp and vrrp.state != expected:
         holding = "holds" if state.holds_vip else "does not hold"
-        yield f"keepalived is {vrrp.state}, and the host {holding} the VIP: `journalctl -u keepalived`"
+        yield f"keepalived is {vrrp.state}, but the host {holding} the VIP: `journalctl -u keepalived`"
 
 
 def _notes(state: HostState) -> Iterator[str]:
     reboot = state.reboot
     if reboot.required:
-        yield f"waits for a reboot ({', '.join(reboot.packages) or 'packages were updated'})"
+        yield f"reboot required ({', '.join(reboot.packages) or 'packages were updated'})"
     elif reboot.newer_kernel:
-        yield f"runs kernel {state.versions.kernel}, and {reboot.newer_kernel} is installed: it waits for a reboot"
+        yield f"reboot required: runs kernel {state.versions.kernel}, and {reboot.newer_kernel} is installed"
     if abs(state.clock_difference) > CLOCK_SECONDS:
         side = "ahead of" if state.clock_difference > 0 else "behind"
         yield f"its clock is {abs(state.clock_difference):.1f} s {side} this machine's: `timedatectl` on both"
     if state.drained:
-        yield f"taken out by {state.drained_by}: `./ha resume` brings it back"
+        yield f"drained by {state.drained_by}: `./ha resume` brings it back"
     if state.locked_by is not None:
-        yield f"is being worked on by {state.locked_by}"
+        yield f"in use by {state.locked_by}"

@@ -1,4 +1,4 @@
-"""Commands on a stack's hosts over SSH; their host keys are pinned, as the stack knows them from their birth."""
+"""Commands on a stack's hosts over SSH; the host keys are pinned, because the stack generates them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -10,31 +10,31 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from model.settings import BastionSettings
 
-# A host that boots refuses, ends or does not answer connections, and a jump host says so of it. A wrong host key or a
+# While a host boots, connections to it, also from the jump host, are refused, cut or time out. A wrong host key or a
 # refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 
 
 class HostError(Exception):
-    """What failed on which hosts, a line each; its text is shown as it is."""
+    """What failed on which host, one line each; its text is shown as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How the hosts of a stack are logged in to: user, private key (its text), OpenSSH known_hosts text."""
+    """How to log in to a stack's hosts: user, private key (as text), known_hosts (as text)."""
 
     user: str
     private_key: str = field(repr=False)
     known_hosts: str
     bastion: BastionSettings | None = None
-    """The jump host, which takes the same key."""
+    """The jump host, which accepts the same key."""
     port: int = 22
     patience: float = 60.0
-    """Seconds for which a connection is tried again."""
+    """Seconds during which a failed connection is tried again."""
 
     @asynccontextmanager
     async def connect(self, address: str) -> AsyncGenerator[asyncssh.SSHClientConnection]:
-        """A connection to a host. OSError or asyncssh.Error when there is none within `patience` seconds."""
+        """A connection to a host. OSError or asyncssh.Error if there is none within `patience` seconds."""
 
         @retry(
             retry=retry_if_exception_type(NOT_YET),
@@ -52,7 +52,7 @@ class Access:
                 username=user,
                 client_keys=[asyncssh.import_private_key(self.private_key)],
                 known_hosts=asyncssh.import_known_hosts(known_hosts),
-                config=None,  # neither the user's settings nor the user's agent have a say here
+                config=None,  # the user's SSH configuration and agent are not used
                 agent_path=None,
                 connect_timeout=10,
                 login_timeout=30,
@@ -61,7 +61,7 @@ class Access:
         async with AsyncExitStack() as open_ones:
             jump = None
             if self.bastion:
-                # Without the port, which is no part of the name where it is 22.
+                # Without the port: for port 22 the name must not include it.
                 known = f"{self.bastion.host} {self.bastion.host_key}"
                 jump = await open_ones.enter_async_context(
                     await dial(self.bastion.host, self.bastion.port, self.bastion.user, known)
@@ -71,7 +71,7 @@ class Access:
             )
 
     async def run(self, address: str, command: str) -> str:
-        """What a command prints on a host; asyncssh.ProcessError, with its output, when it fails."""
+        """Run a command on a host and return its output; asyncssh.ProcessError if it fails."""
         async with self.connect(address) as connection:
             return await output(connection, command)
 
@@ -79,23 +79,23 @@ class Access:
 async def output(
     connection: asyncssh.SSHClientConnection, command: str, stdin: bytes = b"", *, seconds: float = 60
 ) -> str:
-    """What a command prints over a connection that stands; asyncssh.ProcessError when it fails or takes longer."""
-    # An empty input alone would leave the command waiting for its end.
+    """Run a command over a connection and return its output; asyncssh.ProcessError if it fails or times out."""
+    # With an empty pipe the command would wait for the end of its input.
     source = asyncssh.PIPE if stdin else asyncssh.DEVNULL
     result = await connection.run(command, input=stdin, stdin=source, check=True, encoding=None, timeout=seconds)
     return _text(result.stdout)
 
 
 def failure_of(error: OSError | asyncssh.Error) -> str:
-    """What a connection or a command failed with, in one line."""
+    """Why a connection or a command failed, in one line."""
     if isinstance(error, asyncssh.ProcessError):
         return f"{error.command!r} ended with status {error.exit_status}: {_text(error.stderr)}"
-    # Some say nothing but what they are.
+    # Some exceptions have no text.
     return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def on_all(addresses: Iterable[str], action: Callable[[str], Awaitable[object]]) -> None:
-    """Do `action` on all addresses in parallel, from code that is not asynchronous; HostError when some fail."""
+    """Do `action` on all addresses in parallel, from code that is not asynchronous; HostError if any fails."""
 
     async def attempt(address: str) -> str | None:
         try:

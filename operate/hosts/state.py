@@ -1,4 +1,4 @@
-"""A load balancer's state, collected over SSH by one program that runs there (operate/hosts/on_host.py)."""
+"""A load balancer's state, collected over SSH by a program that runs there (operate/hosts/on_host.py)."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from operate.stack.applied import AppliedStack
 
 PROGRAM = Path(on_host.__file__).read_bytes()
 ANSWER_SECONDS = 15.0
-"""A host that has not answered by then is down for the one who asks: its login alone may take 10 s."""
+"""A host that has not answered by then counts as down; a login alone may take 10 s."""
 
 
 class Service(BaseModel):
@@ -33,42 +33,42 @@ class Service(BaseModel):
 
 
 class Vrrp(BaseModel):
-    """keepalived's state (MASTER, BACKUP, FAULT, STOP) as it told its notify script, and since when."""
+    """The state that keepalived reported to its notify script (MASTER, BACKUP, FAULT, STOP), and since when."""
 
     state: str
     since: AwareDatetime
 
 
 class ApiServer(BaseModel):
-    """What HAProxy thinks of an API server: UP, DOWN, MAINT ..., the result of the last check, and since when."""
+    """HAProxy's view of an API server: its state (UP, DOWN, MAINT ...), since when, and the last health check."""
 
     state: str
     check: str | None
-    """L7OK, L4TOUT ..., as HAProxy names results."""
+    """HAProxy's name of the result: L7OK, L4TOUT ..."""
     code: int | None
-    """Of the answer to the check; None when it got none."""
+    """Status code of the answer; None without an answer."""
     duration_ms: int | None
     since: AwareDatetime
 
 
 class HAProxy(BaseModel):
-    """What the HAProxy that runs says of itself."""
+    """What the running HAProxy reports."""
 
     alive: bool
     ready: bool
-    """It has an API server."""
+    """Whether it has an API server."""
     version: str | None
     configuration_id: str | None
-    """Of the configuration that answers; after a reload that failed it is not the one in the file."""
+    """Id of the running configuration; after a failed reload it differs from the file's."""
     configured_id: str | None
-    """Of the configuration in the file."""
+    """Id of the configuration in the file."""
     api_servers: dict[str, ApiServer]
 
 
 class InstalledFile(BaseModel):
-    """A file as it stands on the host, and the digest of the copy that was last proven to serve.
+    """A file on the host, and the digest of its last proven copy.
 
-    Digests are not shown to anybody: a short password in a file could be guessed from one.
+    Digests are never shown: a short password in a file could be guessed from one.
     """
 
     digest: str = Field(exclude=True)
@@ -79,7 +79,7 @@ class InstalledFile(BaseModel):
 
 
 class Certificate(BaseModel):
-    """The certificate that an API server shows, as a load balancer sees it; `error` where it cannot be had."""
+    """The certificate that an API server presents to a load balancer; `error` if it is unavailable."""
 
     expires: AwareDatetime | None
     error: str | None
@@ -92,12 +92,12 @@ class Certificate(BaseModel):
         try:
             certificate = x509.load_pem_x509_certificate(str(found["pem"]).encode())
         except ValueError as error:
-            return {"expires": None, "error": f"it is not understood: {error}"}
+            return {"expires": None, "error": f"not a valid certificate: {error}"}
         return {"expires": certificate.not_valid_after_utc, "error": None}
 
 
 class Versions(BaseModel):
-    """Of what is installed, and of the kernel that runs."""
+    """Versions of the running kernel, keepalived and the distribution."""
 
     keepalived: str
     kernel: str
@@ -105,7 +105,7 @@ class Versions(BaseModel):
 
 
 class Change(BaseModel):
-    """A change of state: keepalived's own, or of an API server as HAProxy (`source`) sees it."""
+    """A change of state: keepalived's own, or an API server's in HAProxy."""
 
     time: AwareDatetime
     source: Literal["keepalived", "haproxy"]
@@ -113,7 +113,7 @@ class Change(BaseModel):
 
 
 class Reboot(BaseModel):
-    """Whether `packages` want the host to be booted again, and the newest kernel where an older one runs."""
+    """Whether `packages` require a reboot, and the newest installed kernel if an older one runs."""
 
     required: bool
     packages: list[str]
@@ -121,7 +121,7 @@ class Reboot(BaseModel):
 
 
 class Disk(BaseModel):
-    """A file system: bytes, and the share of its inodes that is free."""
+    """A file system: its size in bytes, and what is free of it and of its inodes (a share)."""
 
     size: int
     free: int
@@ -129,11 +129,11 @@ class Disk(BaseModel):
 
 
 class HostState(BaseModel):
-    """All that is collected; times are those of the host's clock."""
+    """Everything that is collected; times are by the host's clock."""
 
     time: AwareDatetime
     clock_difference: float = 0
-    """Seconds by which the host's clock is ahead of the operator's; 0 for what may be the answer's way."""
+    """Seconds by which the host's clock is ahead of this machine's; 0 if the answer's travel time may explain it."""
     booted: AwareDatetime
     versions: Versions
     services: dict[str, Service]
@@ -142,42 +142,42 @@ class HostState(BaseModel):
     haproxy: HAProxy
     files: dict[str, InstalledFile | None]
     changes: list[Change]
-    """The last ones, in the order of time."""
+    """The last ones, oldest first."""
     reboot: Reboot
     disks: dict[str, Disk]
     """By mount point."""
     locked_by: str | None
-    """Another operator, and with what."""
+    """The operator who holds the lock, and why."""
     drained_by: str | None = None
-    """Who has taken it out, why, and since when; it is in again all the same if keepalived runs."""
+    """Who drained it, why, and since when; if keepalived runs, it is in service nevertheless."""
     certificates: dict[str, Certificate]
     """By API server."""
 
     @property
     def drained(self) -> bool:
-        """It was taken out on purpose, and is."""
+        """Whether it is drained: on purpose, and still out of service."""
         return self.drained_by is not None and self.services["keepalived"].state != "active"
 
 
 class HostConnection:
-    """A load balancer that is asked as often as one likes over one connection, made anew when it is lost."""
+    """A connection for repeated queries of a load balancer's state; it reconnects when the connection is lost."""
 
     def __init__(self, stack: AppliedStack, name: str) -> None:
         outputs = stack.outputs
         self._access, self._address = stack.access, outputs.load_balancers[name]
-        asked = {
+        arguments = {
             "vip": outputs.vip,
             "health_port": HEALTH_PORT,
             "metrics_port": METRICS_PORT,
             "lock": LOCK,
             "paths": [*outputs.configuration_digests.get(name, ())],
         }
-        self._command = f"sudo -n python3 - {shlex.quote(json.dumps(asked))}"
+        self._command = f"sudo -n python3 - {shlex.quote(json.dumps(arguments))}"
         self._open = AsyncExitStack()
         self._connection: asyncssh.SSHClientConnection | None = None
 
-    async def ask(self) -> HostState | str:
-        """Its state, or why it cannot be had."""
+    async def query(self) -> HostState | str:
+        """Its state, or why it is unavailable."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 if self._connection is None:
@@ -190,25 +190,25 @@ class HostConnection:
             await self.close()
             return failure_of(error)
         except ValidationError as error:
-            return f"the host's answer is not understood: {error}"
-        # It looked at its clock at some time in between.
+            return f"unexpected answer from the host: {error}"
+        # The host read its clock between `began` and `ended`.
         there = state.time.timestamp()
         return state.model_copy(update={"clock_difference": there - min(max(there, began), ended)})
 
     async def close(self) -> None:
-        """Close the connection; it can be asked again."""
+        """Close the connection; a later query reconnects."""
         self._connection = None
         with suppress(OSError, asyncssh.Error):
             await self._open.aclose()
 
 
 def collect(stack: AppliedStack) -> Mapping[str, HostState | str]:
-    """The state of each of a stack's load balancers, or why it could not be had, by name; all at once."""
+    """The state of each load balancer of a stack, or why it is unavailable, by name; collected in parallel."""
 
     async def collect_one(name: str) -> HostState | str:
         host = HostConnection(stack, name)
         try:
-            return await host.ask()
+            return await host.query()
         finally:
             await host.close()
 
@@ -219,9 +219,9 @@ def collect(stack: AppliedStack) -> Mapping[str, HostState | str]:
 
 
 async def watch(stack: AppliedStack, seconds: float, show: Callable[[Mapping[str, HostState | str]], None]) -> None:
-    """Show what `collect` finds, every so many seconds, until cancelled.
+    """Show what `collect` would return every `seconds`, until cancelled.
 
-    Each load balancer is asked by itself: one that is down does not make the other one's state old.
+    Each load balancer is queried on its own schedule: one that is down does not delay the other one's state.
     """
     latest: dict[str, HostState | str] = {}
 
@@ -229,7 +229,7 @@ async def watch(stack: AppliedStack, seconds: float, show: Callable[[Mapping[str
         host = HostConnection(stack, name)
         try:
             while True:
-                latest[name] = await host.ask()
+                latest[name] = await host.query()
                 if len(latest) == len(stack.outputs.load_balancers):
                     show(latest)
                 await asyncio.sleep(seconds)

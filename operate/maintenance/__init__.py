@@ -1,1 +1,1 @@
-"""Work on one load balancer while the other one serves: move, drain, resume, rebuild."""
+"""Work on one load balancer while its peer serves: `moves.py` has move, drain, resume and rebuild."""

@@ -1,4 +1,4 @@
-"""Work on one load balancer while the other one serves: the VIP moved, one taken out and brought back, or rebuilt."""
+"""Work on one load balancer while its peer serves: move the VIP, drain and resume a load balancer, rebuild one."""
 
 import json
 import shlex
@@ -17,55 +17,57 @@ from operate.hosts.state import HostState, collect
 from operate.stack import engine
 from operate.stack.applied import AppliedStack
 
-# A peer that is told takes over in milliseconds; what takes longer is a busy host's answer.
+# The peer takes over within milliseconds of priority 0; the rest is for a busy host to answer.
 TAKE_OVER_SECONDS = 15.0
-# Until checks have found the API servers, and keepalived its state.
+# Until health checks have found the API servers, and keepalived its state.
 RETURN_SECONDS = 60.0
-# Most requests are answered in less; the longer, the more new connections have to wait: TCP sends a first packet again
-# after a second (RFC 6298), which the new holder takes.
+# Most requests are answered in less. A longer time makes more new connections wait: TCP sends a SYN again after one
+# second (RFC 6298), and the new holder answers it.
 HOLD_SECONDS = 0.1
 HELD = "inet ha_api_move"
-"""The holder's table that drops the first packets of connections to the VIP while it is moved on purpose."""
+"""The nftables table in which the holder drops new connections to the VIP during a move."""
 INSTANCE = "openstack:compute/instance:Instance"
 
 States = Mapping[str, HostState | str]
 
 
 def holder_of(states: States) -> str | None:
-    """The load balancer that holds the VIP; None when none is known to."""
+    """The load balancer that holds the VIP; None if none is known to."""
     return next((name for name, state in states.items() if isinstance(state, HostState) and state.holds_vip), None)
 
 
 def unfit(name: str, states: States) -> list[str]:
-    """Why a load balancer cannot serve alone; empty when it can.
+    """Why a load balancer cannot serve alone; empty if it can.
 
-    It must have an API server only if another one has: where there is none yet nothing is lost.
+    It needs an API server only if its peer has one: without any API server there is nothing to lose.
     """
     state = states[name]
     if isinstance(state, str):
-        return [f"it is not reachable: {state}"]
+        return [f"not reachable: {state}"]
     if state.drained:
-        return [f"it was taken out by {state.drained_by}: `./ha resume {name}` brings it back"]
-    wants_api_server = any(isinstance(other, HostState) and other.haproxy.ready for other in states.values())
+        return [f"it was drained by {state.drained_by}: `./ha resume {name}` brings it back"]
+    needs_api_server = any(isinstance(other, HostState) and other.haproxy.ready for other in states.values())
     reasons = [f"{unit} is {service.state}" for unit, service in state.services.items() if service.state != "active"]
     if not state.haproxy.alive:
         reasons.append("HAProxy does not answer")
-    elif wants_api_server and not state.haproxy.ready:
+    elif needs_api_server and not state.haproxy.ready:
         reasons.append("its HAProxy has no API server")
     if state.vrrp is None or state.vrrp.state not in PARTICIPATING:
-        reasons.append(f"keepalived takes no part in the election ({state.vrrp.state if state.vrrp else 'no state'})")
+        reasons.append(
+            f"keepalived does not take part in the election ({state.vrrp.state if state.vrrp else 'no state'})"
+        )
     return reasons
 
 
 def insist(name: str, states: States) -> None:
-    """PairError unless a load balancer can serve alone."""
+    """PairError if a load balancer cannot serve alone."""
     reasons = unfit(name, states)
     if reasons:
         raise PairError(f"{name} cannot serve alone, so nothing was done: {'; '.join(reasons)}. See `./ha status`")
 
 
 def partners(states: States) -> tuple[str, str]:
-    """The holder of the VIP and the other one, which could take it at once; PairError when it could not."""
+    """The holder and the standby; PairError if the standby could not take over at once."""
     holder = holder_of(states)
     if holder is None:
         raise PairError("no load balancer is known to hold the VIP, so nothing was done. See `./ha status`")
@@ -75,16 +77,16 @@ def partners(states: States) -> tuple[str, str]:
 
 
 def peer_of(name: str, states: Mapping[str, object]) -> str:
-    """The other load balancer; PairError for a name that is none."""
+    """The other load balancer; PairError for an unknown name."""
     if name not in states:
-        raise PairError(f"there is no load balancer {name} in this stack, only {' and '.join(states)}")
+        raise PairError(f"this stack has no load balancer {name}, only {' and '.join(states)}")
     (peer,) = states.keys() - {name}
     return peer
 
 
 def hold_back(vip: str) -> str:
-    """Rules of nftables that hold new connections to the VIP back, also where they are there already."""
-    # The entry expires by itself: whatever becomes of this program, or of the shell there, nobody is held for longer.
+    """Rules for nftables that hold back new connections to the VIP; they may be applied again at any time."""
+    # The set's element expires: even if this program and the shell on the host die, no client is held back for longer.
     return f"""
         add table {HELD}
         delete table {HELD}
@@ -97,9 +99,9 @@ def hold_back(vip: str) -> str:
 
 
 class Maintenance:
-    """Work on the load balancers of a stack that was brought up.
+    """Work on the load balancers of a stack that is up.
 
-    PairError is raised for what is refused or does not happen in time, HostError for a command that fails.
+    PairError for a refusal and for a time-out, HostError for a command that fails on a host.
     """
 
     def __init__(self, stack: AppliedStack) -> None:
@@ -107,15 +109,15 @@ class Maintenance:
         self._addresses = stack.outputs.load_balancers
 
     def states(self) -> States:
-        """The states of both load balancers, without keeping anybody off: for a question that may stand for long."""
+        """The states of both load balancers, without the lock: the operator may take long to answer a question."""
         return collect(self._stack)
 
     @contextmanager
     def alone(self, purpose: str, *, rebuilt: str | None = None) -> Generator[States]:
-        """Keep other operators off while the context lasts; gives the states of both load balancers.
+        """Hold the operators' lock while the context lasts; yields the states of both load balancers.
 
-        One that is down is not locked: the other one's lock does. Nor is one that is to be rebuilt, which may answer
-        one moment and not the next.
+        A host that is down is not locked: its peer's lock is enough. Nor is a host that is to be rebuilt, which may
+        answer now and not later.
         """
         states = self.states()
         up = {
@@ -124,28 +126,28 @@ class Maintenance:
             if isinstance(states[name], HostState) and name != rebuilt
         }
         with hold_all(self._stack.access, up, purpose):
-            # Again, for whoever had the lock until now may have changed them.
+            # Again: the previous owner of the lock may have changed them.
             yield self.states()
 
     def move(self, holder: str, peer: str) -> None:
-        """Have the other load balancer hold the VIP."""
-        # In one command, so that keepalived starts again whatever becomes of this program meanwhile.
+        """Move the VIP to the peer."""
+        # One command, so that keepalived starts again even if this program dies.
         self._run(holder, self._giving_away("systemctl restart keepalived"))
         self._wait_until_holds(peer)
 
     def drain(self, name: str, peer: str, reason: str) -> None:
-        """Take a load balancer out until `resume`, also when it boots."""
+        """Take a load balancer out of service until `resume`, also across reboots."""
         try:
             self._run(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
             self.stop_keepalived(name, peer)
-            # After that: systemd reads all its units anew for it, which takes the host a moment.
+            # After the move: systemd reloads all units for it, which keeps the host busy for a moment.
             self._run(name, "systemctl disable keepalived")
         except BaseException:
             self._back(name)
             raise
 
     def wait_until_reachable(self, name: str) -> None:
-        """Wait for a load balancer that boots; PairError for a name that is none, HostError when it does not come."""
+        """Wait for a load balancer that is booting; PairError for an unknown name, HostError on a time-out."""
         peer_of(name, self._addresses)
         self._run(name, "true", patience=BOOT_SECONDS)
 
@@ -159,34 +161,34 @@ class Maintenance:
             return not reasons
 
         try:
-            wait_for(f"{name} is fit to serve", fit, RETURN_SECONDS)
+            wait_for(f"{name} is able to serve alone", fit, RETURN_SECONDS)
         except PairError as error:
             raise PairError(f"{error}: {'; '.join(reasons)}. See `./ha status`") from None
 
     def stop_keepalived(self, name: str, peer: str) -> None:
-        """Have a load balancer give the VIP away, if it has it, and take no part any more until it boots."""
+        """Have a load balancer give up the VIP, if it holds it, and stay out of the election until it boots."""
         self._run(name, self._giving_away("systemctl stop keepalived"))
         self._wait_until_holds(peer)
 
     def start_keepalived(self, name: str) -> None:
-        """Have a load balancer take part again, if it is there still."""
+        """Have a load balancer take part in the election again, if it still exists."""
         with suppress(HostError):
             self._run(name, "systemctl start keepalived")
 
     def _wait_until_holds(self, peer: str) -> None:
-        # keepalived that is stopped says goodbye, and the peer takes over within milliseconds. A lower priority costs
-        # more: both have the VIP for a moment, and the wrong one is asked.
+        # keepalived sends priority 0 when it stops, and the peer takes over within milliseconds. Lowering the priority
+        # instead costs more: for a moment there are two holders, and clients reach the wrong one.
         def holds() -> bool:
             return holder_of({peer: collect(self._stack)[peer]}) == peer
 
         wait_for(f"{peer} holds the VIP", holds, TAKE_OVER_SECONDS)
 
     def _giving_away(self, command: str) -> str:
-        """A command that has a holder give the VIP away, after the requests that are under way have ended there.
+        """A script in which a holder lets requests in progress end and then runs `command`, which gives up the VIP.
 
-        Connections that are new just then are answered a second later, by the new holder. Those that stay are lost.
+        New connections at that moment are answered a second later, by the new holder. Open connections are cut.
         """
-        # Where nobody can be held back the VIP is moved all the same.
+        # If new connections cannot be held back, the VIP is moved nevertheless.
         script = f"""
             {NFT} {shlex.quote(hold_back(self._stack.outputs.vip))} && sleep {HOLD_SECONDS}
             {command}
@@ -207,22 +209,22 @@ class Maintenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuild:
-    """What a rebuild of a load balancer finds, and does."""
+    """What a rebuild of a load balancer found, and will do."""
 
     name: str
     peer: str
     holds_vip: bool
     instances: tuple[str, ...]
-    """Ids of all that the cloud has of it."""
+    """Ids of all its instances in the cloud."""
     shown: str
-    """How the cloud has it."""
+    """The instances and their status, for the operator."""
     orphans: tuple[str, ...]
-    """Ids of instances with its address that Pulumi does not know: an `up` was cut off while it made them."""
+    """Ids of instances that are not in Pulumi's state: an `up` was cut off while it created them."""
 
     def is_within(self, agreed: "Rebuild") -> bool:
-        """Whether it does no more than another one, after some time.
+        """Whether it does no more than the plan that the operator agreed to.
 
-        What a run that was cut off has left goes on meanwhile: Nova builds it, it boots, or it is deleted.
+        What a cut-off run left behind may have changed since: Nova has built it, it has booted, or it was deleted.
         """
         return (
             (self.peer, self.holds_vip) == (agreed.peer, agreed.holds_vip)
@@ -232,7 +234,7 @@ class Rebuild:
 
 
 def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> Rebuild:
-    """Look at the host, the cloud and Pulumi's state; PairError when the other load balancer does not serve."""
+    """Check the host, the cloud and Pulumi's state; PairError if the peer does not serve."""
     peer = peer_of(name, states)
     insist(peer, states)
     state = states[name]
@@ -252,7 +254,7 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
 
 
 def recorded_instance(stack: str, name: str) -> str | None:
-    """The id of a host's instance in Pulumi's state; None when it has none."""
+    """The id of a host's instance in Pulumi's state; None if there is none."""
     exported = json.loads(engine.query("stack", "export", "--stack", stack))
     resources = exported["deployment"].get("resources", ())
     return next((it.get("id") for it in resources if it["urn"].endswith(f"{INSTANCE}::{name}")), None)
@@ -281,4 +283,4 @@ def insist_on_no_other_run(stack: str, name: str) -> None:
 
 
 def _pulumi(stack: str, name: str, *arguments: str) -> None:
-    engine.run(*arguments, stack=stack, again=f"./ha rebuild {name}")
+    engine.run_pulumi(*arguments, stack=stack, again=f"./ha rebuild {name}")

@@ -1,1 +1,1 @@
-"""Prometheus scrape configuration, alert rules and the Grafana dashboard of a stack."""
+"""A stack's Prometheus configuration (`files.py`), alerts (`rules.yml.j2`) and Grafana dashboard (`dashboard.py`)."""

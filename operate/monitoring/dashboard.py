@@ -1,4 +1,4 @@
-"""A stack's dashboard for Grafana (9 or newer), as data. Panels stand in the order in which they are named here."""
+"""A stack's dashboard for Grafana (9 or newer), as data. Panels appear in the order of `_panels`."""
 
 import hashlib
 import json
@@ -15,25 +15,25 @@ GREEN, ORANGE, RED, BLUE = "green", "orange", "red", "blue"
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A panel: what it shows of what queries (PromQL, by the legend of their series), and how large it is."""
+    """A panel: its queries (PromQL, by the legend of their series), and its size."""
 
     title: str
     kind: str
-    """Grafana's name: stat, timeseries, state-timeline."""
+    """Grafana's panel type: stat, timeseries, state-timeline."""
     queries: dict[str, str]
     width: int
     height: int = 7
     unit: str = "short"
     steps: Sequence[tuple[float | None, str]] = ((None, GREEN),)
-    """Colours from a value on; the first is for all below."""
+    """Colours from a value on; the first is for all values below."""
     words: dict[int, tuple[str, str]] = field(default_factory=dict[int, tuple[str, str]])
-    """What to say instead of a number, and its colour."""
+    """The text shown for a value, and its colour."""
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     custom: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def dashboard(stack: str, api_servers: int, timers: Timers) -> dict[str, Any]:
-    """The dashboard of a stack with so many API servers."""
+    """The dashboard of a stack with `api_servers` API servers."""
     return {
         # Stable, so that a new version replaces the old one.
         "uid": "ha-api-" + hashlib.sha256(stack.encode()).hexdigest()[:12],
@@ -94,7 +94,7 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         steps=((None, RED), (api_servers // 2 + 1, ORANGE), (api_servers, GREEN)),
     )
     yield Panel(
-        title="Days until a certificate ends",
+        title="Days until a certificate expires",
         kind="stat",
         queries={
             "": f"(min(last_over_time(ha_api_certificate_expiry_timestamp_seconds{{{stack}}}[1h])) - time()) / 86400"
@@ -120,7 +120,7 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         steps=((None, GREEN), (1, RED)),
     )
     yield Panel(
-        title="Who holds the VIP",
+        title="Holder of the VIP",
         kind="state-timeline",
         queries={host: f"max by (host) (ha_api_holds_vip{{{stack}}})"},
         width=12,
@@ -139,11 +139,11 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         words={0: ("not running", RED), 1: ("FAULT", RED), 2: ("BACKUP", GREEN), 3: ("MASTER", BLUE)},
     )
     yield Panel(
-        title="API servers, as the load balancer sees them that sees them worst",
+        title="API servers, as the load balancer with the worst view sees them",
         kind="state-timeline",
         queries={server: f"min by (server) ({up_servers})"},
         width=12,
-        words={0: ("out", RED), 1: ("up", GREEN)},
+        words={0: ("down", RED), 1: ("up", GREEN)},
     )
     yield Panel(
         title="Times a load balancer became MASTER, in 15 minutes",
@@ -154,7 +154,7 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         custom={"thresholdsStyle": {"mode": "line"}},
     )
     yield Panel(
-        title="Health check of an API server takes",
+        title="Duration of API server health checks",
         kind="timeseries",
         queries={f"{server} from {host}": f"haproxy_server_check_duration_seconds{{{clients}}}"},
         width=12,
@@ -170,20 +170,24 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         unit="cps",
     )
     yield Panel(
-        title="Connections open",
+        title="Open connections",
         kind="timeseries",
         queries={host: f"haproxy_frontend_current_sessions{{{clients}}}"},
         width=6,
     )
     yield Panel(
-        title="Connections that failed, went to another server, or were turned away",
+        title="Connections that failed, were redispatched, or found no server",
         kind="timeseries",
         queries={
             f"{name}, {host}": f"sum by (host) (rate({metric}{{{where}{stack}}}[$__rate_interval]))"
             for name, metric, where in (
-                ("no server took it", "haproxy_backend_connection_errors_total", 'proxy=~"apiserver|last-resort", '),
-                ("broken by the server", "haproxy_backend_server_aborts_total", 'proxy=~"apiserver|last-resort", '),
-                ("another server", "haproxy_backend_redispatch_warnings_total", 'proxy=~"apiserver|last-resort", '),
+                (
+                    "no server accepted it",
+                    "haproxy_backend_connection_errors_total",
+                    'proxy=~"apiserver|last-resort", ',
+                ),
+                ("aborted by the server", "haproxy_backend_server_aborts_total", 'proxy=~"apiserver|last-resort", '),
+                ("redispatched", "haproxy_backend_redispatch_warnings_total", 'proxy=~"apiserver|last-resort", '),
                 ("no server was ready", "haproxy_backend_sessions_total", 'proxy="last-resort", '),
             )
         },
@@ -201,7 +205,7 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         unit="Bps",
     )
     yield Panel(
-        title="Processors busy",
+        title="CPU",
         kind="timeseries",
         queries={
             host: f'1 - avg by (host) (rate(node_cpu_seconds_total{{mode="idle", {stack}}}[$__rate_interval]))',
@@ -233,7 +237,7 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         custom={"thresholdsStyle": {"mode": "line"}},
     )
     yield Panel(
-        title="Connections that the kernel tracks, of what it can",
+        title="Connection tracking table used",
         kind="timeseries",
         queries={host: f"node_nf_conntrack_entries{{{stack}}} / node_nf_conntrack_entries_limit{{{stack}}}"},
         width=6,
@@ -248,7 +252,7 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         words={0: ("no", GREEN), 1: ("required", ORANGE)},
     )
     yield Panel(
-        title="What the watchdog says of HAProxy",
+        title="HAProxy, according to the watchdog",
         kind="state-timeline",
         queries={
             host: f"2 * max by (host) (ha_api_watchdog_haproxy_dead{{{stack}}})"

@@ -1,4 +1,6 @@
-"""What would stop the first `pulumi up`, or make its result worth less: looked for before it, and told all at once.
+"""Checks before the first `pulumi up`: what would make it fail, or its result less reliable, all reported at once.
 
-Nothing is changed in the cloud, but with the throw-away instance (boot.py), which is asked for by name.
+`run.py` runs the checks of `account.py`, `instances.py`, `network.py` and `segment.py`; each yields findings
+(`finding.py`) about the facts (`facts.py`). Only `boot.py`, with `--boot`, creates anything in the cloud: a temporary
+instance.
 """

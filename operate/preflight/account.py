@@ -1,4 +1,4 @@
-"""Credentials, services, and whether the project has room for all that will be made."""
+"""Credentials, services, and whether the project's quota is enough."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from operate.preflight.finding import Finding, not_checked, note, ok, problem
 from operate.stack.applied import StackConfiguration
 
 SOON = timedelta(days=30)
-"""An application credential that ends within this time is told."""
+"""An application credential that expires within this time is noted."""
 AN_UP = timedelta(hours=1)
-"""What a large `up` may take, amply."""
+"""More than a large `up` takes."""
 EXTENSIONS = frozenset({"allowed-address-pairs", "port-security", "security-group", "standard-attr-description"})
 SOFT_ANTI_AFFINITY = (2, 15)
 """Nova's first microversion with the soft policies."""
@@ -25,14 +25,14 @@ SOFT_ANTI_AFFINITY = (2, 15)
 
 @dataclass(frozen=True)
 class CloudLogin:
-    """Whether the cloud lets the user in, what there is to say about it, and then who that is."""
+    """The findings about the login; the facts, if it succeeded."""
 
     findings: list[Finding]
     facts: Facts | None
 
 
 def log_in(configuration: StackConfiguration, connect: Callable[[], Any], now: datetime | None = None) -> CloudLogin:
-    """Ask for a token; every failure of it is a finding."""
+    """Request a token; every failure is a finding."""
     now = now or datetime.now(UTC)
     try:
         cloud = connect()
@@ -42,12 +42,16 @@ def log_in(configuration: StackConfiguration, connect: Callable[[], Any], now: d
     findings = [
         ok("token", f"project {access.project_name}, user {access.username}, valid until {access.expires:%F %R} UTC")
     ]
-    # One that was made of a password is renewed when it ends.
+    # A token that was obtained with a password is renewed when it expires.
     if cloud.config.config.get("auth_type") in ("token", "v3token") and access.expires - now < AN_UP:
         minutes = int((access.expires - now).total_seconds() / 60)
-        findings = [note("token", f"ends in {minutes} min, and cannot be renewed", "get a new one before `pulumi up`")]
+        findings = [
+            note("token", f"expires in {minutes} min and cannot be renewed", "get a new one before `pulumi up`")
+        ]
     if access.project_id is None:
-        findings = [problem("token", "it is for no project", "name one (project_name in clouds.yaml, OS_PROJECT_NAME)")]
+        findings = [
+            problem("token", "not scoped to a project", "set one (project_name in clouds.yaml, OS_PROJECT_NAME)")
+        ]
         return CloudLogin(findings, None)
     if access.application_credential_id:
         findings.append(_application_credential(cloud, access.user_id, access.application_credential_id, now))
@@ -66,7 +70,10 @@ def _why(error: Exception) -> tuple[str, str]:
     where = "clouds.yaml, the OS_ variables and `pulumi config` (openstack:...)"
     match error:
         case ConfigException():
-            return reason, "`openstack:cloud` or OS_CLOUD names an entry that clouds.yaml does not have: correct either"
+            return (
+                reason,
+                "`openstack:cloud` or OS_CLOUD names an entry that clouds.yaml does not have: correct one of them",
+            )
         case MissingRequiredOptions():
             return (
                 f"no credentials: {reason}",
@@ -80,13 +87,13 @@ def _why(error: Exception) -> tuple[str, str]:
             )
         case NotFound():
             return (
-                f"Keystone does not know the token, or its address is no Keystone: {reason}",
-                "get a new token, for the old one is expired or revoked; or correct the address (it ends in /v3)",
+                f"Keystone does not know the token, or the URL is not Keystone's: {reason}",
+                "get a new token, if it has expired or was revoked; or correct the URL (it ends in /v3)",
             )
         case HttpError() if error.http_status >= 500:
-            return f"Keystone fails: {reason}", "wait, or ask who runs the cloud"
+            return f"Keystone fails: {reason}", "wait, or ask the cloud's operator"
         case _:
-            return reason, f"see whether the address can be reached from here, and whether {where} fit together"
+            return reason, f"check that the URL is reachable from here, and that {where} agree"
 
 
 def _application_credential(cloud: Any, user_id: str, credential_id: str, now: datetime) -> Finding:
@@ -94,17 +101,17 @@ def _application_credential(cloud: Any, user_id: str, credential_id: str, now: d
     try:
         credential = cloud.identity.get_application_credential(user_id, credential_id)
     except (SDKException, ClientException) as error:
-        return not_checked(looked_at, f"Keystone does not tell: {error}")
+        return not_checked(looked_at, f"Keystone does not return it: {error}")
     if not credential.expires_at:
         return ok(looked_at, f"{credential.name} does not expire")
     expires = datetime.fromisoformat(credential.expires_at).replace(tzinfo=UTC)
     if expires - now < SOON:
-        return note(looked_at, f"{credential.name} ends on {expires:%F %R} UTC", "make a new one before that")
+        return note(looked_at, f"{credential.name} expires on {expires:%F %R} UTC", "create a new one before that")
     return ok(looked_at, f"{credential.name} is valid until {expires:%F}")
 
 
 def nova(facts: Facts) -> Generator[Finding]:
-    """It is in the catalog, answers, and is new enough for the server groups' policies."""
+    """Nova is in the catalog, answers, and is new enough for the server groups' policies."""
     compute = facts.cloud.compute
     if compute.get_endpoint() is None:
         yield _not_in_catalog("Nova")
@@ -114,7 +121,7 @@ def nova(facts: Facts) -> Generator[Finding]:
 
 
 def neutron(facts: Facts) -> Generator[Finding]:
-    """It is in the catalog, answers, and has the extensions that the program uses."""
+    """Neutron is in the catalog, answers, and has the extensions that the program uses."""
     endpoint = facts.cloud.network.get_endpoint()
     if endpoint is None:
         yield _not_in_catalog("Neutron")
@@ -126,14 +133,14 @@ def neutron(facts: Facts) -> Generator[Finding]:
         yield problem(
             "Neutron's extensions",
             f"missing: {', '.join(missing)}",
-            "the program cannot do without: take another cloud",
+            "the program needs them: ask the cloud's operator, or use another cloud",
         )
     else:
         yield ok("Neutron's extensions", f"has {', '.join(sorted(needed))}")
 
 
 def glance(facts: Facts) -> Generator[Finding]:
-    """It is in the catalog and answers."""
+    """Glance is in the catalog and answers."""
     image = facts.cloud.image
     if image.get_endpoint() is None:
         yield _not_in_catalog("Glance")
@@ -145,8 +152,8 @@ def glance(facts: Facts) -> Generator[Finding]:
 def _not_in_catalog(name: str) -> Finding:
     return problem(
         name,
-        "the catalog has no endpoint of it for this region and interface",
-        "correct region_name and interface in clouds.yaml (`openstack catalog list` shows what there is)",
+        "the catalog has no endpoint for it in this region and interface",
+        "correct region_name and interface in clouds.yaml (`openstack catalog list` shows them)",
     )
 
 
@@ -161,13 +168,13 @@ def _microversion(facts: Facts) -> Finding:
     ]
     if newest < SOFT_ANTI_AFFINITY and soft:
         return problem(
-            "Nova", f"{found}: too old for soft-anti-affinity (2.15)", "take anti-affinity or none as policy"
+            "Nova", f"{found}: too old for soft-anti-affinity (2.15)", "set the policy to anti-affinity or none"
         )
     return ok("Nova", found)
 
 
 def nova_quota(facts: Facts) -> Generator[Finding]:
-    """Room in the project's quota for what is not there yet; what has the cluster's names counts as made."""
+    """The project's quota is enough for what is missing; resources with the cluster's names count as existing."""
     settings = facts.settings
     missing = {role: sum(name not in facts.server_names for name in host_names(settings, role)) for role in facts.roles}
     quota = facts.cloud.compute.get_limits().absolute
@@ -182,7 +189,7 @@ def nova_quota(facts: Facts) -> Generator[Finding]:
 
 
 def neutron_quota(facts: Facts) -> Generator[Finding]:
-    """The same of Neutron's quota."""
+    """Neutron's quota is enough for what is missing."""
     settings = facts.settings
     quota = facts.cloud.network.get_quota(facts.project_id, details=True)
     groups, rules = _missing_groups_and_rules(facts)
@@ -209,14 +216,14 @@ def _missing_groups_and_rules(facts: Facts) -> tuple[int, int]:
     rules = security_rules(facts.settings)
     groups = missing = 0
     for role in Role:
-        wanted = [rule for rule in rules if rule.role is role]
+        needed = [rule for rule in rules if rule.role is role]
         name = f"{facts.settings.cluster_name}-{role}"
         found = list(facts.cloud.network.security_groups(name=name, project_id=facts.project_id))
         groups += not found
-        # Rules that others have added to the group have no description of the program's.
-        purposes = {rule.purpose for rule in wanted}
+        # Rules that someone else added to the group do not have one of the program's descriptions.
+        purposes = {rule.purpose for rule in needed}
         made = sum(rule["description"] in purposes for group in found for rule in group.security_group_rules)
-        missing += max(0, len(wanted) - made)
+        missing += max(0, len(needed) - made)
     return groups, missing
 
 
@@ -227,8 +234,8 @@ def _neutron_room(what: str, needed: int, quota: dict[str, int]) -> Finding:
 def _room(what: str, needed: int, limit: int, used: int) -> Finding:
     looked_at = f"quota: {what}"
     if limit < 0:
-        return ok(looked_at, f"{needed} more are needed; unlimited")
-    found = f"{needed} more are needed; {max(0, limit - used)} of {limit} are free"
+        return ok(looked_at, f"needs {needed} more; unlimited")
+    found = f"needs {needed} more; {max(0, limit - used)} of {limit} are free"
     if needed > limit - used:
-        return problem(looked_at, found, "ask for a larger quota, delete what is not used, or build less")
+        return problem(looked_at, found, "request a larger quota, delete unused resources, or build less")
     return ok(looked_at, found)

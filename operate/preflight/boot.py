@@ -1,6 +1,6 @@
-"""A throw-away instance, made as the program makes a load balancer, to try what can only be tried; then deleted.
+"""A temporary instance, created like a load balancer, for what can only be tried; then deleted.
 
-What it is made of has one name, by which all of it is found again: what a killed run left is deleted first.
+All its resources have one name, so that whatever a killed run left behind is found and deleted first.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ from operate.signals import end_like_ctrl_c, uninterrupted
 from operate.stack.applied import StackConfiguration
 
 DELETE_SECONDS = 300
-_DESCRIPTION = "Throw-away check of `./ha preflight --boot`"
+_DESCRIPTION = "Temporary, for `./ha preflight --boot`"
 
 
-def throw_away_name(settings: Settings) -> str:
-    """The name of all that is made."""
+def temporary_name(settings: Settings) -> str:
+    """The name of everything that is created."""
     return f"{settings.cluster_name}-preflight"
 
 
 def remove(cloud: Any, project_id: str, name: str) -> None:
-    """Delete everything of that name in a project, in the order in which it depends on each other."""
+    """Delete everything of that name in a project, in the order of dependencies."""
     with uninterrupted():
         servers = [server for server in cloud.compute.servers(name=f"^{name}$") if server.name == name]
         for server in servers:
             cloud.compute.delete_server(server, ignore_missing=True)
         for server in servers:
             cloud.compute.wait_for_delete(server, wait=DELETE_SECONDS)
-        # Administrators are shown all projects' ports and groups.
+        # Administrators see the ports and groups of all projects.
         for port in list(cloud.network.ports(name=name, project_id=project_id)):
             cloud.network.delete_port(port, ignore_missing=True)
         for group in list(cloud.network.security_groups(name=name, project_id=project_id)):
@@ -51,22 +51,22 @@ def remove(cloud: Any, project_id: str, name: str) -> None:
 
 
 def try_boot(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:
-    """Address pairs are admitted, an instance boots, answers SSH, and takes a load balancer's packages.
+    """Address pairs are allowed; an instance boots, answers SSH, and can install a load balancer's packages.
 
-    To be closed when it is not run to its end: that deletes what was made.
+    A caller that stops early must close the generator: that deletes what was created.
     """
-    name, cloud = throw_away_name(facts.settings), facts.cloud
+    name, cloud = temporary_name(facts.settings), facts.cloud
     end_like_ctrl_c()
     remove(cloud, facts.project_id, name)
     try:
-        port = yield from _make_port(facts, name)
+        port = yield from _create_port(facts, name)
         yield from _try(facts, configuration, name, port)
     finally:
         remove(cloud, facts.project_id, name)
 
 
-def _make_port(facts: Facts, name: str) -> Generator[Finding, None, Any]:
-    """The instance's port, with a security group for SSH; with an address pair where that is allowed."""
+def _create_port(facts: Facts, name: str) -> Generator[Finding, None, Any]:
+    """The instance's port, with a security group for SSH, and an address pair if that is allowed."""
     network = facts.cloud.network
     with uninterrupted():
         group = network.create_security_group(name=name, description=_DESCRIPTION)
@@ -87,26 +87,26 @@ def _make_port(facts: Facts, name: str) -> Generator[Finding, None, Any]:
         "fixed_ips": [{"subnet_id": facts.subnet.id}],
         "security_group_ids": [group.id],
     }
-    # Nobody uses that one. The VIP's own may be in use.
+    # Not the VIP, which may be in use: this address is used nowhere.
     pairs = [{"ip_address": ELECTION_ADDRESS}]
     try:
         with uninterrupted():
             port = network.create_port(**values, allowed_address_pairs=pairs)
     except ForbiddenException as error:
         yield problem(
-            "address pairs, tried", f"refused: {error}", "take a network of the project, or have the policy opened"
+            "address pairs, tried", f"refused: {error}", "use a network of the project, or have the policy changed"
         )
         with uninterrupted():
             port = network.create_port(**values)
     else:
-        yield ok("address pairs, tried", "Neutron set one on a port of this network")
+        yield ok("address pairs, tried", "Neutron accepted one on a port of this network")
     if facts.settings.vip and not facts.vip_port:
         yield _reserve(facts, name)
     return port
 
 
 def _reserve(facts: Facts, name: str) -> Finding:
-    """Whether the VIP can be asked for; the port goes at once."""
+    """Whether Neutron accepts the VIP as a fixed address; the port is deleted at once."""
     network, vip = facts.cloud.network, str(facts.settings.vip)
     try:
         with uninterrupted():
@@ -115,18 +115,18 @@ def _reserve(facts: Facts, name: str) -> Finding:
             network.delete_port(network.create_port(**values, fixed_ips=[address]))
     except ForbiddenException as error:
         return problem(
-            "VIP, tried", f"refused: {error}", "leave vip empty, or have create_port:fixed_ips:ip_address opened"
+            "VIP, tried", f"refused: {error}", "leave vip empty, or have create_port:fixed_ips:ip_address allowed"
         )
-    return ok("VIP, tried", f"Neutron reserved {vip}, and it was given back")
+    return ok("VIP, tried", f"Neutron reserved {vip}; the reservation was deleted again")
 
 
 def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) -> Iterator[Finding]:
     settings, compute = facts.settings, facts.cloud.compute
-    wanted = settings.load_balancers
+    load_balancer = settings.load_balancers
     host_key = Ed25519PrivateKey.generate()
     private = host_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     public = host_key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    zone = {"availability_zone": wanted.availability_zones[0]} if wanted.availability_zones else {}
+    zone = {"availability_zone": load_balancer.availability_zones[0]} if load_balancer.availability_zones else {}
     began = time.monotonic()
     with uninterrupted():
         if not settings.key_pair:
@@ -144,20 +144,24 @@ def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) 
         compute.wait_for_server(server, interval=1, wait=settings.ssh_timeout)
     except ResourceFailure:
         fault = compute.get_server(server).fault
-        reason = fault["message"] if fault else "Nova does not say why"
+        reason = fault["message"] if fault else "Nova gives no reason"
         yield problem(
-            "instance", f"could not be made: {reason}", "see flavor, image, zones, and whether the cloud has room"
+            "instance",
+            f"could not be created: {reason}",
+            "check flavor, image and zones, and whether the cloud has capacity",
         )
         return
     except ResourceTimeout:
         yield problem(
-            "instance", f"was not made within {settings.ssh_timeout} s (sshTimeout)", "ask who runs the cloud"
+            "instance",
+            f"not active within {settings.ssh_timeout} s (sshTimeout)",
+            "ask the cloud's operator, or raise sshTimeout",
         )
         return
     yield ok("instance", f"active after {time.monotonic() - began:.0f} s")
     address = port.fixed_ips[0]["ip_address"]
     access = Access(
-        user=wanted.user,
+        user=load_balancer.user,
         private_key=configuration.private_key,
         known_hosts=f"{address} {public}",
         bastion=settings.bastion,
@@ -172,36 +176,37 @@ async def _log_in(facts: Facts, access: Access, address: str, began: float) -> l
     try:
         async with access.connect(address) as connection:
             findings.append(
-                ok(looked_at, f"logged in after {time.monotonic() - began:.0f} s, with the host key that it was given")
+                ok(
+                    looked_at,
+                    f"logged in after {time.monotonic() - began:.0f} s; it has the host key from its user data",
+                )
             )
             findings += await _use(facts, connection, address)
     except asyncssh.HostKeyNotVerifiable:
         findings.append(
             problem(
                 looked_at,
-                "shows another host key than it was given",
-                "the image's cloud-init ignores user data: take another",
+                "its host key is not the one in its user data",
+                "the image's cloud-init ignores user data: use another image",
             )
         )
     except asyncssh.PermissionDenied:
         findings.append(
-            problem(
-                looked_at, "the login is refused", "correct loadBalancerUser: each image has a login user of its own"
-            )
+            problem(looked_at, "login refused", "correct loadBalancerUser: each image has its own login user")
         )
     except (OSError, asyncssh.Error) as error:
         findings.append(
             problem(
                 looked_at,
                 f"not within {access.patience:.0f} s: {failure_of(error)}",
-                "adminCidrs must have this machine, or the bastion, which needs a way there; or raise sshTimeout",
+                "add this machine, or the bastion, to adminCidrs; check the route to the subnet; or raise sshTimeout",
             )
         )
     return findings
 
 
 async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: str) -> list[Finding]:
-    """The program's own first steps, one after the other: each needs the one before."""
+    """The program's own first steps, in order: each needs the one before."""
     settings = facts.settings
     as_root = "sudo -n bash -s"
 
@@ -211,17 +216,15 @@ async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: 
     findings: list[Finding] = []
     try:
         await output(connection, "sudo -n true")
-        findings.append(ok("sudo", f"{settings.load_balancer_user} may, without a password"))
+        findings.append(ok("sudo", f"{settings.load_balancer_user} has sudo without a password"))
     except asyncssh.ProcessError as error:
-        return [
-            problem("sudo", failure_of(error), "the login user has to have sudo without a password: take another image")
-        ]
+        return [problem("sudo", failure_of(error), "the login user needs sudo without a password: use another image")]
     try:
         interface = (await step(prepare_script(settings, IPv4Address(address)))).rpartition("interface=")[2]
     except asyncssh.ProcessError as error:
         return [
             *findings,
-            problem("cloud-init", failure_of(error), "see the message; `openstack console log show` helps"),
+            problem("cloud-init", failure_of(error), "see the message, and `openstack console log show`"),
         ]
     mtu = int(await output(connection, f"cat /sys/class/net/{shlex.quote(interface)}/mtu"))
     distribution = await output(connection, '. /etc/os-release; echo "$ID $VERSION_ID"')
@@ -230,8 +233,8 @@ async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: 
         findings.append(
             problem(
                 "MTU, inside",
-                f"{mtu}, and the network's is {facts.network.mtu}",
-                "have DHCP tell it, or take another image",
+                f"{mtu}, but the network's is {facts.network.mtu}",
+                "have DHCP announce it, or use another image",
             )
         )
     else:
@@ -241,8 +244,8 @@ async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: 
         await step(install_script(settings))
     except asyncssh.ProcessError as error:
         findings.append(
-            problem("packages", failure_of(error), "set aptMirror or aptProxy, or open the way to the archive")
+            problem("packages", failure_of(error), "set aptMirror or aptProxy, or allow access to the package archive")
         )
     else:
-        findings.append(ok("packages", f"a load balancer's were installed in {time.monotonic() - began:.0f} s"))
+        findings.append(ok("packages", f"installed a load balancer's in {time.monotonic() - began:.0f} s"))
     return findings

@@ -1,4 +1,4 @@
-"""What the checks look at, each thing asked for once, when the first check wants it."""
+"""The facts that the checks use, each queried once, when a check first needs it."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,10 +14,10 @@ from operate.preflight.finding import CannotCheckError
 
 
 class Facts:
-    """The configuration, and what its cloud says; a fact that cannot be had raises CannotCheckError or the cloud's own.
+    """The configuration and its cloud's resources. An unavailable one raises CannotCheckError or openstacksdk's errors.
 
-    Names are looked up as the program does it (program/lookups.py). The cloud's own objects are passed on: their
-    attributes are made at run time and carry no types.
+    Names are looked up as the program does it (program/lookups.py). openstacksdk's objects are passed on as they are:
+    their attributes are created at run time, without types.
     """
 
     def __init__(self, settings: Settings, cloud: Any, *, user_id: str, project_id: str, is_admin: bool) -> None:
@@ -29,65 +29,65 @@ class Facts:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Those that have instances."""
+        """Roles that have instances."""
         return tuple(role for role in Role if role.settings(self.settings).count)
 
     @cached_property
     def networks(self) -> list[Any]:
-        """Those that the configuration's name or id means."""
+        """Networks with the configured name or id."""
         return _named(self.cloud.network.networks, self.settings.network)
 
     @cached_property
     def network(self) -> Any:
-        """The one network."""
+        """The network."""
         if len(self.networks) != 1:
-            raise CannotCheckError("the network is not known")
+            raise CannotCheckError("the network is unknown")
         return self.networks[0]
 
     @cached_property
     def subnets(self) -> list[Any]:
-        """The network's IPv4 subnets that the configuration's name or id means; all of them if it says nothing."""
+        """The network's IPv4 subnets with the configured name or id; all of them if none is configured."""
         subnets = self.cloud.network.subnets(network_id=self.network.id, ip_version=4)
-        wanted = self.settings.subnet
-        return [subnet for subnet in subnets if not wanted or wanted in (subnet.id, subnet.name)]
+        configured = self.settings.subnet
+        return [subnet for subnet in subnets if not configured or configured in (subnet.id, subnet.name)]
 
     @cached_property
     def subnet(self) -> Any:
-        """The one subnet."""
+        """The subnet."""
         if len(self.subnets) != 1:
-            raise CannotCheckError("the subnet is not known")
+            raise CannotCheckError("the subnet is unknown")
         return self.subnets[0]
 
     @cached_property
     def cidr(self) -> IPv4Network:
-        """The subnet's."""
+        """The subnet's CIDR."""
         return IPv4Network(self.subnet.cidr)
 
     @cached_property
     def ports(self) -> list[Any]:
-        """The network's ports that this user may see: all for its owner and administrators, else its project's."""
+        """The network's ports that this user sees: all for the owner and administrators, otherwise the project's."""
         return list(self.cloud.network.ports(network_id=self.network.id))
 
     @property
     def sees_all_ports(self) -> bool:
-        """Whether `ports` are all that there are."""
+        """Whether `ports` has all ports."""
         return self.is_admin or self.network.project_id == self.project_id
 
     @cached_property
     def vip_port(self) -> Any | None:
-        """The port that reserves the VIP, if the program has made it."""
+        """The port that reserves the VIP, if the program has created it."""
         name = vip_port_name(self.settings)
         return next((port for port in self.own_ports if port.name == name), None)
 
     @property
     def own_ports(self) -> list[Any]:
-        """Ports that have a name that the program gives."""
+        """Ports with names of this program."""
         names = {name for role in Role for name in host_names(self.settings, role)} | {vip_port_name(self.settings)}
         return [port for port in self.ports if port.project_id == self.project_id and port.name in names]
 
     @property
     def vip(self) -> IPv4Address | None:
-        """The VIP: reserved already, or as configured; None if Neutron is to choose one."""
+        """The VIP: already reserved, or as configured; None if Neutron is to choose it."""
         if self.vip_port:
             return IPv4Address(self.vip_port.fixed_ips[0]["ip_address"])
         return self.settings.vip
@@ -99,47 +99,47 @@ class Facts:
 
     @cached_property
     def flavors(self) -> Mapping[str, list[Any]]:
-        """By what the configuration says (name or id), those that are meant."""
-        every = list(self.cloud.compute.flavors(is_public="None"))  # private ones, too; Nova's spelling of "any"
-        wanted = {role.settings(self.settings).flavor for role in self.roles}
-        return {name: [flavor for flavor in every if name in (flavor.id, flavor.name)] for name in wanted}
+        """Flavors by configured name or id."""
+        every = list(self.cloud.compute.flavors(is_public="None"))  # Nova's spelling of "any": private flavors too
+        configured = {role.settings(self.settings).flavor for role in self.roles}
+        return {name: [flavor for flavor in every if name in (flavor.id, flavor.name)] for name in configured}
 
     def flavor(self, role: Role) -> Any:
-        """The role's one flavor."""
-        wanted = role.settings(self.settings).flavor
-        if len(self.flavors[wanted]) != 1:
-            raise CannotCheckError(f"the flavor {wanted!r} is not known")
-        return self.flavors[wanted][0]
+        """The role's flavor."""
+        configured = role.settings(self.settings).flavor
+        if len(self.flavors[configured]) != 1:
+            raise CannotCheckError(f"the flavor {configured!r} is unknown")
+        return self.flavors[configured][0]
 
     @cached_property
     def images(self) -> Mapping[str, list[Any]]:
-        """By what the configuration says (name or id), those that are meant, the newest first; the program takes it."""
-        wanted = {role.settings(self.settings).image for role in self.roles}
+        """Images by configured name or id, the newest, which the program uses, first."""
+        configured = {role.settings(self.settings).image for role in self.roles}
         return {
             name: sorted(_named(self.cloud.image.images, name), key=lambda image: image.created_at, reverse=True)
-            for name in wanted
+            for name in configured
         }
 
     def image(self, role: Role) -> Any:
         """The role's image."""
-        wanted = role.settings(self.settings).image
-        if not self.images[wanted]:
-            raise CannotCheckError(f"the image {wanted!r} is not known")
-        return self.images[wanted][0]
+        configured = role.settings(self.settings).image
+        if not self.images[configured]:
+            raise CannotCheckError(f"the image {configured!r} is unknown")
+        return self.images[configured][0]
 
     @cached_property
     def server_names(self) -> frozenset[str]:
-        """Of the project's instances whose names begin with the cluster's."""
+        """Names of the project's instances that start with the cluster's name."""
         servers = self.cloud.compute.servers(name=f"^{self.settings.cluster_name}-")
         return frozenset(server.name for server in servers)
 
     @cached_property
     def key_pairs(self) -> Mapping[str, str]:
-        """Public keys of the user's key pairs by name."""
+        """Public keys of the user's key pairs, by name."""
         return {pair.name: pair.public_key for pair in self.cloud.compute.keypairs()}
 
     def hypervisor_count(self) -> int | None:
-        """How many hypervisors take instances; None where this user may not know."""
+        """How many hypervisors accept instances; None if this user may not see them."""
         try:
             hypervisors = list(self.cloud.compute.hypervisors())
         except ForbiddenException:
@@ -147,10 +147,10 @@ class Facts:
         return sum(it.state == "up" and it.status == "enabled" for it in hypervisors)
 
     def free_addresses(self) -> int:
-        """How many addresses Neutron can still give out in the subnet, as far as this user can see."""
+        """How many addresses of the subnet Neutron can still assign, as far as this user can see."""
         try:
-            # Only administrators are told; to others there is no such thing.
-            told = self.cloud.network.get_network_ip_availability(self.network.id).subnet_ip_availability
+            # Only for administrators; others get 403 or 404.
+            availability = self.cloud.network.get_network_ip_availability(self.network.id).subnet_ip_availability
         except (ForbiddenException, NotFoundException):
             pools = [(IPv4Address(pool["start"]), IPv4Address(pool["end"])) for pool in self.subnet.allocation_pools]
             used = {
@@ -158,8 +158,8 @@ class Facts:
             }
             size = sum(int(last) - int(first) + 1 for first, last in pools)
             return size - sum(any(first <= address <= last for first, last in pools) for address in used)
-        return next(it["total_ips"] - it["used_ips"] for it in told if it["subnet_id"] == self.subnet.id)
+        return next(it["total_ips"] - it["used_ips"] for it in availability if it["subnet_id"] == self.subnet.id)
 
 
-def _named(list_them: Any, wanted: str) -> list[Any]:
-    return list(list_them(**({"id": wanted} if is_id(wanted) else {"name": wanted})))
+def _named(list_them: Any, configured: str) -> list[Any]:
+    return list(list_them(**({"id": configured} if is_id(configured) else {"name": configured})))

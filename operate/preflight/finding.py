@@ -1,4 +1,4 @@
-"""What a check tells."""
+"""What a check finds."""
 
 from enum import StrEnum
 
@@ -6,17 +6,17 @@ from pydantic import BaseModel
 
 
 class Outcome(StrEnum):
-    """How a check came out; NOT_CHECKED says nothing about the cloud."""
+    """The outcome of a check; NOT_CHECKED says nothing about the cloud."""
 
     OK = "ok"
     NOTE = "note"
-    """Worth knowing, and no reason to stop."""
+    """Worth knowing, but no reason to stop."""
     PROBLEM = "problem"
-    NOT_CHECKED = "not looked at"
+    NOT_CHECKED = "not checked"
 
 
 class Finding(BaseModel):
-    """One line: what was looked at, what was found, and what to do if that is anything."""
+    """One line: what was checked, what was found, and what to do, if anything."""
 
     looked_at: str
     result: Outcome
@@ -25,11 +25,11 @@ class Finding(BaseModel):
 
 
 class CannotCheckError(Exception):
-    """Why a check could not look; its text follows "because"."""
+    """Why something could not be checked."""
 
 
 def ok(looked_at: str, found: str) -> Finding:
-    """All is as the program needs it."""
+    """As the program needs it."""
     return Finding(looked_at=looked_at, result=Outcome.OK, found=found)
 
 
@@ -39,10 +39,10 @@ def note(looked_at: str, found: str, to_do: str = "") -> Finding:
 
 
 def problem(looked_at: str, found: str, to_do: str) -> Finding:
-    """An `up` would fail, or what it makes would not work."""
+    """An `up` would fail, or its result would not work."""
     return Finding(looked_at=looked_at, result=Outcome.PROBLEM, found=found, to_do=to_do)
 
 
 def not_checked(looked_at: str, reason: object) -> Finding:
-    """It could not be looked at."""
-    return Finding(looked_at=looked_at, result=Outcome.NOT_CHECKED, found=f"not looked at, because {reason}")
+    """It could not be checked."""
+    return Finding(looked_at=looked_at, result=Outcome.NOT_CHECKED, found=f"not checked: {reason}")

@@ -1,4 +1,4 @@
-"""Network, subnet, VIP, and what stands behind them: what Neutron knows. segment.py has what this machine sees."""
+"""Network, subnet, VIP and backend, as Neutron knows them. segment.py checks what this machine sees."""
 
 from collections.abc import Generator
 from enum import StrEnum
@@ -12,11 +12,11 @@ from operate.preflight.finding import Finding, note, ok, problem
 
 USUAL_MTU = 1500
 SMALL_MTU = 1280
-"""With less, a pod network's encapsulation leaves little."""
+"""With a smaller one, little is left after a pod network's encapsulation."""
 
 
 class Backend(StrEnum):
-    """What moves the network's packets, as far as a finding depends on it."""
+    """What forwards the network's packets, as far as a finding depends on it."""
 
     OVN = "OVN"
     DVR = "Open vSwitch with distributed routers (DVR)"
@@ -28,42 +28,42 @@ class Backend(StrEnum):
 
 _DISTRIBUTED = {"network:router_interface_distributed", "network:router_centralized_snat"}
 _MEANING = {
-    Backend.OVN: "the VIP's unbound port becomes one of type virtual, which follows the holder's gratuitous ARP; it "
-    "wants the exact address as pair, as the program sets it. VRRP goes by unicast, like any other packet",
-    Backend.OVS: "the address pairs let the holder answer for the VIP, and its gratuitous ARP tells switches where "
-    "that is. VRRP goes by unicast",
-    Backend.LINUXBRIDGE: "the address pairs open the bridge's anti-spoofing for the VIP, and the holder's gratuitous "
-    "ARP tells switches where it is. VRRP goes by unicast",
-    Backend.AGENTS: "with either the address pairs are all that is needed: the holder's gratuitous ARP tells where the "
-    "VIP is. VRRP goes by unicast",
+    Backend.OVN: "the VIP's unbound port gets the type virtual and follows the holder's gratuitous ARP; that needs the "
+    "exact address in the address pairs, as the program sets it. VRRP is unicast, like any other packet",
+    Backend.OVS: "the address pairs let the holder answer for the VIP, and its gratuitous ARP updates the switches. "
+    "VRRP is unicast",
+    Backend.LINUXBRIDGE: "the address pairs exempt the VIP from anti-spoofing, and the holder's gratuitous ARP updates "
+    "the switches. VRRP is unicast",
+    Backend.AGENTS: "with either, the address pairs are all that is needed: the holder's gratuitous ARP updates the "
+    "switches. VRRP is unicast",
 }
 
 
 def network(facts: Facts) -> Generator[Finding]:
-    """There is one of this name, it is up, guarded by port security, and ours to set address pairs on."""
-    wanted = facts.settings.network
+    """There is one network of this name; it is up, and has port security."""
+    configured = facts.settings.network
     if not facts.networks:
         every = sorted(it.name for it in facts.cloud.network.networks())
         yield problem(
-            f"network {wanted}", "does not exist for this project", f"take one of {', '.join(every) or 'none'}"
+            f"network {configured}", "does not exist for this project", f"use one of {', '.join(every) or 'none'}"
         )
         return
     if len(facts.networks) > 1:
-        yield problem(f"network {wanted}", f"{len(facts.networks)} networks have this name", "give the id")
+        yield problem(f"network {configured}", f"{len(facts.networks)} networks have this name", "use the id instead")
         return
     found = facts.network
     if found.status != "ACTIVE" or not found.is_admin_state_up:
-        yield problem(f"network {wanted}", f"status {found.status}, or switched off", "have it brought up")
+        yield problem(f"network {configured}", f"status {found.status}, or administratively down", "bring it up")
     else:
         shared = ", shared" if found.is_shared else ""
-        external = ", external: instances stand on it directly" if found.is_router_external else ""
-        yield ok(f"network {wanted}", f"active{shared}{external}")
+        external = ", external: instances are on it directly" if found.is_router_external else ""
+        yield ok(f"network {configured}", f"active{shared}{external}")
     yield _mtu(found.mtu)
     if found.is_port_security_enabled is False:
         yield problem(
             "port security",
-            "is off on the network: security groups guard nothing there, and Neutron refuses address pairs",
-            "switch it on (`openstack network set --enable-port-security`), or take another network",
+            "is off on the network: security groups have no effect, and Neutron refuses address pairs",
+            "turn it on (`openstack network set --enable-port-security`), or use another network",
         )
     else:
         yield ok("port security", "is on")
@@ -71,11 +71,11 @@ def network(facts: Facts) -> Generator[Finding]:
 
 def _mtu(mtu: int) -> Finding:
     if not mtu:
-        return note("MTU", "Neutron does not tell", "`./ha preflight --boot` shows what an instance gets")
+        return note("MTU", "unknown to Neutron", "`./ha preflight --boot` shows what an instance gets")
     if mtu < SMALL_MTU:
-        return note("MTU", f"{mtu}", "a pod network with encapsulation needs up to 70 bytes of that: see that it fits")
+        return note("MTU", f"{mtu}", "a pod network's encapsulation needs up to 70 bytes of it: check that it fits")
     if mtu != USUAL_MTU:
-        return ok("MTU", f"{mtu}: instances learn it from DHCP; give the pod network less by its encapsulation")
+        return ok("MTU", f"{mtu}: instances get it from DHCP; subtract the encapsulation for the pod network")
     return ok("MTU", f"{mtu}")
 
 
@@ -83,7 +83,7 @@ def owner(facts: Facts, *, tried: bool) -> Generator[Finding]:
     """By Neutron's default policy only a network's owner and administrators may set address pairs and choose addresses.
 
     https://docs.openstack.org/neutron/latest/configuration/policy.html (create_port:allowed_address_pairs,
-    create_port:fixed_ips:ip_address). What the policy is cannot be asked; only trying tells (boot.py).
+    create_port:fixed_ips:ip_address). The policy cannot be queried, only tried (boot.py).
     """
     if facts.sees_all_ports:
         yield ok("network's owner", "this user may set address pairs on it")
@@ -94,20 +94,20 @@ def owner(facts: Facts, *, tried: bool) -> Generator[Finding]:
     yield problem(
         "network's owner",
         f"is another project ({facts.network.project_id}): Neutron's default policy refuses address pairs (403)",
-        "take a network of the project, or have create_port:allowed_address_pairs (and, with vip, "
-        "create_port:fixed_ips:ip_address) opened; where they are, --boot proves it",
+        "use a network of the project, or have create_port:allowed_address_pairs (and, with vip, "
+        "create_port:fixed_ips:ip_address) allowed, which --boot verifies",
     )
 
 
 def subnet(facts: Facts) -> Generator[Finding]:
-    """There is one, with DHCP, and enough free addresses."""
-    wanted = facts.settings.subnet
-    looked_at = f"subnet {wanted}".strip()
+    """There is one subnet, with DHCP and a gateway."""
+    configured = facts.settings.subnet
+    looked_at = f"subnet {configured}".strip()
     if len(facts.subnets) != 1:
         every = list(facts.cloud.network.subnets(network_id=facts.network.id))
         listed = ", ".join(f"{it.name} ({it.cidr})" for it in every) or "none"
-        found = f"{len(facts.subnets)} IPv4 subnets fit" if facts.subnets else "the network has no such IPv4 subnet"
-        yield problem(looked_at, found, f"take one of the network's: {listed}")
+        found = f"{len(facts.subnets)} IPv4 subnets match" if facts.subnets else "the network has no such IPv4 subnet"
+        yield problem(looked_at, found, f"use one of the network's: {listed}")
         return
     found = facts.subnet
     if found.is_dhcp_enabled:
@@ -116,39 +116,39 @@ def subnet(facts: Facts) -> Generator[Finding]:
         yield problem(
             looked_at,
             "DHCP is off: images that rely on it get no address",
-            "switch it on (`openstack subnet set --dhcp`)",
+            "turn it on (`openstack subnet set --dhcp`)",
         )
     if not found.gateway_ip:
         yield note(
             f"{looked_at}: gateway",
-            "none: instances reach no package archive but on the subnet",
+            "none: instances can reach a package archive only on the subnet",
             "set aptMirror or aptProxy",
         )
 
 
 def free_addresses(facts: Facts) -> Generator[Finding]:
-    """Enough for every port that is not there yet."""
+    """There are enough free addresses for the missing ports."""
     needed = sum(role.settings(facts.settings).count for role in Role) + 1 - len(facts.own_ports)
     free = facts.free_addresses()
-    told = f"{needed} more are needed, {free} are free" + (
-        "" if facts.sees_all_ports else " at most (others' ports are not seen)"
+    found = f"needs {needed} more; {free} are free" + (
+        "" if facts.sees_all_ports else " at most (other projects' ports are not visible)"
     )
     if needed > free:
-        yield problem("free addresses", told, "extend the allocation pools, or take another subnet")
+        yield problem("free addresses", found, "extend the allocation pools, or use another subnet")
     else:
-        yield ok("free addresses", told)
+        yield ok("free addresses", found)
 
 
 def floating_network(facts: Facts) -> Generator[Finding]:
-    """It is external, and a router leads from it to the subnet."""
-    wanted = facts.settings.floating_network
-    if not wanted:
+    """The network is external, and a router connects it to the subnet."""
+    configured = facts.settings.floating_network
+    if not configured:
         return
-    looked_at = f"floating network {wanted}"
-    found = [it for it in facts.cloud.network.networks(is_router_external=True) if wanted in (it.id, it.name)]
+    looked_at = f"floating network {configured}"
+    found = [it for it in facts.cloud.network.networks(is_router_external=True) if configured in (it.id, it.name)]
     if len(found) != 1:
         yield problem(
-            looked_at, f"{len(found)} external networks are meant", "`openstack network list --external` shows them"
+            looked_at, f"{len(found)} external networks match", "use one of `openstack network list --external`"
         )
         return
     (external,) = found
@@ -158,22 +158,20 @@ def floating_network(facts: Facts) -> Generator[Finding]:
         it.id for it in every if it.external_gateway_info and it.external_gateway_info["network_id"] == external.id
     ]
     if interfaces.intersection(routers):
-        yield ok(looked_at, "a router leads from it to the network")
+        yield ok(looked_at, "a router connects it to the network")
     elif facts.sees_all_ports:
-        yield problem(
-            looked_at, "no router leads from it to the network", "add the subnet to a router with that gateway"
-        )
+        yield problem(looked_at, "no router connects it to the network", "add the subnet to a router with that gateway")
     else:
         yield note(
-            looked_at, "whether a router leads to the network is not seen by this user", "ask the network's owner"
+            looked_at, "this user cannot see whether a router connects it to the network", "ask the network's owner"
         )
 
 
 def vip(facts: Facts) -> Generator[Finding]:
-    """It is an address that can be had, and nobody else's."""
+    """The VIP is a valid address of the subnet, and unused."""
     address = facts.settings.vip
     if address is None:
-        reserved = f"reserved: {facts.vip}" if facts.vip else "none is asked for: Neutron chooses one of its free ones"
+        reserved = f"reserved: {facts.vip}" if facts.vip else "not configured: Neutron chooses a free address"
         yield ok("VIP", reserved)
         return
     looked_at = f"VIP {address}"
@@ -188,11 +186,11 @@ def vip(facts: Facts) -> Generator[Finding]:
     elif _pooled(facts, address):
         yield note(
             looked_at,
-            "no port has it, but it is in an allocation pool: Neutron may give it to somebody before `pulumi up`",
-            "go on soon, or take one outside the pools",
+            "unused, but in an allocation pool: Neutron may assign it to another port before `pulumi up`",
+            "run `pulumi up` soon, or choose one outside the pools",
         )
     else:
-        yield ok(looked_at, "no port has it, and Neutron gives it to nobody (outside the allocation pools)")
+        yield ok(looked_at, "unused, and outside the allocation pools, so Neutron assigns it to no other port")
 
 
 def _has(port: Any, address: IPv4Address) -> bool:
@@ -206,7 +204,7 @@ def _pooled(facts: Facts, address: IPv4Address) -> bool:
 
 
 def address_pairs(facts: Facts) -> Generator[Finding]:
-    """Nobody else's port may answer for the VIP."""
+    """No other port may answer for the VIP."""
     address = facts.vip
     if address is None:
         return
@@ -219,19 +217,19 @@ def address_pairs(facts: Facts) -> Generator[Finding]:
     if strangers:
         yield problem(
             "address pairs",
-            f"port {strangers[0].id} ({strangers[0].name}) may answer for the VIP, too",
-            "take another VIP, or that port's pair away: two pairs of load balancers would fight for it",
+            f"port {strangers[0].id} ({strangers[0].name}) may answer for the VIP too",
+            "choose another VIP, or remove that port's address pair: two pairs of load balancers would fight for it",
         )
     else:
         yield ok("address pairs", "no other port that this user sees may answer for the VIP")
 
 
 def find_backend(facts: Facts) -> tuple[Backend, str]:
-    """The backend, and how it is known.
+    """The backend, and the evidence for it.
 
-    Bindings and agents are for administrators. Others see traces in device owners: OVN's metadata ports are called
-    ovnmeta-..., distributed routers' interfaces have an owner of their own, and DHCP agents' ports name a host. And of
-    the extensions OVN's router plugin has no l3_agent_scheduler
+    Only administrators see bindings and agents. Other users see traces: OVN's metadata ports have device ids
+    ovnmeta-..., distributed routers' interfaces have a device owner of their own, and so do DHCP agents' ports. And
+    OVN's router plugin lacks the extension l3_agent_scheduler
     (https://opendev.org/openstack/neutron/src/branch/master/neutron/common/ovn/extensions.py).
     """
     ports = facts.ports
@@ -255,18 +253,18 @@ def find_backend(facts: Facts) -> tuple[Backend, str]:
         (
             Backend.AGENTS,
             "network:dhcp" in owners,
-            "a DHCP agent is on the network; which of the two only administrators see",
+            "a DHCP agent is on the network; only administrators see which of the two it is",
         ),
         (Backend.OVN, "router" in facts.extensions and "l3_agent_scheduler" not in facts.extensions, "no L3 agents"),
     )
     for backend, found, why in signs:
         if found:
             return backend, why
-    return Backend.UNKNOWN, "bindings and agents are for administrators, and no port on the network gives it away"
+    return Backend.UNKNOWN, "only administrators see bindings and agents, and no port on the network reveals it"
 
 
 def backend(facts: Facts) -> Generator[Finding]:
-    """What moves the packets, and what that means for the VIP.
+    """What forwards the packets, and what that means for the VIP.
 
     OVN: https://docs.openstack.org/neutron/latest/admin/ovn/ (virtual ports). A distributed router keeps the VIP's
     hardware address as a permanent entry that gratuitous ARP does not change: https://bugs.launchpad.net/neutron/+bug/1774459.
@@ -276,15 +274,15 @@ def backend(facts: Facts) -> Generator[Finding]:
     if found is Backend.DVR:
         yield note(
             "backend",
-            f"{known}: its routers learn of the VIP's move from Neutron and not from gratuitous ARP, and may go on "
-            "sending to the old holder (Launchpad 1774459); clients on the network itself are not touched",
-            "use a centralized router, or measure clients beyond the router with `./ha drill` before you rely on it",
+            f"{known}: its routers learn of a move of the VIP from Neutron, not from gratuitous ARP, and may go on "
+            "sending to the old holder (Launchpad 1774459); clients on the network itself are not affected",
+            "use a centralized router, or measure from beyond the router with `./ha drill` before you rely on it",
         )
     elif found is Backend.UNKNOWN:
         yield note(
             "backend",
             known,
-            "the address pairs work with each that Neutron has; with DVR, measure clients beyond the router",
+            "the address pairs work with all of Neutron's backends; with DVR, measure from beyond the router",
         )
     else:
         yield ok("backend", f"{known}: {_MEANING[found]}")

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told."""
+"""All checks, in the order of the report."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -19,37 +19,41 @@ Check = Callable[[Facts], Generator[Finding]]
 
 
 class Group(BaseModel):
-    """Findings of one kind."""
+    """Findings on one subject."""
 
     title: str
     findings: list[Finding]
 
 
 class Preflight(BaseModel):
-    """All that was found before a stack's `up`."""
+    """Everything that the checks found."""
 
     stack: str
     groups: list[Group]
 
     def count(self, result: Outcome) -> int:
-        """How many findings came out so."""
+        """How many findings have this outcome."""
         return sum(finding.result is result for group in self.groups for finding in group.findings)
 
 
 def run_checks(
-    configuration: StackConfiguration, connect: Callable[[], Any], *, with_instance: bool, tell: Callable[[str], None]
+    configuration: StackConfiguration,
+    connect: Callable[[], Any],
+    *,
+    with_instance: bool,
+    progress: Callable[[str], None],
 ) -> Preflight:
-    """Look at everything, and go on whatever fails; `tell` hears what is being looked at.
+    """Run all checks, whatever fails; `progress` is called with the name of each.
 
-    `connect` makes the connection to the cloud. `with_instance` boots the throw-away instance, too.
+    `connect` connects to the cloud. With `with_instance` the temporary instance is booted too.
     """
     login = account.log_in(configuration, connect)
     groups = [Group(title="credentials", findings=login.findings)]
     for title, checks in _checks(configuration, with_instance=with_instance).items():
         findings: list[Finding] = []
         for name, check in checks.items():
-            tell(name)
-            # Kept as they come: what a check has found before it was cut off is told.
+            progress(name)
+            # One by one: what a check found before an error is kept.
             findings.extend(_run(name, check, login.facts))
         if findings:
             groups.append(Group(title=title, findings=findings))
@@ -87,23 +91,23 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
         "reachability": {"SSH": partial(segment.admission, configuration=configuration)},
     }
     if with_instance:
-        checks["throw-away instance"] = {"throw-away instance": partial(try_boot, configuration=configuration)}
+        checks["temporary instance"] = {"temporary instance": partial(try_boot, configuration=configuration)}
     return checks
 
 
 def _run(name: str, check: Check, facts: Facts | None) -> Iterator[Finding]:
-    """What a check tells; what keeps it from telling more is told in its place."""
+    """A check's findings; an error that ends it is a finding too."""
     try:
         if facts is None:
-            raise CannotCheckError("the cloud lets nobody in with these credentials")
+            raise CannotCheckError("the login to the cloud failed")
         with closing(check(facts)) as findings:
             yield from findings
     except CannotCheckError as reason:
         yield not_checked(name, reason)
     except ForbiddenException as error:
-        yield note(name, f"this user may not see it: {_line(error)}", "ask who runs the cloud")
+        yield note(name, f"this user may not see it: {_line(error)}", "ask the cloud's operator")
     except (SDKException, ClientException) as error:
-        yield problem(name, f"the cloud answers with an error: {_line(error)}", "try again, or ask who runs the cloud")
+        yield problem(name, f"the cloud returned an error: {_line(error)}", "try again, or ask the cloud's operator")
 
 
 def _line(error: Exception) -> str:

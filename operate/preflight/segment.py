@@ -1,4 +1,4 @@
-"""What this machine sees: whether it stands on the subnet's segment, who answers for the VIP, and if SSH may pass."""
+"""What this machine sees: whether it is on the subnet's segment, which host answers for the VIP, whether SSH passes."""
 
 import asyncio
 import errno
@@ -25,13 +25,13 @@ from program.holder import answering_load_balancer
 PROBES = 3
 CONNECT_SECONDS = 2.0
 LISTEN_SECONDS = 3.5
-"""Three of the longest pauses that are usual between advertisements (VRRPv2: 1 s)."""
+"""Three times the longest usual advertisement interval (VRRPv2: 1 s)."""
 VRRP_PROTOCOL, VRRP_GROUP = 112, "224.0.0.18"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """How a machine sends to an address: through which interface, with which source, and whether directly."""
+    """How a machine sends to an address: interface, source address, and whether directly, without a gateway."""
 
     interface: str
     source: IPv4Address
@@ -39,18 +39,18 @@ class Route:
 
 
 def parse_route(answer: str) -> Route:
-    """From what `ip -json route get` prints."""
+    """The route in the output of `ip -json route get`."""
     (route,) = json.loads(answer)
     return Route(interface=route["dev"], source=IPv4Address(route["prefsrc"]), direct="gateway" not in route)
 
 
 def route_to(address: IPv4Address) -> Route:
-    """This machine's route. CannotCheckError where there is none, or no `ip` to ask."""
+    """This machine's route. CannotCheckError without a route, or without `ip`."""
     try:
         answer = subprocess.run(_route_command(address), capture_output=True, text=True, check=True).stdout
         return parse_route(answer)
     except FileNotFoundError:
-        raise CannotCheckError("this machine has no `ip` (iproute2) to ask for its routes") from None
+        raise CannotCheckError("`ip` is not installed on this machine (Debian: iproute2)") from None
     except subprocess.CalledProcessError as error:
         raise CannotCheckError(f"this machine has no route to {address}: {error.stderr.strip()}") from None
 
@@ -60,9 +60,9 @@ def _route_command(address: IPv4Address) -> list[str]:
 
 
 def arp_answer(interface: str, address: IPv4Address) -> str | None:
-    """The hardware address that answers for an address, asked as one does before taking it (RFC 5227); None for nobody.
+    """The MAC address that answers an ARP probe (RFC 5227) for an address; None if none does.
 
-    CannotCheckError without arping (iputils), or the right to use it.
+    CannotCheckError without arping (iputils), or without root.
     """
     command = ["arping", "-D", "-f", "-c", str(PROBES), "-w", str(PROBES), "-I", interface, str(address)]
     try:
@@ -73,12 +73,12 @@ def arp_answer(interface: str, address: IPv4Address) -> str | None:
         return done.stdout.partition("[")[2].partition("]")[0].lower()
     if done.returncode or not done.stdout.startswith("ARPING"):
         reason = " ".join((done.stderr or done.stdout).split())
-        raise CannotCheckError(f"arping of iputils does not work here (it wants root): {reason}")
+        raise CannotCheckError(f"iputils' arping does not work here (it needs root): {reason}")
     return None
 
 
 def vip_on_the_wire(facts: Facts) -> Generator[Finding]:
-    """Nobody answers for the VIP but the load balancer that holds it."""
+    """No host but the holder answers for the VIP."""
     address = facts.vip
     if address is None:
         return
@@ -90,24 +90,24 @@ def vip_on_the_wire(facts: Facts) -> Generator[Finding]:
         return
     looked_at = f"ARP for {address}"
     if route.source == address:
-        yield problem(looked_at, f"this machine has it itself, on {route.interface}", "take another VIP")
+        yield problem(looked_at, f"an address of this machine, on {route.interface}", "choose another VIP")
         return
-    hardware = arp_answer(route.interface, address)
-    if hardware is None:
-        yield ok(looked_at, f"nobody answered {PROBES} probes on {route.interface}")
-    elif _is_ours(facts, hardware):
+    mac = arp_answer(route.interface, address)
+    if mac is None:
+        yield ok(looked_at, f"no answer to {PROBES} probes on {route.interface}")
+    elif _is_ours(facts, mac):
         yield ok(looked_at, f"{_holder(address)} answers: it is the holder")
     else:
         yield problem(
             looked_at,
-            f"{hardware} answers, and is none of this cluster's load balancers",
-            "take another VIP, or find that machine: Neutron does not know it",
+            f"{mac} answers, which is not a load balancer of this cluster",
+            "choose another VIP, or find that host: Neutron does not know it",
         )
 
 
-def _is_ours(facts: Facts, hardware: str) -> bool:
+def _is_ours(facts: Facts, mac: str) -> bool:
     own = host_names(facts.settings, Role.LOAD_BALANCER)
-    return any(port.mac_address == hardware for port in facts.own_ports if port.name in own)
+    return any(port.mac_address == mac for port in facts.own_ports if port.name in own)
 
 
 def _holder(address: IPv4Address) -> str:
@@ -115,18 +115,19 @@ def _holder(address: IPv4Address) -> str:
 
 
 def _connected(facts: Facts, address: IPv4Address) -> Finding:
-    """What can be seen of an address from beyond a router: who takes or refuses connections is there."""
+    """What can be seen of an address from beyond a router: a host that accepts or refuses connections is there."""
     looked_at = f"VIP {address} from here"
     seen = {port: _attempt(address, port) for port in (API_PORT, SSH_PORT)}
-    told = ", ".join(f"port {port}: {result}" for port, result in seen.items())
+    results = ", ".join(f"port {port}: {result}" for port, result in seen.items())
     if not {"open", "refused"} & {*seen.values()}:
         return not_checked(
-            looked_at, f"this machine is not on the segment, and ARP ends at it; nothing answered here ({told})"
+            looked_at,
+            f"this machine is not on the segment, so it cannot use ARP; connections got no answer ({results})",
         )
     if facts.vip_port:
-        return ok(looked_at, f"{told}; it is this cluster's")
+        return ok(looked_at, f"{results}; it is this cluster's")
     return problem(
-        looked_at, f"something answers ({told})", "take another VIP, or find that machine: Neutron does not know it"
+        looked_at, f"a host answers ({results})", "choose another VIP, or find that host: Neutron does not know it"
     )
 
 
@@ -141,13 +142,13 @@ def _attempt(address: IPv4Address, port: int) -> str:
 
 
 def parse_vrrp(packet: bytes) -> tuple[IPv4Address, int, int]:
-    """Source, version and virtual router id of an advertisement, given with its IP header (RFC 9568, 5)."""
+    """Source, version and virtual router id of an advertisement with its IP header (RFC 9568, 5)."""
     header = (packet[0] & 0x0F) * 4
     return IPv4Address(packet[12:16]), packet[header] >> 4, packet[header + 1]
 
 
 def heard_vrrp(interface: str, seconds: float) -> set[tuple[IPv4Address, int, int]]:
-    """Source, version and id of each advertisement that is sent to all on a segment. PermissionError if not root."""
+    """Source, version and id of the multicast advertisements on a segment. PermissionError without root."""
     heard: set[tuple[IPv4Address, int, int]] = set()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, VRRP_PROTOCOL) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
@@ -164,31 +165,31 @@ def heard_vrrp(interface: str, seconds: float) -> set[tuple[IPv4Address, int, in
 
 
 def vrrp_on_the_segment(facts: Facts) -> Generator[Finding]:
-    """Which virtual router ids others use. They do no harm: ours is unicast, and its sender is checked (ADR 3)."""
+    """Virtual router ids that others use. They are harmless: ours is unicast, and its sender is checked (ADR 3)."""
     looked_at, own = "VRRP on the segment", facts.settings.vrrp_router_id
-    harmless = "it does no harm, for the load balancers listen to each other only (ADR 3)"
+    harmless = "it is harmless, because the load balancers listen only to each other (ADR 3)"
     route = route_to(facts.cidr[1])
     if not route.direct:
-        yield not_checked(looked_at, f"this machine is not on it; should others use id {own}, {harmless}")
+        yield not_checked(looked_at, f"this machine is not on it; if others use id {own}, {harmless}")
         return
     try:
         heard = heard_vrrp(route.interface, LISTEN_SECONDS)
     except PermissionError:
-        yield not_checked(looked_at, f"listening wants root; should others use id {own}, {harmless}")
+        yield not_checked(looked_at, f"listening needs root; if others use id {own}, {harmless}")
         return
-    told = ", ".join(f"id {router} (VRRPv{version}) from {source}" for source, version, router in sorted(heard))
+    found = ", ".join(f"id {router} (VRRPv{version}) from {source}" for source, version, router in sorted(heard))
     if any(router == own for _, _, router in heard):
         yield note(
             looked_at,
-            f"{told}: vrrpRouterId is {own}, too; {harmless}",
+            f"{found}: vrrpRouterId is {own} too; {harmless}",
             "another vrrpRouterId keeps logs and traces apart",
         )
     else:
-        yield ok(looked_at, told or f"no advertisement to all within {LISTEN_SECONDS} s")
+        yield ok(looked_at, found or f"no multicast advertisement within {LISTEN_SECONDS} s")
 
 
 def admission(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:
-    """Whether the security groups will let SSH of this machine, or of the bastion, pass."""
+    """The security groups will admit SSH from this machine, or from the bastion."""
     inside, cidrs, bastion = facts.cidr[1], facts.settings.admin_cidrs, facts.settings.bastion
     who = "the bastion" if bastion else "this machine"
     looked_at = f"SSH from {who}"
@@ -197,23 +198,23 @@ def admission(facts: Facts, configuration: StackConfiguration) -> Generator[Find
         try:
             answer = asyncio.run(access.run(bastion.host, shlex.join(_route_command(inside))))
         except (OSError, asyncssh.Error) as error:
-            raise CannotCheckError(f"the bastion does not tell its route to the subnet: {failure_of(error)}") from None
+            raise CannotCheckError(f"the bastion's route to the subnet is unknown: {failure_of(error)}") from None
         route = parse_route(answer)
     else:
         route = route_to(inside)
     if any(route.source in cidr for cidr in cidrs):
-        yield ok(looked_at, f"{who} has {route.source} towards the subnet, which adminCidrs admits")
+        yield ok(looked_at, f"{who} uses the address {route.source} towards the subnet, which adminCidrs admits")
     elif route.direct:
         yield problem(
             looked_at,
-            f"{who} has {route.source} towards the subnet, which is not in adminCidrs: hosts would drop its SSH",
+            f"{who} uses the address {route.source} towards the subnet, not in adminCidrs: SSH would be dropped",
             f"add {route.source}/32, or its network, to adminCidrs",
         )
     else:
         yield note(
             looked_at,
-            f"{who} has {route.source} towards the subnet, not in adminCidrs; hosts may see another address (NAT)",
-            "add the address that they see to adminCidrs; --boot proves that SSH passes",
+            f"{who} uses the address {route.source} towards the subnet, not in adminCidrs; NAT may change it",
+            "add the address that the hosts see to adminCidrs; --boot verifies that SSH passes",
         )
 
 
@@ -228,7 +229,7 @@ def _bastion_access(bastion: BastionSettings, private_key: str) -> Access:
 
 
 def bastion(configuration: StackConfiguration) -> Generator[Finding]:
-    """It can be logged in to, and has the host key that was pinned."""
+    """The bastion accepts the login, and has the pinned host key."""
     there = configuration.settings.bastion
     if there is None:
         return
@@ -238,16 +239,16 @@ def bastion(configuration: StackConfiguration) -> Generator[Finding]:
     except asyncssh.HostKeyNotVerifiable:
         yield problem(
             looked_at,
-            "shows another host key than bastionHostKey",
+            "its host key is not bastionHostKey",
             f"compare with `ssh-keyscan -t ed25519 -p {there.port} {there.host}`, and find out why it changed",
         )
     except asyncssh.PermissionDenied:
         yield problem(
-            looked_at, f"refuses {there.user} with sshPrivateKey", "correct bastionUser, or put the public key there"
+            looked_at,
+            f"refuses {there.user} with sshPrivateKey",
+            "correct bastionUser, or install the public key there",
         )
     except (OSError, asyncssh.Error) as error:
-        yield problem(
-            looked_at, f"cannot be reached: {failure_of(error)}", "correct bastionHost or bastionPort, or bring it up"
-        )
+        yield problem(looked_at, f"unreachable: {failure_of(error)}", "correct bastionHost or bastionPort, or start it")
     else:
         yield ok(looked_at, f"{there.user} can log in, and its host key is the pinned one")

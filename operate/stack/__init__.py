@@ -1,1 +1,5 @@
-"""A stack: the engine that runs it, its configuration and outputs, its files, and the cloud it is on."""
+"""A stack.
+
+`engine.py` runs Pulumi's command line, `applied.py` reads the stack's configuration and outputs through it, `files.py`
+reads Pulumi.yaml and the stack's file without it, and `cloud.py` connects to the stack's cloud.
+"""

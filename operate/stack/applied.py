@@ -1,4 +1,4 @@
-"""A stack as it was last applied: its outputs and its configuration, as the engine has them. Nothing is changed."""
+"""A stack's outputs, as last applied, and its configuration, both from Pulumi. Changes nothing."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _SECRET_KEYS = {f"{NAMESPACE}{key}" for key in SECRET_KEYS} | {
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What the program puts out; hosts by name with their address."""
+    """The stack's outputs; hosts are addresses by name."""
 
     vip: str
     endpoint: str
@@ -39,7 +39,7 @@ class Outputs:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Outputs":
-        """From the plain values of the stack's outputs; StackError when the stack was never brought up."""
+        """From the decrypted values of the outputs; StackError if the stack was never brought up."""
         try:
             return cls(
                 vip=values["vip"],
@@ -60,25 +60,25 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfiguration:
-    """A stack's configuration as it stands in its file, which may be newer than what was applied."""
+    """A stack's configuration, which may be newer than what was applied."""
 
     stack: str
     settings: Settings
     private_key: str = field(repr=False)
     """OpenSSH or PEM text."""
     secrets: frozenset[str] = field(repr=False)
-    """Every value that is encrypted in the stack's file, or would better be."""
+    """Every value that is encrypted in the stack's file, or should be."""
     provider: Mapping[str, str] = field(repr=False)
-    """What the OpenStack provider is told (`openstack:KEY`), by KEY."""
+    """The OpenStack provider's configuration (`openstack:KEY`), by KEY."""
 
     def cloud(self) -> Connection:
-        """The stack's cloud."""
+        """A connection to the stack's cloud."""
         return connect(self.provider)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedStack:
-    """A stack's outputs and how its load balancers are logged in to."""
+    """A stack's outputs, its configuration, and how to log in to its load balancers."""
 
     name: str
     outputs: Outputs
@@ -87,19 +87,19 @@ class AppliedStack:
 
     @property
     def settings(self) -> Settings:
-        """The configuration's."""
+        """The settings of its configuration."""
         return self.configuration.settings
 
 
 def selected_stack() -> str:
-    """The name of the stack that a plain `pulumi` would work on. StackError when none is selected."""
+    """The name of the stack selected in Pulumi; StackError if none is."""
     return query("stack", "--show-name").strip()
 
 
 def read_stack_configuration(stack: str | None) -> StackConfiguration:
-    """A stack's configuration, of the selected one without a name; the stack need not have been brought up.
+    """A stack's configuration, by default the selected stack's; the stack need not be up.
 
-    Raises StackError if there is none, if values are wrong, or its secrets cannot be read.
+    StackError if there is no such stack, a value is invalid, or its secrets cannot be decrypted.
     """
     name = stack or selected_stack()
     entries: dict[str, Any] = json.loads(query("config", "--json", "--show-secrets", "--stack", name))
@@ -124,9 +124,9 @@ def read_stack_configuration(stack: str | None) -> StackConfiguration:
 
 
 def read_stack(stack: str | None) -> AppliedStack:
-    """A stack that was brought up, the selected one without a name.
+    """A stack that is up, by default the selected one.
 
-    Raises StackError if there is none, if it was never brought up, or its secrets cannot be read.
+    StackError if there is no such stack, it was never brought up, or its secrets cannot be decrypted.
     """
     name = stack or selected_stack()
     outputs = Outputs.parse(json.loads(query("stack", "output", "--json", "--show-secrets", "--stack", name)))
@@ -136,14 +136,14 @@ def read_stack(stack: str | None) -> AppliedStack:
         private_key=configuration.private_key,
         known_hosts=outputs.known_hosts,
         bastion=configuration.settings.bastion,
-        # Whoever asks wants an answer now: a host that is down is a finding.
+        # Without retries: a host that is down is a result.
         patience=0,
     )
     return AppliedStack(name=name, outputs=outputs, configuration=configuration, access=access)
 
 
 def without_secrets(stack: str) -> dict[str, str]:
-    """What the engine shows of a stack to those who may not see its secrets: JSON texts, and its own version."""
+    """What Pulumi shows of a stack without its secrets, and Pulumi's version, as texts by file name."""
     of_stack = ("--json", "--stack", stack)
     return {
         "outputs.json": query("stack", "output", *of_stack),

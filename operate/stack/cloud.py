@@ -1,4 +1,4 @@
-"""The cloud of a stack, through openstacksdk, found with the same settings as the program's provider finds it."""
+"""A stack's cloud through openstacksdk, with the same settings as the program's OpenStack provider."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +16,8 @@ from openstack.connection import Connection
 from openstack.exceptions import ConfigException, HttpException, SDKException
 from urllib3.util import Retry
 
-# The provider's configuration (`openstack:KEY`), and what openstacksdk calls it. What is not told here comes from
-# clouds.yaml and the OS_ variables, which both read.
+# openstacksdk's name of each key of the provider's configuration (`openstack:KEY`). Everything else comes from
+# clouds.yaml and the OS_ variables, which both of them read.
 _NAMES = {
     "cloud": "cloud",
     "region": "region_name",
@@ -44,9 +44,9 @@ _NAMES = {
     "endpointType": "interface",
 }
 
-# A cloud that is overloaded, or restarts behind its proxy, says so. It is asked again after 0, 1, 2, 4, 8 and 15 s, or
-# when it wishes (Retry-After, a minute at most). What changes something is not asked again, for it may have been done;
-# a login changes nothing.
+# A cloud that is overloaded, or restarts behind its proxy, answers with one of these statuses. A request is repeated
+# after 0, 1, 2, 4, 8 and 15 s, or as the cloud says (Retry-After, a minute at most). One that changes something is not
+# repeated, because it may have succeeded; a login changes nothing.
 _RETRY = Retry(
     total=6,
     connect=1,
@@ -56,28 +56,28 @@ _RETRY = Retry(
     backoff_factor=0.5,
     backoff_max=15,
     retry_after_max=60,
-    raise_on_status=False,  # the last answer says more than the number of tries
+    raise_on_status=False,  # the last answer is more useful than the number of attempts
 )
 _RETRY_LOGIN = _RETRY.new(allowed_methods=("GET", "POST"))
 
 
 def explain(error: SDKException | ClientException) -> str:
-    """What the cloud, or the way to it, failed with, and what to do."""
+    """What failed in the cloud or on the way to it, and what to do."""
     match error:
         case Unauthorized():
             return f"the cloud refuses the credentials, or the token has expired: {error}. {_TRY_CREDENTIALS}"
         case MissingRequiredOptions() | ConfigException():
-            return f"the cloud or its credentials are not known: {error}. {_TRY_CREDENTIALS}"
+            return f"the cloud or its credentials are unknown: {error}. {_TRY_CREDENTIALS}"
         case ConnectFailure():
             return f"the cloud cannot be reached: {error}"
         case HttpException() | HttpError() if _status(error) == 429 or _status(error) >= 500:
-            return f"the cloud still fails when asked again and again: {error}. Wait, and run the command again"
+            return f"the cloud still fails after several attempts: {error}. Wait, and run the command again"
         case _:
             return str(error)
 
 
 _TRY_CREDENTIALS = (
-    "`openstack token issue` tries them: clouds.yaml, the OS_ variables, and `pulumi config` (openstack:...) name them"
+    "Check clouds.yaml, the OS_ variables and `pulumi config` (openstack:...); `openstack token issue` tries them"
 )
 
 
@@ -86,11 +86,11 @@ def _status(error: HttpException | HttpError) -> int:
 
 
 def connect(provider: Mapping[str, str]) -> Connection:
-    """A connection made of the provider's configuration of a stack.
+    """A connection with the provider's configuration of a stack. Sends no request yet.
 
-    Nothing is asked yet but what the settings name; openstack.exceptions.SDKException where they name nothing.
+    openstack.exceptions.SDKException if the configuration names no cloud.
     """
-    # openstacksdk takes what it is given for the whole truth, an empty value as well.
+    # openstacksdk takes an empty value literally, and would not look it up elsewhere.
     values: dict[str, Any] = {_NAMES[key]: value for key, value in provider.items() if value and key in _NAMES}
     if provider.get("insecure") == "true":
         values["verify"] = False
@@ -102,6 +102,6 @@ def connect(provider: Mapping[str, str]) -> Connection:
     session: Any = cloud.session
     for scheme in ("http://", "https://"):
         session.mount(scheme, TCPKeepAliveAdapter(max_retries=_RETRY))
-    # Of what is mounted the longest prefix counts. Nothing but logging in is done there.
+    # The longest prefix wins. At this URL there is nothing but the login.
     session.mount(cloud.config.auth["auth_url"], TCPKeepAliveAdapter(max_retries=_RETRY_LOGIN))
     return cloud

@@ -37,7 +37,7 @@ def preview(stack: str | None) -> str:
     return done.stdout
 
 
-def run(*arguments: str, stack: str, again: str) -> None:
+def run_pulumi(*arguments: str, stack: str, again: str) -> None:
     """Run Pulumi on a stack in the foreground, where it may ask its own questions.
 
     StackError if it fails; its text names `again`, the command of ours to repeat.

@@ -1,4 +1,4 @@
-"""Reads Pulumi.yaml and a stack's file as the engine does, without the engine."""
+"""Reads Pulumi.yaml and a stack's file as Pulumi does, without Pulumi."""
 
 from pathlib import Path
 from typing import Any

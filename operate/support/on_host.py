@@ -1,8 +1,8 @@
-"""What somebody far away needs to understand a load balancer, as JSON on standard output: text by path.
+"""Prints a load balancer's logs, files and command outputs as JSON: texts by path.
 
 Runs there, as root, through `python3 -`. Python's standard library only, 3.10 or newer. The argument is JSON: `since`,
-as journalctl takes it, and `metrics_port`. Nothing is written on the host, so a full disk is no hindrance, and every
-step is bounded in time and in size. Secrets are removed by the one who asked, who knows them.
+in journalctl's format, `metrics_port`, and `units`, the services. It writes nothing on the host, so it works on a full
+disk, and every step is limited in time and size. Secrets are removed by `operate/support`, which knows them.
 """
 
 import importlib
@@ -11,19 +11,18 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-UNITS = ("keepalived", "haproxy", "ha-api-watchdog", "firewalld")
 TAGS = ("vrrp", "check_haproxy")
 JOURNAL_LINES = 20_000
 MOST_BYTES = 4 * 2**20
-"""Of one text; of a longer one the end is kept."""
+"""Limit of one text; a longer one is cut at its start."""
 COMMAND_SECONDS = 15
 NEVER = ("/etc/haproxy/ha-api/client.pem",)
-"""A private key and its certificate: nobody else needs either."""
+"""The client certificate and its private key: nobody who reads a bundle needs them."""
 FILES = (
     "/etc/haproxy/**/*",
     "/etc/keepalived/**/*",
@@ -63,8 +62,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "sockets-listening": ("ss", "--listening", "--numeric", "--tcp", "--udp", "--processes"),
     "firewalld-zone": ("firewall-cmd", "--zone=public", "--list-all"),
     "sysctl": ("sysctl", "--ignore", *SYSCTLS),
-    "systemctl-status": ("systemctl", "status", "--no-pager", "--full", "--lines=0", *UNITS),
-    "systemctl-show": ("systemctl", "show", *UNITS),
     "systemctl-failed": ("systemctl", "--no-pager", "--failed"),
     "packages": ("dpkg-query", "--show"),
     "haproxy-version": ("haproxy", "-vv"),
@@ -80,19 +77,19 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 
 def run(*command: str) -> str:
-    """What a command prints, and how it ended where it did not end well."""
+    """A command's output, and its exit status if it failed."""
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=COMMAND_SECONDS
         )
     except subprocess.TimeoutExpired as error:
-        return end_of(error.stdout or b"") + f"\n(cut off after {COMMAND_SECONDS} s)\n"
+        return end_of(error.stdout or b"") + f"\n(killed after {COMMAND_SECONDS} s)\n"
     text = end_of(done.stdout)
     return text if done.returncode == 0 else f"{text}\n(ended with status {done.returncode})\n"
 
 
 def end_of(content: bytes) -> str:
-    """A text, or the lines at its end where it is long: never a part of a line, in which no secret would be found."""
+    """A text, or its last lines if it is long. Never a part of a line, in which a secret would not be found."""
     if len(content) > MOST_BYTES:
         content = content[-MOST_BYTES:].partition(b"\n")[2]
     return content.decode(errors="replace")
@@ -109,20 +106,20 @@ def read(path: str) -> str:
 
 
 def packet_filter() -> str:
-    """The kernel's rules, through the library with which firewalld sets them; `nft` need not be there."""
+    """The kernel's rules, through the library that firewalld uses; `nft` may not be installed."""
     _, rules, error = importlib.import_module("nftables").Nftables().cmd("list ruleset")
     return rules + error
 
 
 def metrics(port: int) -> str:
-    """HAProxy's numbers."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the environment names
+    """HAProxy's metrics."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
     with direct.open(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         return end_of(answer.read(MOST_BYTES))
 
 
-def ask_socket(path: str) -> str:
-    """What HAProxy says on a socket for administrators, which an image or a hand may have added."""
+def query_socket(path: str) -> str:
+    """HAProxy's answers on an admin socket, which the image or an administrator may have added."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(path)
@@ -131,10 +128,10 @@ def ask_socket(path: str) -> str:
             return end_of(answer.read(MOST_BYTES))
 
 
-def sources(since: str, metrics_port: int) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Each text's name, and how it is had."""
+def sources(since: str, metrics_port: int, units: Sequence[str]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Each text's path, and how to get it."""
     journal = ("journalctl", "--no-pager", "--output=short-iso-precise", f"--since={since}", f"--lines={JOURNAL_LINES}")
-    for unit in UNITS:
+    for unit in units:
         yield f"journal/{unit}.log", partial(run, *journal, f"--unit={unit}")
     for tag in TAGS:
         yield f"journal/{tag}.log", partial(run, *journal, f"--identifier={tag}")
@@ -143,10 +140,13 @@ def sources(since: str, metrics_port: int) -> Iterator[tuple[str, Callable[[], s
     yield "journal/warnings.log", partial(run, *journal, "--priority=warning")
     for name, command in COMMANDS.items():
         yield f"commands/{name}.txt", partial(run, *command)
+    status = ("systemctl", "status", "--no-pager", "--full", "--lines=0")
+    yield "commands/systemctl-status.txt", partial(run, *status, *units)
+    yield "commands/systemctl-show.txt", partial(run, "systemctl", "show", *units)
     yield "commands/nft-ruleset.txt", packet_filter
     yield "haproxy/metrics.txt", partial(metrics, metrics_port)
     for path in Path("/run/haproxy").glob("*.sock"):
-        yield f"haproxy/{path.name}.txt", partial(ask_socket, str(path))
+        yield f"haproxy/{path.name}.txt", partial(query_socket, str(path))
     for pattern in FILES:
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
             if path.is_file() and str(path.resolve()) not in NEVER:
@@ -154,20 +154,20 @@ def sources(since: str, metrics_port: int) -> Iterator[tuple[str, Callable[[], s
 
 
 def attempt(how: Callable[[], str]) -> str:
-    """A text, or why it cannot be had: one that fails takes no other with it."""
+    """A text, or why it is unavailable: a failure does not affect the other texts."""
     try:
         return how()
     except (OSError, ImportError) as error:
-        return f"(not to be had: {error})\n"
+        return f"(unavailable: {error})\n"
 
 
 def main() -> None:
-    """Print all of it."""
-    asked = json.loads(sys.argv[1])
-    # Few at once: the host may be in distress already.
+    """Print all texts."""
+    arguments = json.loads(sys.argv[1])
+    # Few at once: the host may be in trouble already.
     with ThreadPoolExecutor(max_workers=4) as together:
-        found = {name: together.submit(attempt, how) for name, how in sources(asked["since"], asked["metrics_port"])}
-    print(json.dumps({name: text.result() for name, text in found.items()}))  # noqa: T201 - read by the one who asked
+        found = {path: together.submit(attempt, how) for path, how in sources(**arguments)}
+    print(json.dumps({name: text.result() for name, text in found.items()}))  # noqa: T201 - the output
 
 
 if __name__ == "__main__":

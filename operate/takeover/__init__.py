@@ -1,1 +1,1 @@
-"""Moves the VIP of load balancers that were built manually to a stack."""
+"""Moves the VIP of load balancers that were built manually to a stack: `takeover.py` has the plan and each step."""

@@ -1,9 +1,9 @@
-"""Takes a VIP over from load balancers that were built by hand.
+"""Takes over a VIP from load balancers that were built manually ("the old pair").
 
-The stack's own pair stands beside them by then, on an address of its own, and was proven there. What is left is a
-change of its VIP, and one thing that no other change of a VIP has: those built by hand go on answering for it, for
-their VRRP and the stack's do not understand each other. So their ports lose the right to, in the cloud: that works at
-once, on hosts that nobody logs in to, also after they boot again, and is undone by giving it back.
+The stack's own pair is already up beside the old pair, on an address of its own, and was proven there. The takeover is
+a change of its VIP, with one difference: the old pair goes on answering for the VIP, because its VRRP and the stack's
+do not understand each other. So its ports lose their address pairs for the VIP in the cloud. That takes effect at once,
+needs no login to the old hosts, survives their reboot, and is undone by restoring the address pairs.
 """
 
 import asyncio
@@ -28,23 +28,23 @@ from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.engine import StackError
 
 HELD_SECONDS = 30.0
-"""After the files are in place the election takes a few seconds at most."""
+"""Once the files are in place, the election takes a few seconds at most."""
 
 SETTLED_SECONDS = 30.0
-"""Neutron's agents apply a change within seconds, busy ones later; then two failed checks take an API server out."""
+"""Neutron's agents apply a change within seconds, or later if busy; then two failed health checks take a server out."""
 
 AddressPair = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByHand:
-    """The port of a load balancer that was built by hand, on the VIP's network."""
+class OldPort:
+    """The port of a load balancer of the old pair on the VIP's network."""
 
     name: str
     port_id: str
     address: str
-    hardware_addresses: frozenset[str]
-    """Those that may answer for the VIP, in lower case."""
+    mac_addresses: frozenset[str]
+    """MAC addresses that may answer for the VIP, in lower case."""
     pairs: tuple[AddressPair, ...]
     """Allowed address pairs that let it hold the VIP."""
     other_pairs: tuple[AddressPair, ...]
@@ -52,37 +52,37 @@ class ByHand:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a takeover will do, all of it looked at beforehand."""
+    """What a takeover will do, after all checks."""
 
     vip: IPv4Address
-    old: tuple[ByHand, ...]
+    old: tuple[OldPort, ...]
     reserving_port: str | None
-    """Id of the port that reserves the VIP until then; None where nothing does."""
+    """Id of the port that reserves the VIP so far; None if there is none."""
     notes: tuple[str, ...]
-    """What is no obstacle, and may be a surprise."""
+    """No obstacle, but worth knowing."""
 
 
 def covers(pair: AddressPair, vip: IPv4Address) -> bool:
-    """Whether an allowed address pair lets a port hold the VIP; people enter it with its subnet's prefix as well."""
+    """Whether an allowed address pair lets a port hold the VIP; it may be a whole network."""
     network = ip_network(pair["ip_address"], strict=False)
     return network.version == vip.version and vip in network
 
 
 def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
-    """Look at the load balancers that were built by hand (names or ids), the VIP, and the stack's own pair.
+    """Check the old pair (instances by name or id), the VIP, and the stack's own pair. Changes nothing.
 
-    Nothing is changed. PairError with every reason why the VIP cannot be taken over.
+    PairError with every reason why the VIP cannot be taken over.
     """
     vip = stack.settings.vip
     if vip is None:
-        raise StackError("vip is not set: `pulumi config set vip ADDRESS`, the address that is to be taken over")
+        raise StackError("vip is not set: set it to the address to take over (`pulumi config set vip ADDRESS`)")
     untyped: Any = cloud
     own = {address: _port_of(untyped, address) for address in stack.outputs.load_balancers.values()}
     network_id = next(iter(own.values())).network_id
-    # Another run may have been cut off after it; then the rest is done without looking for what is gone.
+    # A run that was cut off may have changed the VIP already; then address pairs may be gone already too.
     taken = stack.outputs.vip == str(vip)
     problems: list[str] = []
-    old: list[ByHand] = []
+    old: list[OldPort] = []
     for name in names:
         server = untyped.compute.find_server(name, ignore_missing=True)
         if server is None:
@@ -90,17 +90,17 @@ def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
             continue
         ports = [port for port in untyped.network.ports(device_id=server.id) if port.network_id == network_id]
         if any(port.id == mine.id for port in ports for mine in own.values()):
-            problems.append(f"{name}: is one of the stack's own load balancers; name those that were built by hand")
+            problems.append(f"{name}: is one of the stack's own load balancers; name those that were built manually")
             continue
-        found = [_by_hand(server.name, port, vip) for port in ports]
+        found = [_old_port(server.name, port, vip) for port in ports]
         holding = [it for it in found if it.pairs]
         if any(not port.is_port_security_enabled for port in ports):
             problems.append(
-                f"{name}: port security is off on its port, so the cloud cannot keep it from answering for {vip}; "
-                "turn it on with the address pair and a security group first"
+                f"{name}: port security is off on its port, so the cloud cannot stop it from answering for {vip}; "
+                "first turn it on, with the address pair and a security group"
             )
         elif not holding and not taken:
-            problems.append(f"{name}: no port of it on this network may hold {vip} (its allowed address pairs)")
+            problems.append(f"{name}: none of its ports on this network may hold {vip} (allowed address pairs)")
         old += holding
     reserving, reserving_problems = _reservation(untyped, stack.settings, vip)
     known = {port.id for port in own.values()} | {it.port_id for it in old}
@@ -110,18 +110,18 @@ def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
         problems += _holder_problems(stack, vip, old)
     if problems:
         raise PairError(
-            f"{vip} cannot be taken over, and nothing was changed:\n" + "\n".join(f"  - {it}" for it in problems)
+            f"{vip} cannot be taken over, so nothing was changed:\n" + "\n".join(f"  - {it}" for it in problems)
         )
     notes += _shut_out(untyped, stack.settings, old)
     return Plan(vip=vip, old=tuple(old), reserving_port=reserving, notes=tuple(notes))
 
 
 def narrow(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
-    """Cut the old pair's address pairs down to the VIP alone, and see whether the stack's pair serves all the same.
+    """Narrow the old pair's address pairs to the VIP alone, and check that the stack's pair still serves.
 
-    Neutron counts a port's pairs among the addresses of its security groups: one with the subnet's prefix lets the
-    whole subnet through a rule that names the old pair's group, as long as it is there. PairError, with all as it was
-    before, where the stack's own load balancers have reached the API servers by that alone.
+    Neutron counts a port's address pairs as members of its security groups: a pair with the subnet's prefix lets the
+    whole subnet through a rule that names the old pair's group. PairError, with everything restored, if the stack's own
+    load balancers reach the API servers only that way.
     """
     network: Any = cloud.network
     exact = {str(agreed.vip), f"{agreed.vip}/32"}
@@ -136,8 +136,8 @@ def narrow(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
         problems = _lasting_problems(stack)
         if problems:
             raise PairError(
-                f"{agreed.vip} cannot be taken over, and all is as it was: the stack's pair is let through only as "
-                "long as the old ports have an address pair with a prefix:\n"
+                f"{agreed.vip} cannot be taken over, and the address pairs are restored: the stack's pair reaches the "
+                "API servers only because the old ports have an address pair with a prefix:\n"
                 + "\n".join(f"  - {it}" for it in problems)
             )
     except BaseException:
@@ -148,11 +148,11 @@ def narrow(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
 
 
 def _lasting_problems(stack: AppliedStack) -> list[str]:
-    """What the stack's own pair lacks within SETTLED_SECONDS."""
+    """Problems of the stack's own pair that appear within SETTLED_SECONDS."""
     deadline = time.monotonic() + SETTLED_SECONDS
     before: list[str] = []
     problems = _own_problems(stack)
-    # Until seen twice in a row: one login or check that was late is none of the narrowing's doing.
+    # Only if seen twice in a row: a single late login or health check has other causes.
     while not (before and problems) and time.monotonic() < deadline:
         time.sleep(1)
         before, problems = problems, _own_problems(stack)
@@ -160,7 +160,7 @@ def _lasting_problems(stack: AppliedStack) -> list[str]:
 
 
 def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
-    """Give the VIP's reservation to the stack's own port, in the moment in which the old one lets go."""
+    """Move the VIP's reservation from the old port to the stack's own, with no pause in between."""
     if agreed.reserving_port is None:
         return
     network: Any = cloud.network
@@ -168,7 +168,7 @@ def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
     theirs = network.get_port(agreed.reserving_port)
     before = theirs.fixed_ips
     (place,) = mine.fixed_ips
-    # In between, Neutron could give the VIP to anybody.
+    # In between, Neutron could give the VIP to another port.
     with uninterrupted():
         try:
             network.update_port(theirs, fixed_ips=[])
@@ -180,7 +180,7 @@ def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
 
 
 def move_vip(stack: str, *, yes: bool) -> None:
-    """Bring the stack's pair up with the VIP, but for the proof that nobody else answers for it.
+    """Bring the stack's pair up with the VIP, without the proof that no other host answers for it.
 
     Pulumi shows what will change, and asks unless `yes`.
     """
@@ -188,7 +188,7 @@ def move_vip(stack: str, *, yes: bool) -> None:
 
 
 def wait_until_held(stack: str, vip: IPv4Address) -> None:
-    """Wait until one of the stack's load balancers holds the VIP and has an API server; PairError if none does."""
+    """Wait until one load balancer of the stack holds the VIP and has an API server; PairError if none does."""
 
     def held() -> bool:
         applied = read_stack(stack)
@@ -200,24 +200,24 @@ def wait_until_held(stack: str, vip: IPv4Address) -> None:
         wait_for(f"one load balancer of {stack} holds {vip} and has an API server", held, HELD_SECONDS)
     except PairError as error:
         raise PairError(
-            f"{error}. Those built by hand may answer for it still: see `./ha status`, then run this again"
+            f"{error}. The old pair may still answer for it: see `./ha status`, then run this again"
         ) from None
 
 
 def fence(cloud: Connection, agreed: Plan) -> None:
-    """Take the right to hold the VIP from those that were built by hand."""
+    """Take the address pairs for the VIP from the old pair."""
     network: Any = cloud.network
     for it in agreed.old:
         network.update_port(it.port_id, allowed_address_pairs=[dict(pair) for pair in it.other_pairs])
 
 
 def prove(stack: str) -> None:
-    """Have the stack prove that its pair serves, and that nobody else answers for the VIP."""
+    """Have the stack prove that its pair serves, and that no other host answers for the VIP."""
     _up(stack, "--yes")
 
 
 def _up(stack: str, *arguments: str) -> None:
-    engine.run("up", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover")
+    engine.run_pulumi("up", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover")
 
 
 def _port_of(cloud: Any, address: str) -> Any:
@@ -226,28 +226,28 @@ def _port_of(cloud: Any, address: str) -> Any:
     raise PairError(f"the cloud has no port with the address {address}: run `pulumi up`")
 
 
-def _by_hand(name: str, port: Any, vip: IPv4Address) -> ByHand:
+def _old_port(name: str, port: Any, vip: IPv4Address) -> OldPort:
     pairs: list[AddressPair] = port.allowed_address_pairs or []
     holding = tuple(pair for pair in pairs if covers(pair, vip))
-    return ByHand(
+    return OldPort(
         name=name,
         port_id=port.id,
         address=port.fixed_ips[0]["ip_address"],
-        # A pair may name a virtual router's address in place of the port's own.
-        hardware_addresses=frozenset(pair.get("mac_address", port.mac_address).lower() for pair in holding),
+        # A pair may name a virtual router's MAC address instead of the port's own.
+        mac_addresses=frozenset(pair.get("mac_address", port.mac_address).lower() for pair in holding),
         pairs=holding,
         other_pairs=tuple(pair for pair in pairs if not covers(pair, vip)),
     )
 
 
 def _reservation(cloud: Any, settings: Settings, vip: IPv4Address) -> tuple[str | None, list[str]]:
-    """The port of somebody else that has the VIP as its own address, and what is in the way of taking it from it."""
+    """The port that reserves the VIP as its own address, unless it is the stack's; and what prevents the move."""
     for port in cloud.network.ports(fixed_ips=f"ip_address={vip}"):
         if port.name == vip_port_name(settings):
             continue
         if port.device_id:
-            return None, [f"{vip}: is the own address of a port in use, {port.id} (`openstack port show {port.id}`)"]
-        # Neutron drops the association with the address; a cloud without routers knows no floating IPs.
+            return None, [f"{vip}: is the fixed address of a port in use, {port.id} (`openstack port show {port.id}`)"]
+        # Neutron would drop the association with the address. A cloud without routers has no floating IPs.
         if cloud.network.find_extension("router") and [*cloud.network.ips(port_id=port.id)]:
             return None, [f"{vip}: its port {port.id} has a floating IP, which would be lost; see docs/takeover.md"]
         return port.id, []
@@ -265,15 +265,15 @@ def _own_problems(stack: AppliedStack) -> list[str]:
             problems.append(f"{name}: {', '.join(down)} is not active; see `./ha status`")
         if not state.haproxy.ready:
             problems.append(
-                f"{name}: has no API server. Let the group {stack.outputs.security_group_ids['loadBalancers']} reach "
+                f"{name}: has no API server. Admit the group {stack.outputs.security_group_ids['loadBalancers']} to "
                 f"port {API_PORT} of the API servers (`openstack security group rule create --remote-group`)"
             )
     return problems
 
 
-def _holder_problems(stack: AppliedStack, vip: IPv4Address, old: Sequence[ByHand]) -> list[str]:
-    """The VIP must be answered by one of those that were named: a wrong address is found here, and a forgotten host."""
-    held = "ours"  # a run that was cut off has come as far as that
+def _holder_problems(stack: AppliedStack, vip: IPv4Address, old: Sequence[OldPort]) -> list[str]:
+    """An old load balancer that was named must answer for the VIP: finds a wrong address, and a forgotten host."""
+    held = "ours"  # a run that was cut off got this far
     command = (
         f"dev=$(ip -oneline -4 route get {vip} | sed -n 's/.* dev \\([^ ]*\\) .*/\\1/p') && "
         f'if [ -n "$(ip -oneline -4 address show to {vip}/32)" ]; then echo {held}; '
@@ -289,13 +289,15 @@ def _holder_problems(stack: AppliedStack, vip: IPv4Address, old: Sequence[ByHand
         return []
     answering = {found.lower() for found in re.findall(r"\[((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})\]", heard)}
     if not answering:
-        return [f"{vip}: nobody answers for it on the network; is it the address of the endpoint that is there?"]
-    others = answering - frozenset[str]().union(*(it.hardware_addresses for it in old))
-    return [f"{vip}: is answered by {other}, which is no port of those that were named" for other in sorted(others)]
+        return [f"{vip}: no host answers for it on the network; is it the address of the existing endpoint?"]
+    others = answering - frozenset[str]().union(*(it.mac_addresses for it in old))
+    return [
+        f"{vip}: {other} answers for it, which is no port of the instances that were named" for other in sorted(others)
+    ]
 
 
 def _others(cloud: Any, network_id: str, vip: IPv4Address, known: set[str]) -> tuple[list[str], list[str]]:
-    """Ports that were not named and may hold the VIP: those that were made for it, and those with a wide network."""
+    """Ports that were not named and may hold the VIP: those with a pair for it, and those with a pair for a network."""
     forgotten: list[str] = []
     wide: list[str] = []
     for port in cloud.network.ports(network_id=network_id):
@@ -303,16 +305,16 @@ def _others(cloud: Any, network_id: str, vip: IPv4Address, known: set[str]) -> t
         holding = [pair["ip_address"] for pair in pairs if covers(pair, vip)]
         if not holding or port.id in known:
             continue
-        found = f"instance {port.device_id}, port {port.id}, may hold {vip} as well ({', '.join(holding)})"
+        found = f"instance {port.device_id}, port {port.id}, may hold {vip} too ({', '.join(holding)})"
         if any(address.partition("/")[0] == str(vip) for address in holding):
-            forgotten.append(f"{found}: name it too, or take the address pair off it")
+            forgotten.append(f"{found}: name it too, or remove its address pair")
         else:
             wide.append(found)
     return forgotten, wide
 
 
-def _shut_out(cloud: Any, settings: Settings, old: Sequence[ByHand]) -> Iterator[str]:
-    """Who may use the endpoint now, and not as the stack is configured."""
+def _shut_out(cloud: Any, settings: Settings, old: Sequence[OldPort]) -> Iterator[str]:
+    """Clients that may use the endpoint now, but not with the stack's configuration."""
     admitted = [*settings.api_allowed_cidrs, *map(IPv4Network, settings.api_servers)]
     own = {it.address for it in old}
     groups = {group for it in old for group in cloud.network.get_port(it.port_id).security_group_ids}

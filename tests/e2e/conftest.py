@@ -90,7 +90,7 @@ def watched() -> Generator[System]:
     assert system.left_in_the_cloud() == []
     system.configure()
     # Nothing is taken away from a stack that does not exist yet.
-    assert system.ha("guard").stdout == "No rail catches anything.\n"
+    assert system.ha("guard").stdout == "No guard rail stops this.\n"
     system.up()
     system.serve()
     system.wait_until_whole()

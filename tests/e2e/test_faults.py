@@ -180,7 +180,7 @@ def test_a_missed_objective_is_reported(pair: System):
 
 def test_refusing_the_prompt_changes_nothing(pair: System):
     found = pair.ha("drill", stdin="n\n", status=2)
-    assert "Begin?" in found.stdout
+    assert "Start?" in found.stdout
     assert pair.troubles() == []
 
 
@@ -199,7 +199,7 @@ def test_a_drill_does_not_disturb_another_operator(pair: System):
     one = {"e2e-lb-1": pair.outputs.load_balancers["e2e-lb-1"]}
     with hold_all(pair.access, one, "a test"):
         found = pair.ha("drill", "--yes", status=2)
-    assert "e2e-lb-1 is being worked on by" in found.words
+    assert "e2e-lb-1 is in use by" in found.words
     assert ", a test, since" in found.words
 
 
@@ -237,7 +237,7 @@ def test_an_api_server_that_a_killed_drill_has_stopped_is_continued_by_the_opera
         wait_for("an API server is stopped", lambda: bool(stopped(pair)), 30)
         process.kill()
     found = pair.ha("drill", "--put-back")
-    assert re.search(r"e2e-cp-0: process \d+ goes on", found.stdout)
+    assert re.search(r"e2e-cp-0: process \d+ continues", found.stdout)
     assert stopped(pair) == []
     pair.wait_until_whole()
 
@@ -250,6 +250,6 @@ def test_an_instance_that_a_killed_drill_has_stopped_is_found_and_started(pair: 
     wait_for("it is off", lambda: any(status_of(pair, name) == "SHUTOFF" for name in names), 120)
     refused = pair.ha("drill", "--yes", status=2)
     assert f"`./ha drill --put-back --stack {pair.name}`" in refused.words
-    assert "its instance is started" in pair.ha("drill", "--put-back").stdout
+    assert "its instance was started" in pair.ha("drill", "--put-back").stdout
     pair.wait_until_whole()
     assert "Nothing to put back" in pair.ha("drill", "--put-back").stdout

@@ -13,7 +13,7 @@ from operate.stack.files import ROOT
 from tests.e2e.harness import System, run
 
 PASSWORD = "n3ver-ou"  # noqa: S105 - set for a preview alone
-NOTHING = "No rail catches anything.\n"
+NOTHING = "No guard rail stops this.\n"
 
 
 def preview(system: System, file: Path, *options: str) -> Path:

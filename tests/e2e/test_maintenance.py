@@ -82,7 +82,7 @@ def test_a_drained_load_balancer_stays_out_after_a_boot_until_it_is_resumed(pair
         for command in (["drain", peer], ["move"]):
             refused = pair.ha(*command, "--yes", status=2).words
             assert f"{holder} cannot serve alone" in refused
-            assert "it was taken out by" in refused
+            assert "it was drained by" in refused
         pair.ha("resume", holder)
     assert pair.pair.holder() == peer
     assert "new kernel" not in pair.ha("status").words
@@ -124,7 +124,7 @@ def test_the_next_rebuild_continues_one_that_was_killed_between_two_instances(pa
                 if re.search(rf":Instance {standby} creating", line):
                     break
             refused = pair.ha("move", "--yes", status=2).words
-            assert "is being worked on by" in refused or "cannot serve alone" in refused
+            assert "is in use by" in refused or "cannot serve alone" in refused
             os.killpg(cut_off.pid, signal.SIGKILL)
         assert "pulumi cancel" in pair.ha("rebuild", standby, "--yes", status=2).words
         pair.stack.cancel()
@@ -136,7 +136,7 @@ def test_the_next_rebuild_continues_one_that_was_killed_between_two_instances(pa
 def test_a_second_operator_is_refused(pair: System):
     with hold_all(pair.access, pair.outputs.load_balancers, "a drill"):
         for command in (["move", "--yes"], ["drain", LB_0, "--yes"], ["resume", LB_0], ["rebuild", LB_1, "--yes"]):
-            assert "is being worked on by" in pair.ha(*command, status=2).words
+            assert "is in use by" in pair.ha(*command, status=2).words
     pair.ha("move", "--yes")
 
 

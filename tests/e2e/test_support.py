@@ -62,7 +62,7 @@ def test_status_reports_the_pair_within_seconds(system: System):
     assert time.monotonic() - began < 10, "on a busy machine; some two seconds else"
     assert done.returncode == 0
     holder = system.pair.holder()
-    assert done.stdout.startswith(f"{holder} holds the VIP since ")
+    assert done.stdout.startswith(f"{holder} has held the VIP since ")
     assert "\x1b" not in done.stdout, "no colours for a pipe"
     for told in ("L7OK", "Debian GNU/Linux 12", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
         assert told in done.words
@@ -95,8 +95,8 @@ def test_status_notes_another_operator_and_a_reboot_that_is_due(system: System):
     finally:
         system.run(second, "sudo rm /run/reboot-required /run/reboot-required.pkgs")
     assert done.returncode == 0, "neither is a trouble"
-    assert f"{first}: is being worked on by " in done.words
-    assert f"{second}: waits for a reboot (libc6)" in done.words
+    assert f"{first}: in use by " in done.words
+    assert f"{second}: reboot required (libc6)" in done.words
     assert "note" not in status(system).words
 
 
@@ -211,7 +211,7 @@ def test_an_instance_that_is_down_is_reported_and_watched_until_it_is_back(syste
     seen = tmp_path / "watch.txt"
 
     def latest() -> str:
-        return " ".join(seen.read_text().rpartition(f"{holder} holds the VIP since")[2].split())
+        return " ".join(seen.read_text().rpartition(f"{holder} has held the VIP since")[2].split())
 
     with seen.open("w") as file:
         watching = subprocess.Popen(
@@ -241,9 +241,9 @@ def test_an_instance_that_is_down_is_reported_and_watched_until_it_is_back(syste
     assert down.returncode == blind.returncode == 1
     assert f"{standby}: its instance is SHUTOFF: `openstack server start {standby}`" in down.words
     assert f"{standby}: not reachable" in down.words
-    assert "the cloud could not be asked for its instance" in blind.words
-    assert texts[f"{standby}/not-to-be-had.txt"]
-    assert texts["cloud/not-to-be-had.txt"]
+    assert "the cloud could not be queried for its instance" in blind.words
+    assert texts[f"{standby}/unavailable.txt"]
+    assert texts["cloud/unavailable.txt"]
     assert b"VI_1 is now" in texts[f"{holder}/journal/vrrp.log"]
     system.wait_until_whole()
 

@@ -222,7 +222,7 @@ def test_without_a_configured_vip_nothing_is_taken_over(takeover: Takeover):
 def test_a_pair_without_an_api_server_is_refused(takeover: Takeover):
     takeover.set_vip(VIP)
     group = takeover.stack.outputs().security_group_ids["loadBalancers"]
-    refused(takeover, *LOAD_BALANCERS, because=f"has no API server. Let the group {group} reach")
+    refused(takeover, *LOAD_BALANCERS, because=f"has no API server. Admit the group {group}")
     (theirs,) = takeover.by_hand.cloud.network.security_groups(name=f"{BY_HAND}-api")
     takeover.by_hand.allow(theirs.id, port=API_PORT, remote_group_id=group)
     wait_for("the stack's pair is whole", lambda: takeover.ha("status").returncode == 0, 60)
@@ -232,9 +232,9 @@ def test_a_pair_without_an_api_server_is_refused(takeover: Takeover):
     ("names", "because"),
     [
         ([LOAD_BALANCERS[0], "blog-lb-3"], "blog-lb-3: the cloud has no such instance"),
-        ([API_SERVER, *LOAD_BALANCERS], f"no port of it on this network may hold {VIP}"),
+        ([API_SERVER, *LOAD_BALANCERS], f"none of its ports on this network may hold {VIP}"),
         ([f"{CLUSTER}-lb-0"], "is one of the stack's own load balancers"),
-        ([LOAD_BALANCERS[0]], f"may hold {VIP} as well"),
+        ([LOAD_BALANCERS[0]], f"may hold {VIP} too"),
     ],
 )
 def test_wrong_names_are_refused(takeover: Takeover, names: list[str], because: str):
@@ -243,7 +243,7 @@ def test_wrong_names_are_refused(takeover: Takeover, names: list[str], because: 
 
 def test_a_wrong_vip_is_refused(takeover: Takeover):
     takeover.set_vip(OTHER)
-    refused(takeover, *LOAD_BALANCERS, because="nobody answers for it")
+    refused(takeover, *LOAD_BALANCERS, because="no host answers for it")
     takeover.set_vip(VIP)
 
 

@@ -19,7 +19,7 @@ def preview(name: str) -> str:
 
 
 def changed(name: str, **steps: str) -> str:
-    """A preview with other operations on the resources of these names (`_` for `-`)."""
+    """A preview with these operations on the named resources (`_` for `-`)."""
     content = json.loads(preview(name))
     for step in content["steps"]:
         resource = step["urn"].rpartition("::")[2]
@@ -29,7 +29,7 @@ def changed(name: str, **steps: str) -> str:
 
 
 def rewritten(name: str, resource: str, key: str, value: Any) -> str:
-    """A preview in which the new inputs of one resource hold something else."""
+    """A preview in which one resource has other new inputs."""
     content = json.loads(preview(name))
     (step,) = (step for step in content["steps"] if step["urn"].endswith(f"::{resource}") and step["op"] != "same")
     step["newState"]["inputs"][key] = value
@@ -71,11 +71,11 @@ def with_rule(**rule: Any) -> str:
         ("floating-ip", [Rail.VIP]),
     ],
 )
-def test_what_the_rails_catch_in_a_preview(name: str, rails: list[Rail]):
+def test_what_the_guard_rails_stop_in_a_preview(name: str, rails: list[Rail]):
     assert [catch.rail for catch in check_preview(preview(name))] == rails
 
 
-def test_the_reason_names_what_and_what_to_do():
+def test_the_reason_names_the_resource_and_the_remedy():
     (lost,) = check_preview(preview("control-plane-shrunk"))
     assert "guard-cp-1, guard-cp-2: 2 of the control plane's 3" in lost.reason
     assert "etcd needs 2 of them" in lost.reason
@@ -84,7 +84,7 @@ def test_the_reason_names_what_and_what_to_do():
 
 
 @pytest.mark.parametrize("op", ["delete", "delete-replaced", "replace", "create-replacement"])
-def test_every_way_in_which_the_engine_tells_of_a_replacement_is_known(op: str):
+def test_every_form_of_a_replacement_is_recognized(op: str):
     two = changed("no-changes", guard_lb_0=op, guard_lb_1=op)
     assert [catch.rail for catch in check_preview(two)] == [Rail.BOTH_LOAD_BALANCERS]
     assert check_preview(changed("no-changes", guard_lb_0=op)) == []
@@ -105,12 +105,12 @@ def test_every_way_in_which_the_engine_tells_of_a_replacement_is_known(op: str):
         ("04da6b54-80e4-46f7-96ec-b56ff0331ba9", False),
     ],
 )
-def test_ports_that_may_not_answer_for_the_vip_any_more_are_load_balancers_taken_down(pairs: Any, lost: bool):
+def test_a_port_that_loses_the_vip_counts_as_a_stopped_load_balancer(pairs: Any, lost: bool):
     found = rails(rewritten("address-pairs", "guard-lb-0", "allowedAddressPairs", pairs))
     assert found == [Rail.BOTH_LOAD_BALANCERS] * lost
 
 
-def test_a_port_without_the_vip_and_the_other_instance_replaced_are_both_load_balancers():
+def test_one_port_without_the_vip_and_the_other_instance_replaced_are_both_load_balancers():
     content = json.loads(changed("address-pairs", guard_lb_0="same"))
     assert rails(json.dumps(content)) == []
     for step in content["steps"]:
@@ -119,8 +119,8 @@ def test_a_port_without_the_vip_and_the_other_instance_replaced_are_both_load_ba
     assert rails(json.dumps(content)) == [Rail.BOTH_LOAD_BALANCERS]
 
 
-def test_instances_that_are_started_stay():
-    """What somebody has shut off is brought back."""
+def test_starting_an_instance_is_allowed():
+    """An instance that was shut off manually is started again."""
     content = json.loads(preview("power-state"))
     for step in content["steps"]:
         if "powerState" in (step["detailedDiff"] or {}):
@@ -129,7 +129,7 @@ def test_instances_that_are_started_stay():
 
 
 @pytest.mark.parametrize("op", ["delete", "replace"])
-def test_while_one_load_balancer_is_made_the_other_must_stay(op: str):
+def test_while_one_load_balancer_is_created_the_other_must_not_change(op: str):
     content = json.loads(changed("no-changes", guard_lb_0="create"))
     (made,) = (step for step in content["steps"] if step["op"] == "create")
     del made["oldState"]
@@ -139,9 +139,9 @@ def test_while_one_load_balancer_is_made_the_other_must_stay(op: str):
     assert rails(json.dumps(content)) == [Rail.BOTH_LOAD_BALANCERS]
 
 
-def test_a_floating_ip_of_the_vip_that_leads_elsewhere_is_caught():
+def test_a_floating_ip_detached_from_the_vip_is_stopped():
     (moved,) = check_preview(preview("floating-ip"))
-    assert "guard-vip-floating is taken off the VIP's port" in moved.reason
+    assert "guard-vip-floating is detached" in moved.reason
     assert rails(rewritten("floating-ip", "guard-vip-floating", "portId", None)) == [Rail.VIP]
     vip = "c894a237-f526-4a05-a793-b7c445e05848"
     assert rails(rewritten("floating-ip", "guard-vip-floating", "portId", vip)) == []
@@ -152,11 +152,11 @@ def test_a_floating_ip_of_the_vip_that_leads_elsewhere_is_caught():
         assert rails(json.dumps(content)) == [Rail.VIP]
 
 
-def test_a_port_of_the_vip_that_is_deleted_is_caught():
+def test_deleting_the_vip_s_port_is_stopped():
     assert [catch.rail for catch in check_preview(changed("vip", guard_vip="delete"))] == [Rail.VIP]
 
 
-def test_an_address_of_the_vip_that_neutron_is_to_pick_anew_is_caught():
+def test_having_neutron_pick_a_new_vip_is_stopped():
     content = json.loads(preview("vip"))
     (step,) = (step for step in content["steps"] if step["urn"].endswith("::guard-vip"))
     del step["newState"]["inputs"]["fixedIps"][0]["ipAddress"]
@@ -178,7 +178,7 @@ def test_an_address_of_the_vip_that_neutron_is_to_pick_anew_is_caught():
         ({"remoteIpPrefix": "0.0.0.0/0", "direction": "egress"}, False),
     ],
 )
-def test_a_rule_that_admits_everybody_is_caught_whichever_way_it_says_so(rule: dict[str, Any], caught: bool):
+def test_a_rule_that_admits_everyone_is_stopped_however_it_is_written(rule: dict[str, Any], caught: bool):
     assert bool(check_preview(with_rule(**rule))) is caught
 
 
@@ -197,7 +197,7 @@ def test_a_first_deployment_passes():
     ("name", "message"),
     [("wrong-value", "controlPlaneCount = '4'"), ("vip-protected", "marked for protection")],
 )
-def test_a_preview_that_failed_says_nothing_but_the_engine_s_reason(name: str, message: str):
+def test_a_failed_preview_reports_only_pulumi_s_reason(name: str, message: str):
     with pytest.raises(StackError, match=message) as failed:
         check_preview(preview(name))
     assert "exited with non-zero" not in str(failed.value)
@@ -208,13 +208,13 @@ def test_a_preview_that_failed_says_nothing_but_the_engine_s_reason(name: str, m
     "text",
     ["", "error: no stack", "[]", "{}", '{"steps": [{"op": "same"}]}', '{"steps": [{"op": "same", "urn": "x"}]}'],
 )
-def test_what_is_no_preview_is_refused(text: str):
-    with pytest.raises(StackError, match="no output of `pulumi preview --json`"):
+def test_input_that_is_not_a_preview_is_refused(text: str):
+    with pytest.raises(StackError, match="not the output of `pulumi preview --json`"):
         check_preview(text)
 
 
-def test_a_preview_without_what_stays_is_refused():
-    """Nobody could tell a majority of the control plane."""
+def test_a_preview_without_unchanged_resources_is_refused():
+    """Without them the control plane's majority is unknown."""
     content = json.loads(preview("one-member"))
     content["steps"] = [step for step in content["steps"] if step["op"] != "same"]
     with pytest.raises(StackError, match="--show-sames"):
@@ -226,15 +226,15 @@ def guard(*arguments: str) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def test_the_command_stops_what_is_caught_and_says_how_to_allow_it():
+def test_the_command_stops_a_change_and_says_how_to_allow_it():
     status, shown = guard(str(PREVIEWS / "key-pair.json"))
     assert status == 1
     assert "stopped both-load-balancers: guard-lb-0 and guard-lb-1" in shown
     assert "--allow both-load-balancers --allow control-plane-majority" in shown
-    assert guard(str(PREVIEWS / "no-changes.json")) == (0, "No rail catches anything.")
+    assert guard(str(PREVIEWS / "no-changes.json")) == (0, "No guard rail stops this.")
 
 
-def test_a_rail_is_overridden_by_its_name_and_no_other_is():
+def test_allowing_a_guard_rail_by_name_allows_no_other():
     both = str(PREVIEWS / "key-pair.json")
     status, shown = guard(both, "--allow", "both-load-balancers")
     assert status == 1
@@ -246,5 +246,5 @@ def test_a_rail_is_overridden_by_its_name_and_no_other_is():
     assert guard(both, "--allow", "vip")[0] == 1
 
 
-def test_a_rail_that_does_not_exist_cannot_be_allowed():
+def test_an_unknown_guard_rail_cannot_be_allowed():
     assert guard(str(PREVIEWS / "no-changes.json"), "--allow", "everything")[0] == 2

@@ -19,7 +19,7 @@ from operate.probe import Mark, Probe, ProbeReport, Sample
 
 
 class StandIn:
-    """A stand-in API server in a thread, on a port of loopback that the kernel picks."""
+    """A stand-in API server in a thread, on a loopback port that the kernel picks."""
 
     def __init__(self, folder: Path, tls: ssl.SSLContext) -> None:
         self.health_file = folder / "health"
@@ -104,7 +104,7 @@ def test_hanging_answers_nothing_and_ends_with_the_client(standin: StandIn) -> N
     assert standin.get("/readyz")[0].status == 200
 
 
-def test_silent_clients_delay_nobody(standin: StandIn) -> None:
+def test_silent_clients_do_not_delay_others(standin: StandIn) -> None:
     with ExitStack() as silent:
         for _ in range(50):
             silent.enter_context(socket.create_connection(("127.0.0.1", standin.port)))
@@ -113,7 +113,7 @@ def test_silent_clients_delay_nobody(standin: StandIn) -> None:
         assert time.monotonic() - started < 1
 
 
-def test_plain_http_is_refused_and_the_server_lives_on(standin: StandIn) -> None:
+def test_plain_http_is_refused_and_the_server_keeps_running(standin: StandIn) -> None:
     with socket.create_connection(("127.0.0.1", standin.port), timeout=5) as client:
         client.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
         with suppress(ConnectionResetError):
@@ -122,7 +122,7 @@ def test_plain_http_is_refused_and_the_server_lives_on(standin: StandIn) -> None
 
 
 def wait_for_requests(probe: Probe, more: int) -> None:
-    """Wait until the probe has seen so many more requests end."""
+    """Wait until `more` more requests have ended."""
     target = probe.report().requests + more
     deadline = time.monotonic() + 10
     while probe.report().requests < target:
@@ -140,7 +140,7 @@ def test_the_probe_sees_a_healthy_server(standin: StandIn) -> None:
     assert report.longest_gap < 1
 
 
-def test_the_probe_counts_what_fails_while_the_server_is_down(tmp_path: Path, tls: ssl.SSLContext) -> None:
+def test_the_probe_counts_failures_while_the_server_is_down(tmp_path: Path, tls: ssl.SSLContext) -> None:
     server = StandIn(tmp_path, tls)
     with Probe(server.url, timeout=2) as probe:
         wait_for_requests(probe, 5)
@@ -155,7 +155,7 @@ def test_the_probe_counts_what_fails_while_the_server_is_down(tmp_path: Path, tl
     assert report.longest_gap >= down * 0.9
 
 
-def test_the_probe_tells_wrong_answers_from_none(standin: StandIn) -> None:
+def test_the_probe_distinguishes_wrong_answers_from_none(standin: StandIn) -> None:
     with Probe(standin.url, timeout=0.3) as probe:
         standin.health_file.write_text("failing")
         wait_for_requests(probe, 5)
@@ -166,7 +166,7 @@ def test_the_probe_tells_wrong_answers_from_none(standin: StandIn) -> None:
     assert reasons["TimeoutError"] > 0
 
 
-def test_a_server_that_wants_to_know_who_asks_has_answered(standin: StandIn) -> None:
+def test_a_server_that_requires_authentication_counts_as_alive(standin: StandIn) -> None:
     standin.health_file.write_text("401")
     with Probe(standin.url, answers=(200, 401)) as answered, Probe(standin.url) as refused:
         wait_for_requests(answered, 5)
@@ -198,8 +198,8 @@ def test_the_probe_keeps_its_rate_while_nothing_answers() -> None:
         ("https://127.0.0.1:1", {"limit": float("nan")}),
     ],
 )
-def test_the_probe_refuses_what_is_out_of_bounds(url: str, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"needs https|out of bounds"):
+def test_the_probe_refuses_options_out_of_range(url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"needs https|out of range"):
         Probe(url, **options)
 
 
@@ -210,7 +210,7 @@ def test_the_report_counts_the_gaps_at_both_ends() -> None:
     assert ProbeReport(duration=9, samples=[]).longest_gap == 9
 
 
-def test_the_time_line_shows_where_requests_failed() -> None:
+def test_the_timeline_shows_where_requests_failed() -> None:
     samples = [
         Sample(
             started=i / 10,

@@ -31,7 +31,7 @@ def report(states: dict[str, Any]) -> PairReport:
     return compare_with_applied("production", ADDRESSES, DIGESTS, found)
 
 
-def test_five_api_servers_have_a_line_each_within_100_columns(states: dict[str, dict[str, Any]]):
+def test_five_api_servers_have_one_line_each_in_100_columns(states: dict[str, dict[str, Any]]):
     for host in states.values():
         up = {"state": "UP", "check": "L7OK", "code": 200, "duration_ms": 13, "since": NOW - 90 * DAY}
         down = {"state": "DOWN", "check": "L4TOUT", "code": None, "duration_ms": 1400, "since": NOW - 90}
@@ -45,15 +45,15 @@ def test_five_api_servers_have_a_line_each_within_100_columns(states: dict[str, 
     assert rows[1] == f"{NAMES[1]} {'DOWN 90 s, L4TOUT, 1400 ms ' * 2}2027-11-11"
 
 
-def test_the_holder_comes_first(states: dict[str, Any]):
-    assert shown(report(states)).startswith("k8s-lb-0 holds the VIP since 2027-01-15 07:46:40 UTC, for 13 min\n")
+def test_the_holder_is_on_the_first_line(states: dict[str, Any]):
+    assert shown(report(states)).startswith("k8s-lb-0 has held the VIP since 2027-01-15 07:46:40 UTC, for 13 min\n")
     nobody = states | {"k8s-lb-0": states["k8s-lb-0"] | {"holds_vip": False}}
-    assert shown(report(nobody)).startswith("nobody holds the VIP\n")
+    assert shown(report(nobody)).startswith("no load balancer holds the VIP\n")
     unknown = nobody | {"k8s-lb-1": "TimeoutError"}
-    assert shown(report(unknown)).startswith("nobody is seen to hold the VIP: ")
+    assert shown(report(unknown)).startswith("holder of the VIP unknown")
 
 
-def test_changes_of_both_are_one_story(states: dict[str, dict[str, Any]]):
+def test_changes_on_both_hosts_are_merged_by_time(states: dict[str, dict[str, Any]]):
     for offset, host in enumerate(states.values()):
         host["changes"] = [
             {"time": NOW - 60 + 2 * turn + offset, "source": "keepalived", "text": f"change {2 * turn + offset}"}
@@ -65,7 +65,7 @@ def test_changes_of_both_are_one_story(states: dict[str, dict[str, Any]]):
     )
 
 
-def test_what_a_host_says_is_never_markup(states: dict[str, Any]):
+def test_text_from_a_host_is_never_markup(states: dict[str, Any]):
     states["k8s-lb-0"]["locked_by"] = "[/red] ada [bold]on\x1b[31m desk"
     text = shown(report(states | {"k8s-lb-1": "[red]refused[/]"}), width=200)
     assert "[/red] ada [bold]on" in text

@@ -6,7 +6,7 @@ from operate.hosts.instance import advice
 
 
 @pytest.mark.parametrize(
-    ("status", "fault", "told"),
+    ("status", "fault", "expected"),
     [
         ("SHUTOFF", None, "its instance is SHUTOFF: `openstack server start k8s-lb-1`"),
         ("ERROR", "No valid host was found", "ERROR (No valid host was found): `./ha rebuild k8s-lb-1`"),
@@ -14,5 +14,5 @@ from operate.hosts.instance import advice
         ("PAUSED", None, "its instance is PAUSED: `openstack server show k8s-lb-1`"),
     ],
 )
-def test_each_status_has_its_remedy(status: str, fault: str | None, told: str):
-    assert told in advice("k8s-lb-1", status, fault)
+def test_each_instance_status_has_a_remedy(status: str, fault: str | None, expected: str):
+    assert expected in advice("k8s-lb-1", status, fault)

@@ -36,7 +36,7 @@ def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def access(tmp_path: Path) -> Iterator[Access]:
-    """The way to a host whose commands run here."""
+    """Access to a host whose commands run here."""
     sudo = tmp_path / "bin" / "sudo"
     sudo.parent.mkdir()
     sudo.write_text('#!/bin/sh\nshift\nexec "$@"\n')
@@ -95,10 +95,10 @@ def seconds_until_free(access: Access) -> float:
     raise AssertionError("it is not free after 10 s")
 
 
-def test_a_second_operator_is_told_who_works_there_and_why(access: Access):
+def test_a_second_operator_is_refused_with_who_holds_the_lock_and_why(access: Access):
     with (
         hold_all(access, HOSTS, "drill"),
-        pytest.raises(HostError, match=r"dev-lb-0 is being worked on by .+ on .+, drill, since 2.+UTC"),
+        pytest.raises(HostError, match=r"dev-lb-0 is in use by .+ on .+, drill, since 2.+UTC"),
         hold_all(access, HOSTS, "move"),
     ):
         pass
@@ -110,25 +110,25 @@ def test_the_lock_is_free_as_soon_as_the_work_ends(access: Access):
             pass
 
 
-def test_work_that_fails_lets_go(access: Access):
+def test_an_error_releases_the_lock(access: Access):
     with pytest.raises(ZeroDivisionError), hold_all(access, HOSTS, "drill"):
         raise ZeroDivisionError
     assert seconds_until_free(access) < 1
 
 
-def test_two_hosts_are_both_held_or_none_is(access: Access):
+def test_both_hosts_are_locked_or_none(access: Access):
     refused = pytest.raises(HostError, match=r"dev-lb-1 \(127.0.0.2\) cannot be locked: ConnectionRefused")
     with refused, hold_all(access, HOSTS | {"dev-lb-1": "127.0.0.2"}, "move"):
         pass
     assert seconds_until_free(access) < 1
 
 
-def test_a_purpose_is_no_shell_word(access: Access, lock_file: Path):
+def test_the_purpose_is_quoted_for_the_shell(access: Access, lock_file: Path):
     with hold_all(access, HOSTS, "it's $(touch /tmp/x) `id`"):
         assert "it's $(touch /tmp/x) `id`" in lock_file.read_text()
 
 
-def test_a_holder_that_was_killed_lets_go_at_once(access: Access, lock_file: Path):
+def test_a_killed_process_releases_the_lock_at_once(access: Access, lock_file: Path):
     program = (
         "import sys, time\n"
         "from operate.hosts import lock\nfrom operate.hosts.ssh import Access\n"
@@ -148,8 +148,8 @@ def test_a_holder_that_was_killed_lets_go_at_once(access: Access, lock_file: Pat
     assert seconds_until_free(access) < 2
 
 
-def test_a_holder_that_lost_the_network_loses_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
-    """Its connection stands, and nothing comes over it."""
+def test_an_operator_without_network_loses_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
+    """Its connection stays open, but nothing arrives."""
     monkeypatch.setattr(lock, "SILENCE_SECONDS", 1)
     monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 60)
     with hold_all(access, HOSTS, "drill"):

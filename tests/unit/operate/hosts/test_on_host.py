@@ -44,9 +44,7 @@ def test_the_certificate_of_an_api_server_is_read_without_being_trusted(api_serv
     assert found == x509.load_pem_x509_certificate(pair.certificate)
 
 
-def test_an_api_server_that_takes_connections_and_says_nothing_is_waited_for_two_seconds(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_silent_api_server_times_out_after_two_seconds(monkeypatch: pytest.MonkeyPatch):
     def hasty(address: tuple[str, str], timeout: float) -> socket.socket:
         assert timeout == 2
         return connect(address, timeout=timeout / 10)
@@ -57,7 +55,7 @@ def test_an_api_server_that_takes_connections_and_says_nothing_is_waited_for_two
         assert "timed out" in certificate("127.0.0.1", str(silent.server_address[1]))["error"]
 
 
-def test_an_api_server_that_is_down_has_a_reason_in_place_of_a_certificate():
+def test_an_api_server_that_is_down_has_an_error_instead_of_a_certificate():
     with TCPServer(("127.0.0.1", 0), None, bind_and_activate=False) as down:  # pyright: ignore[reportArgumentType]
         down.server_bind()
         assert "refused" in certificate("127.0.0.1", str(down.server_address[1]))["error"]
@@ -74,11 +72,11 @@ def test_an_api_server_that_is_down_has_a_reason_in_place_of_a_certificate():
         ("6.8.0-host", [], None),
     ],
 )
-def test_a_kernel_is_newer_by_its_numbers(running: str, installed: list[str], newer: str | None):
+def test_kernel_versions_are_compared_by_number(running: str, installed: list[str], newer: str | None):
     assert reboot(running, installed)["newer_kernel"] == newer
 
 
-def test_a_lock_is_told_while_somebody_has_it_and_stays_free_for_others(tmp_path: Path):
+def test_a_held_lock_is_reported_without_taking_it(tmp_path: Path):
     lock = tmp_path / "operator.lock"
     assert locked_by(str(lock)) is None
     # As operate/hosts/lock.py takes it: by a process that hands it on to its shell, and ends.
@@ -91,7 +89,7 @@ def test_a_lock_is_told_while_somebody_has_it_and_stays_free_for_others(tmp_path
     assert locked_by(str(lock)) is None
 
 
-def test_haproxy_that_ends_in_the_middle_of_its_answer_does_not_answer():
+def test_an_answer_of_haproxy_that_is_cut_off_counts_as_none():
     with create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
 
@@ -110,7 +108,7 @@ def test_haproxy_that_ends_in_the_middle_of_its_answer_does_not_answer():
     assert found["api_servers"] == {}
 
 
-def test_files_that_go_while_they_are_looked_at_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_that_disappear_during_the_check_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(on_host, "PROVEN", tmp_path / "proven")
     monkeypatch.setattr(on_host, "DRAINED", tmp_path / "drained")
     assert drained_by() is None

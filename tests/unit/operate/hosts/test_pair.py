@@ -1,4 +1,4 @@
-"""The load balancers as the cloud has them, and as they answer whatever proxy an environment names."""
+"""The load balancers in the cloud, and how they answer whatever proxy the environment names."""
 
 import threading
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ class Health(BaseHTTPRequestHandler):
         self.wfile.write(b"dev-lb-0\n")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's
-        """Nothing: it is no part of the test's output."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A health port on loopback, while the environment names a proxy that is not there, for everything."""
+    """A health port on loopback, while the environment names an unreachable proxy."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("no_proxy", "NO_PROXY"):
@@ -45,7 +45,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     thread.join()
 
 
-def test_no_proxy_stands_before_a_load_balancer(port: int, monkeypatch: pytest.MonkeyPatch):
+def test_load_balancers_are_queried_without_a_proxy(port: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(holder, "HEALTH_PORT", port)
     assert holder.answering_load_balancer("127.0.0.1") == "dev-lb-0"
     look: Any = on_host
@@ -59,20 +59,20 @@ def pair_of(*servers: SimpleNamespace) -> Pair:
     return pair_in(SimpleNamespace(servers=named))
 
 
-def test_an_instance_is_known_by_its_address_and_one_that_could_not_be_built_by_having_none():
+def test_an_instance_is_found_by_its_address_or_if_it_was_never_built_by_having_none():
     ours = SimpleNamespace(id="ours", addresses={"net": [{"addr": ADDRESS}]})
     theirs = SimpleNamespace(id="theirs", addresses={"net": [{"addr": "198.51.100.99"}]})
     failed = SimpleNamespace(id="failed", addresses={})
     assert [it.id for it in pair_of(failed, theirs, ours).instances("dev-lb-0")] == ["ours", "failed"]
 
 
-def test_one_that_is_gone_is_to_be_rebuilt():
-    with pytest.raises(PairError, match=r"`\./ha rebuild dev-lb-0` makes it anew"):
+def test_a_missing_instance_is_reported_with_rebuild():
+    with pytest.raises(PairError, match=r"`\./ha rebuild dev-lb-0`"):
         pair_of().instance("dev-lb-0")
 
 
 class Nova:
-    """One instance, that is one thing when it is first looked at and another one from then on."""
+    """One instance, whose state differs from the second query on."""
 
     def __init__(self, *looks: SimpleNamespace) -> None:
         self.looks = list(looks)
@@ -104,14 +104,14 @@ def pair_in(nova: Nova | SimpleNamespace) -> Pair:
     return Pair(outputs, cloud)
 
 
-def test_an_instance_that_is_being_stopped_is_started_after_that_and_waited_for():
+def test_an_instance_that_is_stopping_is_started_once_it_has_stopped():
     stopping = SimpleNamespace(addresses={}, status="ACTIVE", task_state="powering-off")
     nova = Nova(stopping, SimpleNamespace(addresses={}, status="SHUTOFF", task_state=None))
     assert pair_in(nova).start("dev-lb-0")
     assert nova.asked == [("start", "SHUTOFF"), ("wait for ACTIVE", "SHUTOFF")]
 
 
-def test_one_that_is_gone_at_once_is_deleted():
+def test_an_instance_that_disappears_at_once_counts_as_deleted():
     nova = Nova()
     pair_in(nova).delete_instance("orphan")
     assert nova.asked == [("delete", "orphan"), ("wait for its end", "orphan")]

@@ -1,4 +1,4 @@
-"""What is told of a pair whose files and services are not as they were applied."""
+"""What is reported about a pair whose files and services differ from what was applied."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -21,7 +21,7 @@ DIGESTS = {name: {HAPROXY_CFG: "cfg", KEEPALIVED_CONF: f"conf of {name}"} for na
 
 @cache
 def certificate(*, expires: int) -> str:
-    """PEM of a certificate that is valid until then."""
+    """A certificate (PEM) that expires then."""
     key = Ed25519PrivateKey.generate()
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kube-apiserver")])
     builder = x509.CertificateBuilder(subject_name=name, issuer_name=name, public_key=key.public_key())
@@ -31,7 +31,7 @@ def certificate(*, expires: int) -> str:
 
 
 def state(name: str, *, holds_vip: bool) -> dict[str, Any]:
-    """What a load balancer in order answers, as operate/hosts/on_host.py prints it."""
+    """The state of a healthy load balancer, as operate/hosts/on_host.py prints it."""
 
     def file(path: str, mode: int) -> dict[str, Any]:
         digest = DIGESTS[name][path]
@@ -88,7 +88,7 @@ def report(first: dict[str, Any] | str, second: dict[str, Any] | str) -> PairRep
     return compare_with_applied("dev", ADDRESSES, DIGESTS, states)
 
 
-def test_a_pair_in_order_is_whole(first: dict[str, Any], second: dict[str, Any]):
+def test_nothing_is_wrong_with_a_healthy_pair(first: dict[str, Any], second: dict[str, Any]):
     found = report(first, second)
     assert found.whole
     assert found.remedy is None
@@ -104,7 +104,7 @@ def test_a_pair_in_order_is_whole(first: dict[str, Any], second: dict[str, Any])
         ({"owner": "debian:root"}, DriftKind.MODE),
     ],
 )
-def test_drift_is_told_with_the_command_that_mends_it(
+def test_drift_is_reported_with_the_command_that_restores_the_file(
     first: dict[str, Any], second: dict[str, Any], change: dict[str, Any] | None, kind: DriftKind
 ):
     files = second["files"]
@@ -120,21 +120,21 @@ def test_drift_is_told_with_the_command_that_mends_it(
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "told"),
+    ("part", "change", "expected"),
     [
         (("services", "haproxy"), {"state": "failed"}, "haproxy is failed"),
         (("services", "keepalived"), {"enabled": False}, "keepalived does not start at boot"),
         (("haproxy",), {"alive": False}, "HAProxy does not answer /healthz"),
-        (("haproxy",), {"configuration_id": "old"}, "answers with the configuration old, and the file has abc"),
+        (("haproxy",), {"configuration_id": "old"}, "runs the configuration old, but the file has abc"),
         (("haproxy", "api_servers", "k8s-cp-0"), {"state": "DOWN", "check": "L4TOUT"}, "k8s-cp-0 is DOWN (L4TOUT)"),
-        (("disks", "/"), {"free": 2**20}, "/ is nearly full (1 MiB and 90% of the inodes are free)"),
-        (("disks", "/"), {"free_inodes": 0.0}, "/ is nearly full (2048 MiB and 0% of the inodes are free)"),
-        (("vrrp",), {"state": "FAULT"}, "takes no part in the election: it is FAULT"),
-        (("vrrp",), {"state": "MASTER"}, "keepalived is MASTER, and the host does not hold the VIP"),
+        (("disks", "/"), {"free": 2**20}, "/ is nearly full (1 MiB and 90% of the inodes free)"),
+        (("disks", "/"), {"free_inodes": 0.0}, "/ is nearly full (2048 MiB and 0% of the inodes free)"),
+        (("vrrp",), {"state": "FAULT"}, "election: it is FAULT"),
+        (("vrrp",), {"state": "MASTER"}, "does not hold the VIP"),
     ],
 )
-def test_what_does_not_run_is_told(
-    first: dict[str, Any], second: dict[str, Any], part: tuple[str, ...], change: dict[str, Any], told: str
+def test_whatever_does_not_run_is_reported(
+    first: dict[str, Any], second: dict[str, Any], part: tuple[str, ...], change: dict[str, Any], expected: str
 ):
     place = second
     for key in part:
@@ -143,11 +143,11 @@ def test_what_does_not_run_is_told(
     found = report(first, second)
     assert not found.whole
     (trouble,) = found.hosts["k8s-lb-1"].troubles
-    assert told in trouble
+    assert expected in trouble
     assert found.remedy is None, "nothing that a run of the steps would mend"
 
 
-def test_a_host_that_is_down_is_a_trouble_and_no_drift(first: dict[str, Any]):
+def test_a_host_that_is_down_is_a_trouble_not_drift(first: dict[str, Any]):
     found = report(first, "TimeoutError: ")
     assert not found.whole
     assert found.hosts["k8s-lb-1"].troubles == ["not reachable: TimeoutError: "]
@@ -161,29 +161,29 @@ def test_two_holders_and_none_are_troubles_of_the_pair(first: dict[str, Any], se
     assert none.troubles == ["no load balancer holds the VIP"]
 
 
-def test_the_holder_is_told_with_the_time_since_which_it_holds(first: dict[str, Any], second: dict[str, Any]):
+def test_the_holder_is_reported_with_its_time_as_holder(first: dict[str, Any], second: dict[str, Any]):
     assert report(first, second).holders == {"k8s-lb-0": datetime.fromtimestamp(NOW - 800, UTC)}
-    # A keepalived that was killed leaves the VIP behind, and the next one has not been told of anything yet.
+    # A killed keepalived leaves the VIP behind, and the next one has not reported a state yet.
     assert report(first | {"vrrp": None}, second).holders == {"k8s-lb-0": None}
 
 
 @pytest.mark.parametrize(
-    ("left", "told"),
+    ("left", "expected"),
     [(15 * DAY, None), (13 * DAY, "expires in 13 days"), (3600, "expires in 0 days"), (-1, "has expired")],
 )
 def test_a_certificate_that_expires_soon_is_one_trouble_of_the_pair(
-    first: dict[str, Any], second: dict[str, Any], left: int, told: str | None
+    first: dict[str, Any], second: dict[str, Any], left: int, expected: str | None
 ):
     for host in (first, second):
         host["certificates"]["k8s-cp-0"] = {"pem": certificate(expires=NOW + left)}
     found = report(first, second)
     assert found.certificates == {"k8s-cp-0": datetime.fromtimestamp(NOW + left, UTC)}
-    assert found.whole == (told is None)
-    assert [told in trouble for trouble in found.troubles if told] == ([True] if told else [])
+    assert found.whole == (expected is None)
+    assert [expected in trouble for trouble in found.troubles if expected] == ([True] if expected else [])
 
 
 @pytest.mark.parametrize("shown", [{"error": "Connection refused"}, {"pem": "no certificate"}])
-def test_a_certificate_that_cannot_be_had_is_no_trouble_of_its_own(
+def test_an_unavailable_certificate_is_not_a_trouble(
     first: dict[str, Any], second: dict[str, Any], shown: dict[str, str]
 ):
     first["certificates"]["k8s-cp-0"] = shown
@@ -195,29 +195,32 @@ def test_a_certificate_that_cannot_be_had_is_no_trouble_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
-        ({"reboot": {"required": True, "packages": ["libc6", "dbus"], "newer_kernel": None}}, "reboot (libc6, dbus)"),
+        (
+            {"reboot": {"required": True, "packages": ["libc6", "dbus"], "newer_kernel": None}},
+            "reboot required (libc6, dbus)",
+        ),
         (
             {"reboot": {"required": False, "packages": [], "newer_kernel": "6.1.0-32-amd64"}},
             "6.1.0-32-amd64 is installed",
         ),
         ({"clock_difference": 2.5}, "its clock is 2.5 s ahead of this machine's"),
         ({"clock_difference": -61.0}, "its clock is 61.0 s behind this machine's"),
-        ({"locked_by": "ada on desk, drill, since 2027-01-15"}, "is being worked on by ada on desk, drill"),
+        ({"locked_by": "ada on desk, drill, since 2027-01-15"}, "in use by ada on desk, drill"),
     ],
 )
-def test_what_is_worth_knowing_is_noted_and_leaves_the_pair_whole(
-    first: dict[str, Any], second: dict[str, Any], change: dict[str, Any], told: str
+def test_notes_do_not_make_a_pair_unhealthy(
+    first: dict[str, Any], second: dict[str, Any], change: dict[str, Any], expected: str
 ):
     found = report(first, second | change)
     assert found.whole
     (note,) = found.hosts["k8s-lb-1"].notes
-    assert told in note
+    assert expected in note
     assert found.hosts["k8s-lb-0"].notes == []
 
 
-def test_what_the_cloud_says_of_an_instance_follows_the_reason_why_it_is_down(first: dict[str, Any]):
+def test_the_cloud_s_view_of_a_host_that_is_down_follows_the_reason(first: dict[str, Any]):
     states = {"k8s-lb-0": HostState.model_validate(first), "k8s-lb-1": "TimeoutError"}
     found = compare_with_applied("dev", ADDRESSES, DIGESTS, states, {"k8s-lb-1": "its instance is SHUTOFF"})
     assert found.hosts["k8s-lb-1"].troubles == ["not reachable: TimeoutError", "its instance is SHUTOFF"]

@@ -35,7 +35,7 @@ def access() -> Access:
 
 
 class Server:
-    """An SSH server in a thread, on a port of loopback: it takes the access's key, and runs commands here."""
+    """An SSH server in a thread, on a loopback port: it accepts the access's key, and runs commands here."""
 
     def __init__(self, access: Access) -> None:
         self._key = asyncssh.import_private_key(access.private_key)
@@ -85,7 +85,7 @@ def server(access: Access) -> Iterator[Server]:
     server.end()
 
 
-def test_a_command_gets_its_input_and_gives_its_output(server: Server) -> None:
+def test_a_command_gets_its_input_and_returns_its_output(server: Server) -> None:
     server.start()
 
     async def shout() -> str:
@@ -103,12 +103,12 @@ def test_a_host_that_is_still_booting_is_waited_for(server: Server) -> None:
     later.join()
 
 
-def test_a_host_that_never_answers_is_given_up(server: Server) -> None:
+def test_a_host_that_never_answers_times_out(server: Server) -> None:
     with pytest.raises(ConnectionRefusedError):
         asyncio.run(server.access.run(ADDRESS, "true"))
 
 
-def test_a_host_with_another_key_is_refused_at_once(server: Server) -> None:
+def test_a_wrong_host_key_is_refused_at_once(server: Server) -> None:
     server.start()
     wrong = replace(server.access, known_hosts=known_hosts(OTHER_KEY, server.access.port), patience=60)
     began = time.monotonic()
@@ -117,7 +117,7 @@ def test_a_host_with_another_key_is_refused_at_once(server: Server) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_all_failures_are_told_with_their_host_and_reason(server: Server) -> None:
+def test_all_failures_are_reported_with_host_and_reason(server: Server) -> None:
     server.start()
     access = server.access
 
@@ -129,6 +129,6 @@ def test_all_failures_are_told_with_their_host_and_reason(server: Server) -> Non
     assert str(failed.value) == "cp-2: 'echo no space left >&2; exit 3' ended with status 3: no space left"
 
 
-def test_a_failure_that_says_nothing_is_told_by_its_name():
+def test_an_exception_without_text_is_reported_by_name():
     assert failure_of(TimeoutError()) == "TimeoutError"
     assert failure_of(OSError("no route")) == "OSError: no route"

@@ -35,7 +35,7 @@ LB_0, LB_1 = "dev-lb-0", "dev-lb-1"
 
 
 def host(*, master: bool = False, ready: bool = True, **changed: Any) -> HostState:
-    """A load balancer that is whole, but for what is told."""
+    """A healthy load balancer, except for these values."""
     names = ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
     state: dict[str, Any] = {
         "time": NOW,
@@ -63,7 +63,7 @@ def host(*, master: bool = False, ready: bool = True, **changed: Any) -> HostSta
 
 
 def without(service: str, **changed: Any) -> HostState:
-    """A load balancer on which a service does not run."""
+    """A load balancer on which one service does not run."""
     services = {
         name: it.model_dump() | ({"state": "inactive"} if name == service else {})
         for name, it in host().services.items()
@@ -71,7 +71,7 @@ def without(service: str, **changed: Any) -> HostState:
     return host(services=services, **changed)
 
 
-def test_the_holder_and_the_one_that_could_take_the_vip_are_found():
+def test_holder_and_standby_are_found():
     assert partners({LB_0: host(), LB_1: host(master=True)}) == (LB_1, LB_0)
     assert partners({LB_0: host(master=True), LB_1: host()}) == (LB_0, LB_1)
 
@@ -79,62 +79,63 @@ def test_the_holder_and_the_one_that_could_take_the_vip_are_found():
 @pytest.mark.parametrize(
     ("standby", "reason"),
     [
-        ("OSError: no route", "it is not reachable: OSError: no route"),
+        ("OSError: no route", "OSError: no route"),
         (host(ready=False), "its HAProxy has no API server"),
         (without("firewalld"), "firewalld is inactive"),
         (without("haproxy"), "haproxy is inactive"),
         (without("keepalived", vrrp={"state": "STOP", "since": NOW}), "keepalived is inactive"),
-        (host(vrrp={"state": "FAULT", "since": NOW}), r"keepalived takes no part in the election \(FAULT\)"),
-        (host(vrrp=None), r"keepalived takes no part in the election \(no state\)"),
-        (without("keepalived", vrrp=None, drained_by="ada, new kernel"), "taken out by ada, new kernel: `./ha resume"),
+        (host(vrrp={"state": "FAULT", "since": NOW}), r"keepalived .* election \(FAULT\)"),
+        (host(vrrp=None), r"keepalived .* election \(no state\)"),
+        (without("keepalived", vrrp=None, drained_by="ada, new kernel"), "drained by ada, new kernel: `./ha resume"),
     ],
 )
-def test_the_vip_does_not_go_where_it_would_not_be_served(standby: HostState | str, reason: str):
+def test_the_vip_does_not_move_to_an_unfit_load_balancer(standby: HostState | str, reason: str):
     with pytest.raises(PairError, match=f"{LB_1} cannot serve alone, so nothing was done: .*{reason}"):
         partners({LB_0: host(master=True), LB_1: standby})
 
 
-def test_where_nobody_has_an_api_server_nothing_is_lost():
+def test_the_vip_may_move_if_no_load_balancer_has_an_api_server():
     assert partners({LB_0: host(master=True, ready=False), LB_1: host(ready=False)}) == (LB_0, LB_1)
 
 
-def test_without_a_holder_nothing_is_moved():
+def test_without_a_holder_a_move_is_refused():
     with pytest.raises(PairError, match="no load balancer is known to hold the VIP"):
         partners({LB_0: host(), LB_1: "OSError"})
 
 
-def test_a_drained_one_that_an_up_has_started_again_is_fit():
+def test_a_drained_load_balancer_that_an_up_has_restarted_is_fit():
     assert unfit(LB_0, {LB_0: host(drained_by="ada"), LB_1: host(master=True)}) == []
 
 
-def test_a_dead_holder_is_not_known_to_hold():
+def test_an_unreachable_load_balancer_is_not_the_holder():
     states: dict[str, HostState | str] = {LB_0: "TimeoutError", LB_1: host()}
     assert holder_of(states) is None
     insist(LB_1, states)
 
 
-def test_a_name_that_is_none_is_told_those_that_are():
-    with pytest.raises(PairError, match="no load balancer dev-lb-2 in this stack, only dev-lb-0 and dev-lb-1"):
+def test_an_unknown_name_is_refused_with_the_valid_ones():
+    with pytest.raises(PairError, match="dev-lb-2, only dev-lb-0 and dev-lb-1"):
         peer_of("dev-lb-2", {LB_0: host(), LB_1: host()})
 
 
-def test_a_rebuild_names_one_host_and_no_other():
+def test_a_rebuild_targets_only_one_host():
     command = replacement_command("dev", LB_0)
     assert command[:3] == ["up", "--stack", "dev"]
     assert not any(LB_1 in word for word in command)
 
 
-def test_one_that_was_drained_is_no_trouble_and_is_told():
+def test_a_drained_load_balancer_is_a_note_not_a_trouble():
     drained = without("keepalived", vrrp={"state": "STOP", "since": NOW}, drained_by="ada, new kernel")
     report = compare_with_applied(
         "dev", {LB_0: "198.51.100.1", LB_1: "198.51.100.2"}, {}, {LB_0: drained, LB_1: host(master=True)}
     )
     assert report.whole
-    assert report.hosts[LB_0].notes == ["taken out by ada, new kernel: `./ha resume` brings it back"]
+    (note,) = report.hosts[LB_0].notes
+    assert "ada, new kernel" in note and "`./ha resume`" in note
 
 
 def giving(result: Any) -> Callable[..., Any]:
-    """What gives the same whatever it is asked."""
+    """A function that always returns `result`."""
 
     def give(*_: object) -> Any:
         return result
@@ -143,7 +144,7 @@ def giving(result: Any) -> Callable[..., Any]:
 
 
 class FakeMaintenance:
-    """Remembers what is done to the pair; every look finds the next of what it is given."""
+    """Records what is done to the pair; each query of the states returns the next ones given."""
 
     def __init__(self, *looks: Any) -> None:
         self.looks = list(looks)
@@ -165,7 +166,7 @@ class FakeMaintenance:
 
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A stack of which nothing is asked, in each command."""
+    """A stack that no command queries."""
     outputs = SimpleNamespace(vip="198.51.100.9", endpoint="https://127.0.0.1:1")
     stack = SimpleNamespace(name="dev", outputs=outputs, configuration=SimpleNamespace(cloud=lambda: None))
     for command in (drain, move, rebuild):
@@ -174,7 +175,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.mark.usefixtures("stack")
-def test_what_has_changed_while_the_question_stood_is_seen(monkeypatch: pytest.MonkeyPatch):
+def test_a_change_while_the_prompt_was_open_is_noticed(monkeypatch: pytest.MonkeyPatch):
     whole = {LB_0: host(master=True), LB_1: host()}
     dead = {LB_0: host(master=True), LB_1: "OSError: no route"}
     moved = {LB_0: host(), LB_1: host(master=True)}
@@ -187,8 +188,8 @@ def test_what_has_changed_while_the_question_stood_is_seen(monkeypatch: pytest.M
         assert fake.done == []
 
 
-def test_a_rebuild_minds_what_it_deletes_and_not_what_boots_meanwhile(monkeypatch: pytest.MonkeyPatch):
-    """What a killed rebuild has left is built, and boots, while the next one looks at it."""
+def test_a_rebuild_continues_if_a_known_instance_boots_but_not_if_it_would_delete_more(monkeypatch: pytest.MonkeyPatch):
+    """An instance left by a killed rebuild is built and boots while the next rebuild checks it."""
     monkeypatch.setattr(maintenance, "recorded_instance", giving("known"))
 
     def plan(standby: HostState | str, **instances: str) -> Rebuild:
@@ -208,7 +209,7 @@ def test_a_rebuild_minds_what_it_deletes_and_not_what_boots_meanwhile(monkeypatc
 @pytest.mark.usefixtures("stack")
 @pytest.mark.parametrize("holds_vip", [True, False])
 @pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
-def test_a_rebuild_that_comes_to_nothing_leaves_the_pair_with_its_second(
+def test_a_failed_rebuild_starts_keepalived_again(
     monkeypatch: pytest.MonkeyPatch, error: Exception, *, holds_vip: bool
 ):
     def fail(*_: object, **__: object) -> None:
@@ -233,7 +234,7 @@ def test_a_rebuild_that_comes_to_nothing_leaves_the_pair_with_its_second(
         ("python3", 0, ["python3 hold", "systemctl restart keepalived", "python3 let go"]),
     ],
 )
-def test_new_connections_are_held_back_while_the_vip_moves_and_never_for_longer(
+def test_new_connections_are_held_back_only_while_the_vip_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str | None, status: int, done: list[str]
 ):
     for program in ("python3", "systemctl", "sleep"):
@@ -254,7 +255,7 @@ def test_new_connections_are_held_back_while_the_vip_moves_and_never_for_longer(
     ended = subprocess.run(shlex.split(command), env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
     assert ended.returncode == status
     calls = (tmp_path / "done").read_text().split("\0")[:-1]
-    told = {"add element": "python3 hold", "delete table": "python3 let go"}
-    assert [next((name for part, name in told.items() if part in call), call) for call in calls] == done
+    expected = {"add element": "python3 hold", "delete table": "python3 let go"}
+    assert [next((name for part, name in expected.items() if part in call), call) for call in calls] == done
     # Should all of it end here, the kernel lets go by itself.
     assert "198.51.100.9 timeout 2s" in calls[0]

@@ -41,13 +41,13 @@ def test_every_target_is_named_by_its_stack_and_host():
     }
 
 
-def test_a_prometheus_of_one_s_own_gets_the_same_targets():
+def test_an_existing_prometheus_gets_the_same_targets():
     whole, part = (yaml.safe_load(FILES[name]) for name in ("prometheus.yml", "scrape.yml"))
     assert part == {"scrape_configs": whole["scrape_configs"]}
 
 
-def test_two_stacks_go_into_one_prometheus():
-    """Job names are unique in it, as are the groups of rules and a dashboard's uid in Grafana."""
+def test_one_prometheus_can_watch_two_stacks():
+    """Job names and rule groups are unique in a Prometheus, and a dashboard's uid in a Grafana."""
     other = monitoring_files(replace(STACK, stack="test"))
 
     def names(files: dict[str, str]) -> set[str]:
@@ -59,14 +59,14 @@ def test_two_stacks_go_into_one_prometheus():
 
 
 @pytest.mark.parametrize("stack", ["prod", """org/"it's" `a` #: \\ é"""])
-def test_every_rule_is_about_the_stack_alone(stack: str):
+def test_every_rule_selects_only_its_stack(stack: str):
     rules = yaml.safe_load(monitoring_files(replace(STACK, stack=stack))["rules.yml"])["groups"][0]["rules"]
     for rule in rules:
         assert rule["expr"].count("{") == rule["expr"].count(f"stack={json.dumps(stack)}") > 0
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_every_alert_says_what_it_means_and_where_help_is(alert: dict[str, Any]):
+def test_every_alert_has_a_description_and_a_runbook(alert: dict[str, Any]):
     assert alert["labels"]["severity"] in ("page", "ticket")
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
     page, _, anchor = alert["annotations"]["runbook"].partition("#")
@@ -75,13 +75,13 @@ def test_every_alert_says_what_it_means_and_where_help_is(alert: dict[str, Any])
     assert "<<" not in json.dumps(alert)
 
 
-def test_a_slow_check_is_half_of_what_a_check_may_take():
+def test_a_check_is_slow_from_half_its_timeout():
     rules = monitoring_files(replace(STACK, timers=PROFILES[Profile.STEADY]))["rules.yml"]
     (slow,) = [rule for rule in yaml.safe_load(rules)["groups"][0]["rules"] if rule["alert"] == "ApiServerCheckSlow"]
     assert slow["expr"].rstrip().endswith("> 1.0")
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap():
+def test_panels_have_unique_ids_and_do_not_overlap():
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     places = [panel["gridPos"] for panel in panels]
@@ -92,7 +92,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap():
         assert beside or below, (one, other)
 
 
-def test_every_panel_asks_the_data_source_that_is_chosen():
+def test_every_panel_uses_the_selected_data_source():
     (chosen,) = DASHBOARD["templating"]["list"]
     assert (chosen["name"], chosen["type"], chosen["query"]) == ("datasource", "datasource", "prometheus")
     source = {"type": "prometheus", "uid": "${datasource}"}

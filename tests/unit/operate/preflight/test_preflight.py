@@ -57,7 +57,7 @@ def port(name: str = "", address: str = "198.51.100.50", **changes: Any) -> Any:
 
 
 def saying(get: Callable[[], Any]) -> Callable[..., Any]:
-    """A function that takes anything and answers with what `get` says by then."""
+    """A function that accepts anything and returns what `get` returns by then."""
 
     def say(*_: object, **__: object) -> Any:
         return get()
@@ -73,7 +73,7 @@ def refusal(error: Exception) -> Callable[..., Any]:
 
 
 class Cloud:
-    """Answers as openstacksdk's connection does, for a project in which everything is in order."""
+    """A fake openstacksdk connection to a project in which everything is as it should be."""
 
     def __init__(self) -> None:
         self.vip_ports: list[Any] = []
@@ -231,50 +231,52 @@ def all_ok(findings: Iterable[Finding]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (ConfigException("Cloud x was not found."), "clouds.yaml does not have"),
         (MissingRequiredOptions([]), "set OS_CLOUD"),
         (Unauthorized(message="The request requires authentication"), "password, project or a domain is wrong"),
-        (NotFound(message="Failed to validate token"), "expired or revoked"),
-        (ServiceUnavailable(message="Service Unavailable"), "ask who runs the cloud"),
-        (ConnectFailure("refused"), "can be reached from here"),
-        (TypeError("unexpected keyword argument 'username'"), "fit together"),
+        (NotFound(message="Failed to validate token"), "get a new token"),
+        (ServiceUnavailable(message="Service Unavailable"), "Keystone fails"),
+        (ConnectFailure("refused"), "reachable"),
+        (TypeError("unexpected keyword argument 'username'"), "clouds.yaml"),
     ],
 )
-def test_why_nobody_is_let_in_is_told(error: Exception, told: str) -> None:
+def test_a_failed_login_is_reported_with_its_reason(error: Exception, expected: str) -> None:
     login = account.log_in(configuration(), refusal(error), NOW)
     assert login.facts is None
     finding = only(login.findings)
-    assert told in finding.found + finding.to_do
+    assert expected in finding.found + finding.to_do
 
 
-def test_a_token_that_ends_during_an_up_is_noted_where_it_cannot_be_renewed(cloud: Cloud) -> None:
+def test_a_token_that_expires_during_an_up_is_noted_if_it_cannot_be_renewed(cloud: Cloud) -> None:
     cloud.access.expires = NOW + timedelta(minutes=20)
     assert all_ok(account.log_in(configuration(), lambda: cloud, NOW).findings)
     cloud.config.config["auth_type"] = "token"
     assert "20 min" in only(account.log_in(configuration(), lambda: cloud, NOW).findings, Outcome.NOTE).found
 
 
-def test_a_token_for_no_project_is_of_no_use(cloud: Cloud) -> None:
+def test_a_token_without_a_project_is_a_problem(cloud: Cloud) -> None:
     cloud.access.project_id = None
     login = account.log_in(configuration(), lambda: cloud, NOW)
     assert login.facts is None
-    assert "no project" in only(login.findings).found
+    assert "project" in only(login.findings).found
 
 
 @pytest.mark.parametrize(
     ("expires", "result"),
     [("2030-01-11T00:00:00", Outcome.NOTE), ("2031-01-01T00:00:00", Outcome.OK), (None, Outcome.OK)],
 )
-def test_when_an_application_credential_ends_is_told(cloud: Cloud, expires: str | None, result: Outcome) -> None:
+def test_an_application_credential_that_expires_soon_is_noted(
+    cloud: Cloud, expires: str | None, result: Outcome
+) -> None:
     cloud.access.application_credential_id = "a1"
     answer = plain(name="ci", expires_at=expires)
     cloud.identity = plain(get_application_credential=saying(lambda: answer))
     assert account.log_in(configuration(), lambda: cloud, NOW).findings[1].result is result
 
 
-def test_an_application_credential_that_may_not_be_read_stops_nothing(cloud: Cloud) -> None:
+def test_an_unreadable_application_credential_is_not_a_problem(cloud: Cloud) -> None:
     cloud.access.application_credential_id = "a1"
     cloud.identity = plain(get_application_credential=refusal(ForbiddenException("policy")))
     login = account.log_in(configuration(), lambda: cloud, NOW)
@@ -285,7 +287,7 @@ def test_an_application_credential_that_may_not_be_read_stops_nothing(cloud: Clo
 # ---- services
 
 
-def test_a_cloud_in_order_has_no_problem(cloud: Cloud) -> None:
+def test_a_healthy_cloud_has_no_problem(cloud: Cloud) -> None:
     facts = cloud.facts(vip=VIP)
     for check in (
         account.nova,
@@ -308,14 +310,14 @@ def test_a_cloud_in_order_has_no_problem(cloud: Cloud) -> None:
     assert all_ok(network.owner(facts, tried=False))
 
 
-def test_a_service_that_the_catalog_does_not_have_is_told(cloud: Cloud) -> None:
+def test_a_service_missing_from_the_catalog_is_a_problem(cloud: Cloud) -> None:
     checks = ((cloud.compute, account.nova), (cloud.network, account.neutron), (cloud.image, account.glance))
     for proxy, check in checks:
         proxy.get_endpoint = lambda: None
         assert "catalog has no endpoint" in only(check(cloud.facts())).found
 
 
-def test_an_old_nova_knows_no_soft_policy(cloud: Cloud) -> None:
+def test_an_old_nova_does_not_support_soft_policies(cloud: Cloud) -> None:
     cloud.compute.get_endpoint_data = lambda: plain(url="http://nova", max_microversion=(2, 14))
     assert "2.14" in only(account.nova(cloud.facts())).found
     policies = ("loadBalancer", "controlPlane", "worker")
@@ -323,7 +325,7 @@ def test_an_old_nova_knows_no_soft_policy(cloud: Cloud) -> None:
     assert all_ok(account.nova(cloud.facts(**hard)))
 
 
-def test_missing_extensions_are_told(cloud: Cloud) -> None:
+def test_missing_extensions_are_a_problem(cloud: Cloud) -> None:
     cloud.aliases -= {"allowed-address-pairs", "router"}
     assert only(account.neutron(cloud.facts())).found == "missing: allowed-address-pairs"
     assert "router" in only(account.neutron(cloud.facts(floatingNetwork="outside"))).found
@@ -343,7 +345,7 @@ def test_missing_extensions_are_told(cloud: Cloud) -> None:
         ("keypairs", 0, "quota: key pairs"),
     ],
 )
-def test_each_of_novas_quotas_counts(cloud: Cloud, name: str, limit: int, looked_at: str) -> None:
+def test_each_nova_quota_is_checked(cloud: Cloud, name: str, limit: int, looked_at: str) -> None:
     setattr(cloud.limits, name, limit)  # one less than 2 small, 3 medium and 1 large take
     assert only(account.nova_quota(cloud.facts())).looked_at == looked_at
     setattr(cloud.limits, name, limit + 1)
@@ -353,17 +355,15 @@ def test_each_of_novas_quotas_counts(cloud: Cloud, name: str, limit: int, looked
 
 
 @pytest.mark.parametrize(("name", "needed"), [("ports", 7), ("security_groups", 3), ("floating_ips", 1)])
-def test_each_of_neutrons_quotas_counts_with_what_is_used_and_reserved(cloud: Cloud, name: str, needed: int) -> None:
+def test_each_neutron_quota_is_checked_with_used_and_reserved(cloud: Cloud, name: str, needed: int) -> None:
     cloud.quota[name] = {"limit": needed + 4, "used": 3, "reserved": 2}
     facts = cloud.facts(floatingNetwork="outside")
-    assert (
-        only(account.neutron_quota(facts)).found == f"{needed} more are needed; {needed - 1} of {needed + 4} are free"
-    )
+    assert only(account.neutron_quota(facts)).found == f"needs {needed} more; {needed - 1} of {needed + 4} are free"
     cloud.quota[name]["limit"] += 1
     assert all_ok(account.neutron_quota(facts))
 
 
-def test_rules_are_counted_by_the_table(cloud: Cloud) -> None:
+def test_security_group_rules_are_counted_from_the_table(cloud: Cloud) -> None:
     rules = len(security_rules(cloud.facts().settings))
     cloud.quota["security_group_rules"]["limit"] = rules
     assert all_ok(account.neutron_quota(cloud.facts()))
@@ -371,7 +371,7 @@ def test_rules_are_counted_by_the_table(cloud: Cloud) -> None:
     assert only(account.neutron_quota(cloud.facts())).looked_at == "quota: security group rules"
 
 
-def test_what_the_stack_has_made_needs_no_more_room(cloud: Cloud) -> None:
+def test_existing_resources_need_no_quota(cloud: Cloud) -> None:
     facts = cloud.facts()
     names = ["k8s-lb-0", "k8s-lb-1", "k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"]
     cloud.servers = [plain(name=name) for name in names]
@@ -395,15 +395,15 @@ def test_what_the_stack_has_made_needs_no_more_room(cloud: Cloud) -> None:
     assert all_ok(network.free_addresses(facts))
 
 
-def test_somebody_elses_port_of_the_same_name_is_not_counted(cloud: Cloud) -> None:
+def test_another_projects_port_of_the_same_name_is_not_counted(cloud: Cloud) -> None:
     cloud.ports = [port("k8s-lb-0", project_id=OTHER_PROJECT)]
-    assert "7 more are needed" in [*account.neutron_quota(cloud.facts())][-1].found
+    assert "needs 7 more" in [*account.neutron_quota(cloud.facts())][-1].found
 
 
 # ---- flavors, images, zones, keys, hypervisors
 
 
-def test_a_flavor_that_is_not_there_is_told_with_those_that_are(cloud: Cloud) -> None:
+def test_a_missing_flavor_is_reported_with_the_existing_ones(cloud: Cloud) -> None:
     facts = cloud.facts(workerFlavor="huge")
     finding = only(instances.flavors(facts))
     assert "workerFlavor" in finding.found
@@ -412,7 +412,7 @@ def test_a_flavor_that_is_not_there_is_told_with_those_that_are(cloud: Cloud) ->
         list(account.nova_quota(facts))
 
 
-def test_two_flavors_of_one_name_are_told(cloud: Cloud) -> None:
+def test_two_flavors_of_one_name_are_a_problem(cloud: Cloud) -> None:
     cloud.flavors.append(plain(id="f9", name="small", vcpus=1, ram=1024, disk=5))
     assert "2 flavors" in only(instances.flavors(cloud.facts())).found
 
@@ -425,62 +425,63 @@ def test_little_memory_is_noted_for_load_balancers_only(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"status": "queued"}, "queued"),
-        ({"min_disk": 6}, "needs 6 GiB of disk, and small has 5"),
-        ({"virtual_size": 5 * GIB + 1}, "needs 6 GiB of disk, and small has 5"),
-        ({"min_ram": 1025}, "needs 1025 MiB of memory, and small has 1024"),
+        ({"min_disk": 6}, "needs 6 GiB of disk; small has 5"),
+        ({"virtual_size": 5 * GIB + 1}, "needs 6 GiB of disk; small has 5"),
+        ({"min_ram": 1025}, "needs 1025 MiB of memory; small has 1024"),
         ({"os_distro": "centos"}, "is centos"),
         ({"os_version": "11"}, "is debian 11"),
         ({"os_distro": "ubuntu", "os_version": "20.04"}, "is ubuntu 20.04"),
     ],
 )
-def test_an_image_that_does_not_do_is_told(cloud: Cloud, change: dict[str, Any], told: str) -> None:
+def test_an_unsuitable_image_is_a_problem(cloud: Cloud, change: dict[str, Any], expected: str) -> None:
     alter(cloud.image_of_all, **change)
-    assert told in only(instances.images(cloud.facts())).found
+    assert expected in only(instances.images(cloud.facts())).found
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"visibility": "community"}, "community"),
         ({"architecture": "aarch64"}, "aarch64"),
         ({"hw_vif_model": "e1000"}, "e1000"),
     ],
 )
-def test_what_is_worth_knowing_of_an_image_is_noted(cloud: Cloud, change: dict[str, Any], told: str) -> None:
+def test_unusual_properties_of_an_image_are_noted(cloud: Cloud, change: dict[str, Any], expected: str) -> None:
     alter(cloud.image_of_all, **change)
-    assert told in only(instances.images(cloud.facts()), Outcome.NOTE).found
+    assert expected in only(instances.images(cloud.facts()), Outcome.NOTE).found
 
 
-def test_an_image_without_a_word_of_itself_is_in_order(cloud: Cloud) -> None:
+def test_an_image_without_properties_is_ok(cloud: Cloud) -> None:
     alter(cloud.image_of_all, os_distro=None, os_version=None, architecture=None)
     assert all_ok(instances.images(cloud.facts()))
 
 
-def test_the_newest_of_several_images_counts(cloud: Cloud) -> None:
+def test_of_several_images_the_newest_is_used(cloud: Cloud) -> None:
     newer = plain(**(vars(cloud.image_of_all) | {"id": "i2", "created_at": "2031"}))
     cloud.images.append(newer)
     assert "i2" in only(instances.images(cloud.facts()), Outcome.NOTE).found
 
 
-def test_an_image_that_is_not_there_is_told(cloud: Cloud) -> None:
+def test_a_missing_image_is_a_problem(cloud: Cloud) -> None:
     finding = only(instances.images(cloud.facts(controlPlaneImage="none")))
-    assert (finding.looked_at, finding.to_do) == ("image none", "take one of debian-12")
+    assert finding.looked_at == "image none"
+    assert "debian-12" in finding.to_do
 
 
-def test_another_distribution_does_for_the_others(cloud: Cloud) -> None:
+def test_other_roles_may_use_another_distribution(cloud: Cloud) -> None:
     cloud.images.append(plain(**(vars(cloud.image_of_all) | {"name": "flatcar", "os_distro": "flatcar"})))
     assert all_ok(instances.images(cloud.facts(controlPlaneImage="flatcar")))
 
 
-def test_zones_have_to_be_there_and_available(cloud: Cloud) -> None:
+def test_availability_zones_must_exist_and_be_available(cloud: Cloud) -> None:
     findings = [*instances.zones(cloud.facts(workerAvailabilityZones='["east", "west", "north"]'))]
     assert [finding.result for finding in findings] == [Outcome.OK, Outcome.PROBLEM, Outcome.PROBLEM]
 
 
-def test_the_key_pair_has_to_be_there_and_ones_own(cloud: Cloud) -> None:
+def test_the_key_pair_must_exist_and_match_the_private_key(cloud: Cloud) -> None:
     named: dict[str, Any] = {"keyPair": "mine", "publicKey": ""}
     assert "does not exist" in only(instances.key_pair(cloud.facts(**named))).found
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJr0TIGoQyHn2RoxXTtnh5m3DpZsaXbTSxc9dXMOuLr2"
@@ -492,18 +493,18 @@ def test_the_key_pair_has_to_be_there_and_ones_own(cloud: Cloud) -> None:
 
 def test_a_foreign_key_pair_of_the_clusters_name_is_a_problem_before_the_first_up(cloud: Cloud) -> None:
     cloud.key_pairs = [plain(name="k8s", public_key="ssh-ed25519 AAAA")]
-    assert "another public key" in only(instances.key_pair(cloud.facts())).found
+    assert "publicKey" in only(instances.key_pair(cloud.facts())).found
     cloud.ports = [port("k8s-vip")]
     assert all_ok(instances.key_pair(cloud.facts()))
 
 
-def test_hypervisors_are_counted_where_that_is_allowed(cloud: Cloud) -> None:
+def test_hypervisors_are_counted_if_the_user_may_see_them(cloud: Cloud) -> None:
     soft, hard = cloud.facts(), cloud.facts(controlPlaneServerGroupPolicy="anti-affinity")
     assert [it.result for it in instances.spreading(soft)] == [Outcome.NOT_CHECKED]
     assert "3" in only(instances.spreading(hard), Outcome.NOTE).found
     one = plain(state="up", status="enabled")
     cloud.compute.hypervisors = lambda: [one, one, plain(state="down", status="enabled")]
-    assert "2, and anti-affinity needs 3" in only(instances.spreading(hard)).found
+    assert "anti-affinity needs 3" in only(instances.spreading(hard)).found
     assert all_ok(instances.spreading(soft))
     cloud.compute.hypervisors = lambda: [one]
     assert "both load balancers" in only(instances.spreading(soft), Outcome.NOTE).found
@@ -512,29 +513,29 @@ def test_hypervisors_are_counted_where_that_is_allowed(cloud: Cloud) -> None:
 # ---- network and VIP
 
 
-def test_a_network_that_is_not_there_is_told_once(cloud: Cloud) -> None:
+def test_a_missing_network_is_reported_once(cloud: Cloud) -> None:
     facts = cloud.facts(network="none")
-    assert only(network.network(facts)).to_do == "take one of provider"
-    with pytest.raises(CannotCheckError, match="network is not known"):
+    assert "provider" in only(network.network(facts)).to_do
+    with pytest.raises(CannotCheckError, match="network is unknown"):
         list(network.subnet(facts))
 
 
-def test_two_networks_of_one_name_are_told(cloud: Cloud) -> None:
+def test_two_networks_of_one_name_are_a_problem(cloud: Cloud) -> None:
     cloud.networks *= 2
     assert "2 networks" in only(network.network(cloud.facts())).found
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"status": "DOWN"}, "DOWN"),
-        ({"is_admin_state_up": False}, "switched off"),
-        ({"is_port_security_enabled": False}, "security groups guard nothing"),
+        ({"is_admin_state_up": False}, "down"),
+        ({"is_port_security_enabled": False}, "security groups"),
     ],
 )
-def test_a_network_that_does_not_do_is_told(cloud: Cloud, change: dict[str, Any], told: str) -> None:
+def test_an_unsuitable_network_is_a_problem(cloud: Cloud, change: dict[str, Any], expected: str) -> None:
     alter(cloud.the_network, **change)
-    assert told in only(network.network(cloud.facts())).found
+    assert expected in only(network.network(cloud.facts())).found
 
 
 def test_a_small_mtu_is_noted(cloud: Cloud) -> None:
@@ -544,14 +545,14 @@ def test_a_small_mtu_is_noted(cloud: Cloud) -> None:
     assert only(network.network(cloud.facts()), Outcome.NOTE).looked_at == "MTU"
 
 
-def test_on_another_projects_network_address_pairs_are_refused(cloud: Cloud) -> None:
+def test_another_projects_network_is_a_problem_for_address_pairs(cloud: Cloud) -> None:
     cloud.the_network.project_id = OTHER_PROJECT
     assert "403" in only(network.owner(cloud.facts(), tried=False)).found
     assert only(network.owner(cloud.facts(), tried=True), Outcome.NOTE)
     assert all_ok(network.owner(cloud.facts(is_admin=True), tried=False))
 
 
-def test_a_subnet_that_does_not_do_is_told(cloud: Cloud) -> None:
+def test_an_unsuitable_subnet_is_a_problem(cloud: Cloud) -> None:
     assert "provider-v4 (198.51.100.0/24)" in only(network.subnet(cloud.facts(subnet="none"))).to_do
     cloud.the_subnet.is_dhcp_enabled = False
     assert "DHCP is off" in only(network.subnet(cloud.facts())).found
@@ -564,19 +565,19 @@ def test_a_subnet_that_does_not_do_is_told(cloud: Cloud) -> None:
 def test_free_addresses_are_counted_from_ports_and_pools(cloud: Cloud) -> None:
     cloud.ports = [port(str(index), f"198.51.100.{100 + index}") for index in range(93)]
     cloud.ports += [port("outside the pool", "198.51.100.9"), port("IPv6", "2001:db8::1")]
-    assert "7 more are needed, 7 are free" in next(network.free_addresses(cloud.facts())).found
+    assert "needs 7 more; 7 are free" in next(network.free_addresses(cloud.facts())).found
     cloud.ports.append(port("one more", "198.51.100.199"))
     assert only(network.free_addresses(cloud.facts()))
 
 
-def test_administrators_are_told_how_many_addresses_are_free(cloud: Cloud) -> None:
-    told = [{"subnet_id": "s1", "total_ips": 100, "used_ips": 94}]
-    cloud.network.get_network_ip_availability = saying(lambda: plain(subnet_ip_availability=told))
+def test_administrators_see_how_many_addresses_are_free(cloud: Cloud) -> None:
+    expected = [{"subnet_id": "s1", "total_ips": 100, "used_ips": 94}]
+    cloud.network.get_network_ip_availability = saying(lambda: plain(subnet_ip_availability=expected))
     assert "6 are free" in only(network.free_addresses(cloud.facts())).found
 
 
 @pytest.mark.parametrize(
-    ("vip", "told"),
+    ("vip", "expected"),
     [
         ("100.64.0.5", "not in the subnet"),
         ("198.51.100.1", "gateway"),
@@ -585,19 +586,19 @@ def test_administrators_are_told_how_many_addresses_are_free(cloud: Cloud) -> No
         ("198.51.100.50", "in use by port id-of-web (web)"),
     ],
 )
-def test_an_address_that_cannot_be_the_vip_is_told(cloud: Cloud, vip: str, told: str) -> None:
+def test_an_unusable_vip_is_a_problem(cloud: Cloud, vip: str, expected: str) -> None:
     cloud.ports = [port("web")]
-    assert told in only(network.vip(cloud.facts(vip=vip))).found
+    assert expected in only(network.vip(cloud.facts(vip=vip))).found
 
 
-def test_an_address_of_the_pools_is_noted_until_it_is_reserved(cloud: Cloud) -> None:
+def test_a_vip_in_an_allocation_pool_is_noted_until_it_is_reserved(cloud: Cloud) -> None:
     vip = "198.51.100.150"
     assert "allocation pool" in only(network.vip(cloud.facts(vip=vip)), Outcome.NOTE).found
     cloud.ports = [port("k8s-vip", vip)]
     assert all_ok(network.vip(cloud.facts(vip=vip)))
 
 
-def test_a_strangers_address_pair_on_the_vip_is_told(cloud: Cloud) -> None:
+def test_another_port_with_an_address_pair_for_the_vip_is_a_problem(cloud: Cloud) -> None:
     pair = [{"ip_address": VIP, "mac_address": "fa:16:3e:00:00:02"}]
     cloud.ports = [port("k8s-lb-0", allowed_address_pairs=pair)]
     assert all_ok(network.address_pairs(cloud.facts(vip=VIP)))
@@ -605,7 +606,7 @@ def test_a_strangers_address_pair_on_the_vip_is_told(cloud: Cloud) -> None:
     assert "other-lb-0" in only(network.address_pairs(cloud.facts(vip=VIP))).found
 
 
-def test_a_floating_network_needs_a_router_to_the_network(cloud: Cloud) -> None:
+def test_a_floating_network_needs_a_router_to_the_subnet(cloud: Cloud) -> None:
     facts = cloud.facts(floatingNetwork="outside")
     assert "0 external networks" in only(network.floating_network(facts)).found
     cloud.networks.append(plain(id="n2", name="outside", is_router_external=True))
@@ -640,7 +641,7 @@ def test_a_floating_network_needs_a_router_to_the_network(cloud: Cloud) -> None:
         ([], [], set[str](), Backend.UNKNOWN),
     ],
 )
-def test_the_backend_is_known_by_its_traces(
+def test_the_backend_is_recognized_by_its_traces(
     cloud: Cloud, ports: list[Any], agents: list[str], aliases: set[str], expected: Backend
 ) -> None:
     cloud.ports, cloud.aliases = ports, aliases
@@ -665,14 +666,14 @@ def beyond_a_router(_: IPv4Address) -> Route:
 SEGMENT = [IPv4Address(f"198.51.100.{last}") for last in range(256)]
 
 
-def test_routes_are_understood() -> None:
+def test_routes_are_parsed() -> None:
     direct = '[{"dst":"198.51.100.5","dev":"eth0","prefsrc":"198.51.100.9","flags":[]}]'
     assert parse_route(direct) == Route(interface="eth0", source=IPv4Address("198.51.100.9"), direct=True)
     beyond = '[{"dst":"198.51.100.5","gateway":"100.64.0.1","dev":"eth1","prefsrc":"100.64.0.9","flags":[]}]'
     assert parse_route(beyond) == Route(interface="eth1", source=IPv4Address("100.64.0.9"), direct=False)
 
 
-def test_who_answers_for_the_vip_is_told(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stranger_that_answers_arp_for_the_vip_is_a_problem(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[str | None] = [None, "fa:16:3e:00:00:02", "fa:16:3e:00:00:01"]
     monkeypatch.setattr(segment, "route_to", on_the_segment)
     monkeypatch.setattr(segment, "answering_load_balancer", saying(lambda: "k8s-lb-0"))
@@ -683,34 +684,34 @@ def test_who_answers_for_the_vip_is_told(cloud: Cloud, monkeypatch: pytest.Monke
     assert "k8s-lb-0 answers" in next(segment.vip_on_the_wire(cloud.facts(vip=VIP))).found
 
 
-def test_this_machines_own_address_is_no_vip(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_vip_must_not_be_an_address_of_this_machine(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "route_to", on_the_segment)
-    assert "itself" in only(segment.vip_on_the_wire(cloud.facts(vip="198.51.100.9"))).found
+    assert "this machine" in only(segment.vip_on_the_wire(cloud.facts(vip="198.51.100.9"))).found
 
 
-def test_beyond_a_router_only_connections_tell(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_a_router_the_vip_is_checked_with_connections(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = "no answer"
     monkeypatch.setattr(segment, "route_to", beyond_a_router)
     monkeypatch.setattr(segment, "_attempt", saying(lambda: seen))
     facts = cloud.facts(vip=VIP)
     assert next(segment.vip_on_the_wire(facts)).result is Outcome.NOT_CHECKED
     seen = "refused"
-    assert "something answers" in only(segment.vip_on_the_wire(facts)).found
+    assert "refused" in only(segment.vip_on_the_wire(facts)).found
     cloud.ports = [port("k8s-vip", VIP)]
     assert all_ok(segment.vip_on_the_wire(cloud.facts(vip=VIP)))
 
 
-def test_a_vip_outside_the_subnet_is_not_asked_for(cloud: Cloud) -> None:
+def test_a_vip_outside_the_subnet_is_not_probed(cloud: Cloud) -> None:
     with pytest.raises(CannotCheckError, match="not in the subnet"):
         list(segment.vip_on_the_wire(cloud.facts(vip="100.64.0.5")))
 
 
-def test_advertisements_are_understood() -> None:
+def test_advertisements_are_parsed() -> None:
     header = bytes([0x46, 0, 0, 0, 0, 0, 0, 0, 255, 112, 0, 0, 198, 51, 100, 7, 224, 0, 0, 18, 0x94, 4, 0, 0])
     assert parse_vrrp(header + bytes([0x31, 52, 100, 1])) == (IPv4Address("198.51.100.7"), 3, 52)
 
 
-def test_anothers_router_id_is_noted_if_it_is_ours(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_of_our_router_id_is_noted(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: set[tuple[IPv4Address, int, int]] = {(IPv4Address("198.51.100.7"), 2, 52)}
     monkeypatch.setattr(segment, "route_to", on_the_segment)
     monkeypatch.setattr(segment, "heard_vrrp", saying(lambda: heard))
@@ -718,12 +719,12 @@ def test_anothers_router_id_is_noted_if_it_is_ours(cloud: Cloud, monkeypatch: py
     assert all_ok(segment.vrrp_on_the_segment(cloud.facts()))
     assert only(segment.vrrp_on_the_segment(cloud.facts(vrrpRouterId="52")), Outcome.NOTE)
     monkeypatch.setattr(segment, "heard_vrrp", refusal(PermissionError()))
-    assert "wants root" in next(segment.vrrp_on_the_segment(cloud.facts())).found
+    assert "root" in next(segment.vrrp_on_the_segment(cloud.facts())).found
     monkeypatch.setattr(segment, "route_to", beyond_a_router)
     assert next(segment.vrrp_on_the_segment(cloud.facts())).result is Outcome.NOT_CHECKED
 
 
-def test_ssh_of_this_machine_has_to_be_admitted(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ssh_from_this_machine_must_be_admitted(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "route_to", on_the_segment)
     assert all_ok(segment.admission(cloud.facts(), configuration()))
     outside = '["198.51.100.128/25"]'
@@ -746,17 +747,17 @@ def bastion() -> Iterator[Server]:
     server.end()
 
 
-def test_a_bastion_has_to_let_in_and_to_be_the_pinned_one(bastion: Server) -> None:
-    assert "cannot be reached" in only(segment.bastion(configuration(**at(bastion, HOST_KEY)))).found
+def test_a_bastion_must_accept_the_login_and_have_the_pinned_host_key(bastion: Server) -> None:
+    assert "unreachable" in only(segment.bastion(configuration(**at(bastion, HOST_KEY)))).found
     bastion.start()
     assert all_ok(segment.bastion(configuration(**at(bastion, HOST_KEY))))
-    assert "another host key" in only(segment.bastion(configuration(**at(bastion, OTHER_KEY)))).found
+    assert "host key" in only(segment.bastion(configuration(**at(bastion, OTHER_KEY)))).found
     stranger = replace(configuration(**at(bastion, HOST_KEY)), private_key=OTHER_KEY.decode())
     assert "refuses debian" in only(segment.bastion(stranger)).found
     assert [*segment.bastion(configuration())] == []
 
 
-def test_connections_tell_who_is_there() -> None:
+def test_an_open_or_refused_port_shows_that_a_host_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
         assert segment._attempt(IPv4Address("127.0.0.1"), port) == "open"  # pyright: ignore[reportPrivateUsage]
@@ -770,43 +771,43 @@ def run(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, **values: Any) -> Preflig
     monkeypatch.setattr(segment, "route_to", on_the_segment)
     monkeypatch.setattr(segment, "arp_answer", saying(lambda: None))
     monkeypatch.setattr(segment, "heard_vrrp", saying(set[Any]))
-    return run_checks(configuration(**values), lambda: cloud, with_instance=False, tell=lambda _: None)
+    return run_checks(configuration(**values), lambda: cloud, with_instance=False, progress=lambda _: None)
 
 
 def by_name(preflight: Preflight) -> dict[str, Finding]:
     return {finding.looked_at: finding for group in preflight.groups for finding in group.findings}
 
 
-def test_a_good_configuration_has_no_problem_at_all(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_configuration_has_no_problem(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud.access.expires = datetime.now(UTC) + timedelta(hours=24)
     assert run(cloud, monkeypatch, vip=VIP).count(Outcome.PROBLEM) == 0
 
 
-def test_without_a_token_the_rest_is_not_looked_at_but_the_bastion() -> None:
+def test_without_a_token_only_the_bastion_is_checked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = str(listener.getsockname()[1])
     key = known_hosts(HOST_KEY, 22).partition(" ")[2].strip()
     there = configuration(bastionHost="127.0.0.1", bastionPort=closed, bastionHostKey=key)
     refused = refusal(Unauthorized(message="no"))
-    preflight = run_checks(there, refused, with_instance=True, tell=lambda _: None)
+    preflight = run_checks(there, refused, with_instance=True, progress=lambda _: None)
     found = by_name(preflight)
     problems = {name for name, finding in found.items() if finding.result is Outcome.PROBLEM}
     assert problems == {"token", "bastion 127.0.0.1"}
     assert {it.result for name, it in found.items() if name not in problems} == {Outcome.NOT_CHECKED}
 
 
-def test_everything_wrong_is_told_at_once_and_what_depends_on_it_says_so(
+def test_all_problems_are_reported_together_with_the_checks_that_depend_on_them(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = by_name(run(cloud, monkeypatch, workerFlavor="huge", workerImage="none", subnet="nowhere", vip=VIP))
     problems = {name for name, finding in found.items() if finding.result is Outcome.PROBLEM}
     assert problems == {"flavor huge", "image none", "subnet nowhere"}
-    assert found["Nova's quota"].found == "not looked at, because the flavor 'huge' is not known"
+    assert found["Nova's quota"].found == "not checked: the flavor 'huge' is unknown"
     assert found["quota: instances"].result is Outcome.OK
-    assert found["VIP"].found == "not looked at, because the subnet is not known"
+    assert found["VIP"].found == "not checked: the subnet is unknown"
 
 
-def test_a_cloud_that_fails_or_refuses_is_a_finding(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_cloud_is_a_finding(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud.compute.availability_zones = refusal(HttpException("500: Unexpected API Error", http_status=500))
     cloud.network.get_quota = refusal(ForbiddenException("403: policy"))
     found = by_name(run(cloud, monkeypatch, workerAvailabilityZones='["east"]'))
@@ -816,14 +817,14 @@ def test_a_cloud_that_fails_or_refuses_is_a_finding(cloud: Cloud, monkeypatch: p
     assert found["quota: instances"].result is Outcome.OK
 
 
-def test_all_that_the_throw_away_check_made_is_deleted_and_nothing_else() -> None:
+def test_the_temporary_resources_are_deleted_and_nothing_else() -> None:
     deleted: list[str] = []
 
     def delete(thing: Any, **_: object) -> None:
         deleted.append(thing if isinstance(thing, str) else thing.id)
 
     def of_project(kind: str) -> Any:
-        """An administrator's list: of all projects, unless one is named."""
+        """An administrator's list: all projects' resources, unless one project is named."""
         every = {"ours": plain(id=kind), "theirs": plain(id=f"their {kind}")}
 
         def listed(project_id: str | None = None, **_: object) -> list[Any]:

@@ -60,7 +60,7 @@ def test_no_secret_reaches_the_archive(stack: AppliedStack, monkeypatch: pytest.
     monkeypatch.setattr(bundle, "_collect", collect)
     for name in ("OS_CLOUD", "OS_CLIENT_CONFIG_FILE"):  # of whoever runs this
         monkeypatch.delenv(name, raising=False)
-    archive = bundle.make(stack, "-24h", cast("Callable[[PairReport], str]", str), print)
+    archive = bundle.build(stack, "-24h", cast("Callable[[PairReport], str]", str), print)
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         names = members.getnames()
         everything = "\n".join(names) + "".join(
@@ -74,7 +74,7 @@ def test_no_secret_reaches_the_archive(stack: AppliedStack, monkeypatch: pytest.
     assert not any(line in everything for secret in planted for line in secret.splitlines() if line)
 
 
-def test_an_archive_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: Path):
+def test_only_the_owner_can_read_an_archive_and_it_replaces_an_older_one(tmp_path: Path):
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(b"older, and longer than the new one")
     path.chmod(0o644)
@@ -84,8 +84,8 @@ def test_an_archive_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: P
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_an_archive_that_does_not_fit_leaves_the_older_one_and_nothing_else(tmp_path: Path):
-    """The limit of a process on the size of its files stands for the disk's."""
+def test_an_archive_that_does_not_fit_keeps_the_older_one_and_leaves_nothing_else(tmp_path: Path):
+    """A limit on the process's file size replaces a full disk."""
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(b"older")
     program = dedent("""
@@ -109,7 +109,7 @@ def test_an_archive_that_does_not_fit_leaves_the_older_one_and_nothing_else(tmp_
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_of_a_long_text_whole_lines_at_its_end_are_kept(tmp_path: Path):
+def test_the_last_whole_lines_of_a_long_text_are_kept(tmp_path: Path):
     line = b"the password is " + PASSWORD.encode() + b"\n"
     content = line * (on_host.MOST_BYTES // len(line) + 10)
     file = tmp_path / "long.log"
@@ -119,20 +119,20 @@ def test_of_a_long_text_whole_lines_at_its_end_are_kept(tmp_path: Path):
         assert {*kept.splitlines()} == {line.decode().strip()}
 
 
-def test_a_short_text_is_kept_whole(tmp_path: Path):
+def test_a_short_text_is_kept_completely(tmp_path: Path):
     file = tmp_path / "short.log"
     file.write_bytes(b"all of it \xff\n")
     assert on_host.read(str(file)) == "all of it \N{REPLACEMENT CHARACTER}\n"
 
 
-def test_a_command_that_fails_or_is_not_there_is_told():
+def test_a_failing_or_missing_command_is_reported():
     assert on_host.run("sh", "-c", "echo said; exit 3") == "said\n\n(ended with status 3)\n"
     assert "No such file" in on_host.attempt(lambda: on_host.run("no-such-command"))
 
 
-def test_a_command_that_hangs_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+def test_a_command_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(on_host, "COMMAND_SECONDS", 0.2)
-    assert on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(cut off after 0.2 s)\n"
+    assert on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(killed after 0.2 s)\n"
 
 
 def test_the_client_s_key_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -141,16 +141,16 @@ def test_the_client_s_key_is_never_read(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "ca.pem").write_text("public")
     monkeypatch.setattr(on_host, "NEVER", (str(tmp_path / "client.pem"),))
     monkeypatch.setattr(on_host, "FILES", (f"{tmp_path}/*",))
-    names = [name for name, _ in on_host.sources("-24h", 8405) if name.startswith("files")]
+    names = [name for name, _ in on_host.sources("-24h", 8405, ["haproxy"]) if name.startswith("files")]
     assert names == [f"files{tmp_path}/ca.pem"]
 
 
 @pytest.mark.parametrize("value", ["yesterday", "24", "-24h", "24h; reboot", "0h"])
-def test_a_time_that_is_none_is_refused(value: str):
+def test_an_invalid_time_is_refused(value: str):
     with pytest.raises(typer.BadParameter):
         since_of(value)
 
 
 @pytest.mark.parametrize("value", ["90min", "24h", "7d"])
-def test_a_time_is_taken(value: str):
+def test_a_valid_time_is_accepted(value: str):
     assert since_of(value) == value

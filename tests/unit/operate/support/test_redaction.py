@@ -30,7 +30,7 @@ redact = redactor([SECRET, CLIENT])
         "\x00\ufffd" + SECRET + "\ufffd",
     ],
 )
-def test_a_secret_is_taken_out_in_every_form(text: str):
+def test_a_secret_is_removed_in_every_encoding(text: str):
     clean = redact(text)
     assert REDACTED in clean
     assert not any(part in clean for part in ("s3cr", "&t<x", base64.b64encode(SECRET.encode()).decode()))
@@ -47,7 +47,7 @@ def test_a_secret_is_taken_out_in_every_form(text: str):
         "\n".join(reversed(KEY_LINES)),
     ],
 )
-def test_a_private_key_of_the_configuration_is_taken_out_line_by_line_too(text: str):
+def test_a_configured_private_key_is_removed_line_by_line_too(text: str):
     clean = redact(text)
     assert not any(line in clean for line in KEY_LINES)
 
@@ -68,12 +68,12 @@ OTHER_LINES = OTHER.splitlines()[1:-1]
         OTHER.replace("PRIVATE KEY", "OPENSSH PRIVATE KEY"),
     ],
 )
-def test_private_keys_of_strangers_are_taken_out(text: str):
+def test_unknown_private_keys_are_removed(text: str):
     clean = redactor([])(f"before\n{PAIR.certificate.decode()}\n{text}\n")
     assert not any(line in clean for line in OTHER_LINES)
 
 
-def test_what_stands_around_a_private_key_stays():
+def test_text_around_a_private_key_is_kept():
     assert redactor([])(f"before\n{OTHER}after\n") == f"before\n{REDACTED}\nafter\n"
 
 
@@ -105,7 +105,7 @@ def test_what_stands_around_a_private_key_stays():
         ("kubeadm join --token abcdef.0123456789abcdef", "0123456789abcdef"),
     ],
 )
-def test_what_looks_like_a_secret_is_taken_out(text: str, secret: str):
+def test_whatever_looks_like_a_secret_is_removed(text: str, secret: str):
     clean = redactor([])(text)
     assert secret not in clean
     assert REDACTED in clean
@@ -123,19 +123,19 @@ def test_what_looks_like_a_secret_is_taken_out(text: str, secret: str):
         "6.1.0-18-amd64 2.2.7-1+b2 net.ipv4.ip_nonlocal_bind = 1",
     ],
 )
-def test_what_is_no_secret_stays(text: str):
+def test_ordinary_text_is_kept(text: str):
     assert redactor([])(text) == text
 
 
-def test_an_empty_secret_takes_nothing_out():
+def test_an_empty_secret_removes_nothing():
     assert redactor(["", " \n"])("a text") == "a text"
 
 
-def test_of_two_secrets_one_in_the_other_nothing_is_left():
+def test_a_secret_inside_another_leaves_nothing_behind():
     assert redactor(["abc", "abcdef"])("abcdef abc") == f"{REDACTED} {REDACTED}"
 
 
-def test_megabytes_take_seconds():
+def test_megabytes_are_redacted_within_seconds():
     line = (
         "Nov 25 05:00:00 lb-0 haproxy[1]: 198.18.1.1:40712 [25/Nov/2026:05:00:00.000] apiserver apiserver/cp-0 1/0/13\n"
     )

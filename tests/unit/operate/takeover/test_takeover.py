@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Neutron:
-    """Ports as Neutron has them, and what is asked of them."""
+    """Neutron's ports, and the requests about them."""
 
     def __init__(self) -> None:
         self.servers = {name: SimpleNamespace(name=name, id=f"id-{name}") for name in ("old-1", "old-2", "k8s-lb-0")}
@@ -139,7 +139,7 @@ def plan(cloud: Neutron, *names: str, of: AppliedStack | None = None) -> takeove
     ("pair", "may"),
     [(VIP, True), (f"{VIP}/24", True), ("198.51.100.0/24", True), ("198.51.100.101", False), ("2001:db8::/64", False)],
 )
-def test_a_pair_lets_a_port_hold_what_its_network_covers(pair: str, may: bool):
+def test_an_address_pair_covers_the_addresses_of_its_network(pair: str, may: bool):
     assert takeover.covers({"ip_address": pair}, IPv4Address(VIP)) is may
 
 
@@ -154,7 +154,7 @@ def test_the_old_pair_loses_the_vip_and_nothing_else(cloud: Neutron):
     ]
 
 
-def test_a_wide_pair_is_cut_down_first(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
+def test_a_wide_address_pair_is_narrowed_first(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(takeover, "SETTLED_SECONDS", 0)
     takeover.narrow(stack(), cast("Any", SimpleNamespace(network=cloud)), plan(cloud, "old-1", "old-2"))
     assert cloud.updates == [
@@ -162,17 +162,19 @@ def test_a_wide_pair_is_cut_down_first(cloud: Neutron, monkeypatch: pytest.Monke
     ]
 
 
-def test_and_given_back_where_the_stack_s_pair_was_let_through_by_it(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
+def test_address_pairs_are_restored_if_the_stack_s_pair_depended_on_them(
+    cloud: Neutron, monkeypatch: pytest.MonkeyPatch
+):
     agreed = plan(cloud, "old-1", "old-2")
     cut_off = SimpleNamespace(services={}, haproxy=SimpleNamespace(ready=False))
     monkeypatch.setattr(takeover, "collect", lambda _: {"k8s-lb-0": cut_off})  # pyright: ignore
-    with pytest.raises(PairError, match="Let the group group-of-lbs reach"):
+    with pytest.raises(PairError, match="the group group-of-lbs"):
         takeover.narrow(stack(), cast("Any", SimpleNamespace(network=cloud)), agreed)
     given_back = [{"ip_address": "10.0.0.0/8"}, {"ip_address": f"{VIP}/24"}]
     assert cloud.updates[-1] == ("old-port-1", {"allowed_address_pairs": given_back})
 
 
-def test_and_given_back_where_somebody_interrupts(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
+def test_address_pairs_are_restored_after_an_interruption(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
     agreed = plan(cloud, "old-1", "old-2")
 
     def interrupt(_: object) -> None:
@@ -185,7 +187,7 @@ def test_and_given_back_where_somebody_interrupts(cloud: Neutron, monkeypatch: p
     assert cloud.updates[-1] == ("old-port-1", {"allowed_address_pairs": given_back})
 
 
-def test_a_login_that_was_late_once_gives_nothing_back(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
+def test_one_late_login_does_not_restore_address_pairs(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
     agreed = plan(cloud, "old-1", "old-2")
     looks = iter([{"k8s-lb-0": WHOLE}, {"k8s-lb-0": "TimeoutError"}])
     monkeypatch.setattr(takeover, "collect", lambda _: next(looks, {"k8s-lb-0": WHOLE}))  # pyright: ignore
@@ -198,22 +200,22 @@ def test_a_login_that_was_late_once_gives_nothing_back(cloud: Neutron, monkeypat
     ("names", "reason"),
     [
         (["old-1", "old-3"], "old-3: the cloud has no such instance"),
-        (["old-1"], "old-port-2, may hold 198.51.100.100 as well"),
+        (["old-1"], "old-port-2, may hold 198.51.100.100 too"),
         (["k8s-lb-0"], "one of the stack's own"),
     ],
 )
-def test_wrong_names_are_refused(cloud: Neutron, names: list[str], reason: str):
+def test_wrong_instance_names_are_refused(cloud: Neutron, names: list[str], reason: str):
     with pytest.raises(PairError, match=reason):
         plan(cloud, *names)
 
 
 def test_an_instance_that_may_not_hold_the_vip_is_refused(cloud: Neutron):
     cloud.stored[3].allowed_address_pairs = []
-    with pytest.raises(PairError, match="old-2: no port of it on this network may hold"):
+    with pytest.raises(PairError, match="old-2: none of its ports on this network may hold"):
         plan(cloud, "old-1", "old-2")
 
 
-def test_a_port_that_the_cloud_does_not_guard_is_refused(cloud: Neutron):
+def test_a_port_without_port_security_is_refused(cloud: Neutron):
     cloud.stored[2].is_port_security_enabled = False
     with pytest.raises(PairError, match="old-1: port security is off"):
         plan(cloud, "old-1", "old-2")
@@ -221,30 +223,30 @@ def test_a_port_that_the_cloud_does_not_guard_is_refused(cloud: Neutron):
 
 @pytest.mark.parametrize(
     ("heard", "reason"),
-    [("Received 0 response(s)", "nobody answers for it"), ("fa:16:3e:00:00:99", "is answered by fa:16:3e:00:00:99")],
+    [("Received 0 response(s)", "no host answers for it"), ("fa:16:3e:00:00:99", "fa:16:3e:00:00:99 answers for it")],
 )
-def test_the_vip_must_be_answered_by_one_of_those_named(cloud: Neutron, heard: str, reason: str):
+def test_a_named_instance_must_answer_for_the_vip(cloud: Neutron, heard: str, reason: str):
     with pytest.raises(PairError, match=reason):
         plan(cloud, "old-1", "old-2", of=stack(heard=heard))
 
 
-def test_a_run_that_was_cut_off_when_both_pairs_held_the_vip_goes_on(cloud: Neutron):
+def test_a_run_cut_off_while_both_pairs_held_the_vip_continues(cloud: Neutron):
     assert len(plan(cloud, "old-1", "old-2", of=stack(heard="ours")).old) == 2
 
 
-def test_a_run_that_was_cut_off_after_the_old_pair_was_fenced_goes_on(cloud: Neutron):
+def test_a_run_cut_off_after_the_old_pair_was_fenced_continues(cloud: Neutron):
     for it in cloud.stored:
         it.allowed_address_pairs = []
     assert plan(cloud, "old-1", "old-2", of=stack(has=VIP, heard="")).old == ()
 
 
-def test_ports_with_a_wide_pair_are_told_and_left_alone(cloud: Neutron):
+def test_other_ports_with_a_wide_address_pair_are_noted_and_not_changed(cloud: Neutron):
     cloud.stored.append(port("node", "198.51.100.41", device="node", pairs=["0.0.0.0/0"]))
     (note,) = plan(cloud, "old-1", "old-2").notes
     assert "port node, may hold" in note
 
 
-def test_who_would_be_shut_out_is_told(cloud: Neutron):
+def test_clients_that_would_be_shut_out_are_noted(cloud: Neutron):
     rule = {"ether_type": "IPv4", "protocol": "tcp", "remote_group_id": None}
     cloud.rules = [
         SimpleNamespace(**rule, port_range_min=6443, port_range_max=6443, remote_ip_prefix="198.51.100.0/25"),
@@ -264,7 +266,7 @@ def reserved(cloud: Neutron) -> tuple[takeover.Plan, Any]:
     return agreed, SimpleNamespace(network=cloud)
 
 
-def test_a_reservation_passes_to_the_stack_s_own_port(cloud: Neutron):
+def test_the_reservation_moves_to_the_stack_s_own_port(cloud: Neutron):
     agreed, connection = reserved(cloud)
     takeover.reserve(stack(), connection, agreed)
     assert cloud.updates == [
@@ -273,7 +275,7 @@ def test_a_reservation_passes_to_the_stack_s_own_port(cloud: Neutron):
     ]
 
 
-def test_a_reservation_that_neutron_refuses_goes_back(cloud: Neutron):
+def test_a_reservation_that_neutron_refuses_is_restored(cloud: Neutron):
     agreed, connection = reserved(cloud)
     cloud.refuse = "mine"
     with pytest.raises(SDKException):
@@ -282,7 +284,9 @@ def test_a_reservation_that_neutron_refuses_goes_back(cloud: Neutron):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_reservation_is_not_cut_in_two(cloud: Neutron, monkeypatch: pytest.MonkeyPatch, number: signal.Signals):
+def test_a_signal_does_not_interrupt_the_move_of_the_reservation(
+    cloud: Neutron, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
     agreed, connection = reserved(cloud)
     update = cloud.update_port
 
@@ -303,7 +307,7 @@ def test_a_reservation_is_not_cut_in_two(cloud: Neutron, monkeypatch: pytest.Mon
     assert [it for it, _ in cloud.updates] == ["theirs", "mine"]
 
 
-def test_pairs_that_are_narrowed_keep_their_hardware_addresses(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
+def test_narrowed_address_pairs_keep_their_mac_addresses(cloud: Neutron, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(takeover, "SETTLED_SECONDS", 0)
     mac = "00:00:5e:00:01:33"
     cloud.stored[2].allowed_address_pairs = [
@@ -320,19 +324,19 @@ def test_pairs_that_are_narrowed_keep_their_hardware_addresses(cloud: Neutron, m
     ]
 
 
-def test_a_floating_ip_would_be_lost_and_is_refused(cloud: Neutron):
+def test_a_reserving_port_with_a_floating_ip_is_refused(cloud: Neutron):
     cloud.stored.append(port("theirs", VIP))
     cloud.floating = ["theirs"]
     with pytest.raises(PairError, match="has a floating IP"):
         plan(cloud, "old-1", "old-2")
 
 
-def test_a_cloud_without_routers_is_not_asked_for_floating_ips(cloud: Neutron):
+def test_a_cloud_without_routers_is_not_queried_for_floating_ips(cloud: Neutron):
     cloud.floating = None
     assert reserved(cloud)[0].reserving_port == "theirs"
 
 
-def test_an_address_that_is_an_instance_s_own_is_refused(cloud: Neutron):
+def test_a_vip_that_is_an_instance_s_own_address_is_refused(cloud: Neutron):
     cloud.stored.append(port("theirs", VIP, device="somebody"))
-    with pytest.raises(PairError, match="is the own address of a port in use"):
+    with pytest.raises(PairError, match="address of a port in use"):
         plan(cloud, "old-1", "old-2")
