@@ -54,16 +54,24 @@ def run_in_foreground(command: Sequence[str | Path], folder: Path) -> int:
     """
     process: subprocess.Popen[bytes] | None = None
     received: list[int] = []
+    early: list[int] = []
 
     # Unlike SIG_IGN, a handler is not inherited by the program.
     def pass_on(number: int, _: FrameType | None) -> None:
         received.append(number)
         # A terminal sends Ctrl-C to the program as well.
-        if process and number != signal.SIGINT:
+        if number == signal.SIGINT:
+            return
+        if process:
             process.send_signal(number)
+        else:
+            early.append(number)
 
     with _handled((signal.SIGINT, signal.SIGTERM), pass_on):
         process = subprocess.Popen(command, cwd=folder)
+        # The program runs before there is a `process` to pass a signal on to.
+        for number in early:
+            process.send_signal(number)
         status = process.wait()
     if received and status == 0:
         raise KeyboardInterrupt

@@ -15,8 +15,8 @@ from dev.lab.progress import console
 STORIES = {
     "lab": ("test_cloud",),
     "pair": ("test_system", "test_faults", "test_maintenance", "test_end"),
-    "takeover": ("test_preflight", "test_takeover"),
-    "watched": ("test_monitoring", "test_support", "test_guard_rails"),
+    "takeover": ("test_takeover", "test_preflight"),
+    "watched": ("test_monitoring", "test_support", "test_interruptions", "test_guard_rails"),
 }
 
 
