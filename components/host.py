@@ -1,9 +1,8 @@
 """SSH to one host: the only user of pulumi_command.
 
-A step is a script that goes in through stdin, so that neither it nor the files that it carries ever stand in a command
-line or in an error, and so that a change of one line of a file shows as that line in a preview. A step runs again, in
-place, when its script changes, and anew on a new instance. There is no `delete`: a host that has vanished must not
-block a destroy.
+A step is a script that is sent through stdin, so that neither it nor the files that it carries appear in a command line
+or an error, and so that a preview shows a change of one line as that line. A step runs again when its script changes,
+and on a new instance. There is no `delete`: a host that is gone must not block a destroy.
 """
 
 from dataclasses import dataclass
@@ -16,17 +15,17 @@ from model.settings import BastionSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Login:
-    """How hosts are reached, besides their address and user."""
+    """How to log in to hosts, besides their address and user."""
 
     private_key: pulumi.Output[str]
     bastion: BastionSettings | None
     timeout: int
-    """Seconds that a step may take, the wait for SSH included."""
+    """Seconds that a step may take, including the wait for SSH."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostKey:
-    """A host's SSH key, made before the host, so that the first connection is already checked."""
+    """A host's SSH key, created before the host, so that even the first connection verifies it."""
 
     private: pulumi.Output[str]
     public: pulumi.Output[str]
@@ -42,7 +41,7 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
         opts=pulumi.ResourceOptions(
             parent=parent,
             additional_secret_outputs=["stdout"],
-            # Another way of making keys must not replace the keys of hosts that run.
+            # A change of this command must not replace the keys of running hosts.
             ignore_changes=["create"],
         ),
     )
@@ -88,7 +87,7 @@ class Host:
             private_key=login.private_key,
             host_key=host_key,
             proxy=proxy,
-            # A new instance refuses connections for minutes; the step's own time-out ends the wait, not a count.
+            # A new instance refuses connections for minutes; the step's own timeout ends the wait, not a count.
             dial_error_limit=-1,
             per_dial_timeout=10,
         )
@@ -109,7 +108,7 @@ class Host:
             create="sudo -n bash -s",
             stdin=script,
             triggers=[self._instance.id, *(triggers or [])],
-            # A script would otherwise find what its predecessor printed in its environment.
+            # Otherwise the script's environment would contain its predecessor's output.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=parent,

@@ -107,8 +107,8 @@ def boot(
         networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
         scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
         user_data=pulumi.Output.all(key.private, key.public).apply(lambda pair: user_data(*pair)),
-        # A guest that is shut down in order says goodbye: keepalived to its peer, etcd to its members, HAProxy to its
-        # clients. Nova's delete alone is a power cut. What is gone or in ERROR is deleted all the same.
+        # In a clean shutdown keepalived sends priority 0, etcd hands over leadership, and HAProxy closes its connections.
+        # Nova's delete alone is a power cut. An instance that is gone or in ERROR is deleted all the same.
         stop_before_destroy=True,
         opts=pulumi.ResourceOptions(
             parent=parent,

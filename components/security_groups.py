@@ -1,7 +1,4 @@
-"""One security group a role, with the rules of model/topology.py and no others.
-
-The groups' default rules are deleted: the table is the truth.
-"""
+"""One security group per role, with the rules of model/topology.py and no others: default rules are deleted."""
 
 from dataclasses import dataclass
 
@@ -14,7 +11,7 @@ from model.topology import Role, security_rules
 
 @dataclass(frozen=True, kw_only=True)
 class SecurityGroupsArgs:
-    """What the groups are made of."""
+    """What the groups depend on."""
 
     settings: Settings
 

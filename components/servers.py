@@ -1,6 +1,6 @@
 """The instances of a role whose members do not depend on each other: control plane and workers.
 
-They come up with SSH and cloud-init done, ready for kubeadm. What runs on them is none of this component's business.
+They come up with SSH and cloud-init ready for kubeadm. This component does not care what runs on them.
 """
 
 import pulumi
@@ -15,7 +15,7 @@ class Servers(pulumi.ComponentResource):
 
     hosts: list[Host]
     prepared: list[pulumi.Resource]
-    """By host: what has to be done before anything else runs on it."""
+    """Per host: the step before anything else runs on it."""
 
     def __init__(self, name: str, args: RoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:compute:Servers", name, None, opts)

@@ -1,7 +1,7 @@
 """The failover VIP: an address of the subnet that belongs to no instance.
 
-An unbound Neutron port reserves it, so that nobody else is given it. The load balancers may answer for it because their
-own ports list it among their allowed address pairs (see instance.py); which of them does is keepalived's business.
+An unbound Neutron port reserves it, so that Neutron gives it to nobody else. The load balancers may answer for it
+because their own ports list it in their allowed address pairs (see instance.py); keepalived decides which of them does.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from model.topology import vip_port_name
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualIpArgs:
-    """What the VIP is made of."""
+    """What the VIP depends on."""
 
     settings: Settings
     cloud: Cloud
 
 
 class VirtualIp(pulumi.ComponentResource):
-    """The VIP's port, and its floating IP where one is wanted."""
+    """The VIP's port, and its floating IP if one is configured."""
 
     address: pulumi.Output[str]
     floating_address: pulumi.Output[str | None]
@@ -31,7 +31,7 @@ class VirtualIp(pulumi.ComponentResource):
     def __init__(self, name: str, args: VirtualIpArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:network:VirtualIp", name, None, opts)
         own = pulumi.ResourceOptions(parent=self)
-        # Certificates, kubeconfig files and DNS name these addresses, and one that was given back may be gone for good.
+        # Certificates, kubeconfig files and DNS contain these addresses, and a released one may never come back.
         kept = pulumi.ResourceOptions(parent=self, protect=True)
         port_name = vip_port_name(args.settings)
         port = openstack.networking.Port(
@@ -44,7 +44,7 @@ class VirtualIp(pulumi.ComponentResource):
                     subnet_id=args.cloud.subnet_id, ip_address=str(args.settings.vip) if args.settings.vip else None
                 )
             ],
-            # Never plugged, so it has nothing to be up for (Octavia does the same); rules on it would guard nothing.
+            # Never plugged, so it stays down (as in Octavia), and security groups on it would have no effect.
             admin_state_up=False,
             no_security_groups=True,
             opts=kept,

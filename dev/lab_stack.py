@@ -181,11 +181,11 @@ class Stack:
     def destroy(self) -> Sequence[Change]:
         """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty."""
 
-        def destroy(**told: Any) -> None:
+        def destroy(**options: Any) -> None:
             # The VIP's port is protected from a destroy in passing, and this one is meant.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
             self._stack.workspace.pulumi_command.run(unprotect, cwd=str(ROOT), additional_env=self._environment)
-            self._stack.destroy(**told)
+            self._stack.destroy(**options)
 
         return self._operate("destroy", destroy)
 

@@ -11,27 +11,27 @@ from typing import Self
 
 @dataclass(frozen=True, kw_only=True)
 class Timers:
-    """How fast failures are noticed. All times are milliseconds."""
+    """How fast failures are noticed. All times are in milliseconds."""
 
     advertisement_interval: int
-    """The holder tells its peer that it lives (RFC 5798, 5.2.7: hundredths of a second; VRRPv2: whole seconds)."""
+    """The holder advertises itself to its peer (RFC 5798, 5.2.7: hundredths of a second; VRRPv2: whole seconds)."""
     missed_advertisements: int
-    """So many missing in a row, plus a skew, and the peer takes the VIP. Many short ones survive packet loss and a
-    paused host better than the RFC's three long ones in the same time."""
+    """After this many missing in a row, plus the skew time, the peer takes the VIP. Many short intervals survive packet
+    loss and a paused host better than the RFC's three long ones in the same time."""
     watchdog_interval: int
-    """The watchdog asks the local HAProxy. One that died is noticed by its closed connection, at once."""
+    """The watchdog checks the local HAProxy. A dead one is noticed at once, by its closed connection."""
     watchdog_failures: int
-    """So many questions in a row without an answer, and HAProxy hangs."""
+    """After this many unanswered checks in a row HAProxy counts as hung."""
     api_check_interval: int
-    """HAProxy asks a healthy API server whether it is ready."""
+    """HAProxy checks whether a healthy API server is ready."""
     api_check_timeout: int
-    """An API server that is connected and does not answer a check within it has failed the check."""
+    """An API server that accepts the connection must answer the check within this time."""
     api_connect_timeout: int
-    """HAProxy waits for a connection to an API server, then tries another one."""
+    """HAProxy waits this long for a connection to an API server, then tries another one."""
 
     @property
     def master_down_interval(self) -> int:
-        """What the peer waits for, without the skew (RFC 5798, 6.1)."""
+        """How long the peer waits, without the skew time (RFC 5798, 6.1)."""
         return self.advertisement_interval * self.missed_advertisements
 
     def in_whole_seconds(self) -> Self:
@@ -40,15 +40,15 @@ class Timers:
 
     @property
     def api_fast_check_interval(self) -> int:
-        """The second question after a failed check comes sooner than the next one would."""
+        """The interval after a failed check: shorter, so that the second check decides soon."""
         return max(self.api_check_interval * 2 // 5, 100)
 
     @property
     def reachability_check_interval(self) -> int:
-        """HAProxy asks an API server whether it takes connections at all.
+        """HAProxy checks whether an API server accepts connections at all.
 
-        With the watchdog's interval shorter than the master-down interval, so that both load balancers have noticed
-        that all servers are gone before the VIP moves for it.
+        Together with the watchdog's interval it is shorter than the master-down interval, so that both load balancers
+        have noticed that all servers are down before the VIP would move because of it.
         """
         return self.api_check_interval // 2
 
@@ -68,10 +68,10 @@ class Profile(StrEnum):
 
 
 PROFILES = {
-    # Live migration and oversubscribed hypervisors pause a guest for a second or two; a needless move of the VIP cuts
-    # every connection, so it waits for longer than that. It advertises as often as `default`: a standby that is given
-    # another profile waits by its own timers until it has heard the holder once, so no profile may wait for less than
-    # another one's interval.
+    # Live migration and oversubscribed hypervisors pause a guest for a second or two, and a needless move of the VIP
+    # cuts every connection, so this profile waits longer than that. It advertises as often as `default`: after a change
+    # of the profile a standby waits by its own timers until it has received an advertisement, so no profile may wait for
+    # less than another one's interval.
     Profile.STEADY: Timers(
         advertisement_interval=100,
         missed_advertisements=25,
@@ -91,7 +91,7 @@ PROFILES = {
         api_check_timeout=400,
         api_connect_timeout=300,
     ),
-    # Hardware of one's own: nothing pauses a host for a fifth of a second.
+    # Dedicated hardware: nothing pauses a host for a fifth of a second.
     Profile.FAST: Timers(
         advertisement_interval=50,
         missed_advertisements=5,

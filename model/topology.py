@@ -109,7 +109,7 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
 
     The cluster's ports and who uses them: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
     ("Self" there is the role's own group here). Pod networks, NodePorts and ingresses depend on what is installed
-    later; whoever installs them adds rules to the groups, whose ids are among the stack's outputs.
+    later; add their rules to the groups, whose ids are among the stack's outputs.
     """
     lb, cp, worker = Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER
     api, health = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT)

@@ -268,7 +268,7 @@ def columns(of_fault: Sequence[Summary]) -> dict[str, Callable[[Summary], str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The number that tells configurations apart."""
+    """The number that distinguishes configurations."""
 
     name: str
     text: Callable[[Summary], str]

@@ -150,7 +150,7 @@ def _ssh_config(outputs: Outputs) -> Path:
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is told without a traceback."""
+    """Run the command line; errors that the user can fix are shown without a traceback."""
     try:
         app()
     except (StackError, PairError, HostError, LabError, SDKException) as error:

@@ -191,7 +191,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 # An IPv4 header of 20 bytes, then version and type, virtual router id, priority, one address, 100 ms.
 ADVERTISEMENT = bytes([0x45]) + bytes(19) + bytes([0x31, 51, 250, 1, 0, 10, 0, 0])
 HEAD = bytes([0x31, 51])
-GOODBYE = ADVERTISEMENT[:22] + b"\0" + ADVERTISEMENT[23:]
+PRIORITY_0 = ADVERTISEMENT[:22] + b"\0" + ADVERTISEMENT[23:]
 
 
 class StandInSocket:
@@ -211,7 +211,7 @@ class StandInSocket:
         ("MASTER 1", (ADVERTISEMENT, "198.51.100.12"), 0.8, False),
         ("BACKUP 1", (ADVERTISEMENT, "198.51.100.12"), 1.3, False),
         ("MASTER 1", (ADVERTISEMENT, "198.51.100.13"), 1.3, False),
-        ("MASTER 1", (GOODBYE, "198.51.100.12"), 1.3, False),
+        ("MASTER 1", (PRIORITY_0, "198.51.100.12"), 1.3, False),
         ("MASTER 1", (ADVERTISEMENT[:22], "198.51.100.12"), 1.3, False),
         # Another router id, another version: a change of VRRP itself, which has reached one of the two.
         ("MASTER 1", (ADVERTISEMENT[:21] + b"\x34" + ADVERTISEMENT[22:], "198.51.100.12"), 1.3, False),

@@ -51,7 +51,7 @@ def measured_outages() -> Iterator[tuple[FaultName, Profile, str]]:
 
 def test_the_plan_expects_what_the_documentation_measured():
     found = [*measured_outages()]
-    # A stop through Nova says goodbye as keepalived does; the bench has no Nova.
+    # After a stop through Nova keepalived sends priority 0; the bench has no Nova.
     assert len(found) == 3 * (len(FaultName) - 1)
     for name, profile, outage in found:
         assert DRILL_FAULTS[name].measured[profile] == outage

@@ -144,7 +144,7 @@ def test_whatever_does_not_run_is_reported(
     assert not found.whole
     (trouble,) = found.hosts["k8s-lb-1"].troubles
     assert expected in trouble
-    assert found.remedy is None, "nothing that a run of the steps would mend"
+    assert found.remedy is None, "nothing that running the steps again would fix"
 
 
 def test_a_host_that_is_down_is_a_trouble_not_drift(first: dict[str, Any]):
