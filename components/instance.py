@@ -107,7 +107,7 @@ def boot(
         networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
         scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
         user_data=pulumi.Output.all(key.private, key.public).apply(lambda pair: user_data(*pair)),
-        # In a clean shutdown keepalived sends priority 0, etcd hands over leadership, and HAProxy closes its connections.
+        # In a clean shutdown keepalived sends priority 0, etcd hands over leadership, HAProxy closes its connections.
         # Nova's delete alone is a power cut. An instance that is gone or in ERROR is deleted all the same.
         stop_before_destroy=True,
         opts=pulumi.ResourceOptions(

@@ -70,8 +70,8 @@ class Profile(StrEnum):
 PROFILES = {
     # Live migration and oversubscribed hypervisors pause a guest for a second or two, and a needless move of the VIP
     # cuts every connection, so this profile waits longer than that. It advertises as often as `default`: after a change
-    # of the profile a standby waits by its own timers until it has received an advertisement, so no profile may wait for
-    # less than another one's interval.
+    # of the profile a standby waits by its own timers until it has received an advertisement, so no profile may wait
+    # for less than another one's interval.
     Profile.STEADY: Timers(
         advertisement_interval=100,
         missed_advertisements=25,
