@@ -123,11 +123,12 @@ class ByHand:
 
     def _files(self, *, first: bool) -> dict[str, str]:
         templates = Environment(loader=FileSystemLoader(SEED), undefined=StrictUndefined, autoescape=False)  # noqa: S701
-        host = SimpleNamespace(interface="eth0", vip=VIP, api_servers=[("api-server1", self.hosts[API_SERVER])])
+        host = SimpleNamespace(interface="eth0")
+        pair = SimpleNamespace(vip=VIP, api_servers=[("api-server1", self.hosts[API_SERVER])])
         paths = [path.relative_to(SEED) for path in SEED.rglob("*") if path.is_file()]
         return {
             str(path).removesuffix(".j2"): templates.get_template(str(path)).render(
-                host=host, first=first, api_port=API_PORT
+                host=host, pair=pair, first=first, api_port=API_PORT
             )
             for path in paths
         }
