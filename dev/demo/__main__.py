@@ -1,6 +1,6 @@
 """`python -m dev.demo`: from nothing to a highly available endpoint on the lab, and its failover measured.
 
-Every phase finds out what is done already, so a run that was cut off goes on, and a second one is quick.
+Every phase checks what is done already, so an interrupted run can be continued, and a second run is quick.
 """
 
 import os
@@ -32,7 +32,7 @@ from operate.stack.applied import read_stack
 from operate.stack.files import ROOT
 
 PYTHON = ".venv/bin/python"
-# Seconds; generous, for the lab shares the machine with whatever else runs there.
+# Seconds; generous, because the lab shares the machine with everything else on it.
 MAX_OUTAGE = 2.0
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -54,7 +54,7 @@ def demo(context: typer.Context) -> None:
     applied = read_stack(stack.name)
     pair = Pair(outputs, applied.configuration.cloud())
     with phase("both load balancers answer", expected=5):
-        # What a run that was killed has left.
+        # Undo what a killed run left behind.
         for name in outputs.load_balancers:
             pair.set_port(name, up=True)
             pair.start(name)
@@ -81,14 +81,14 @@ def shell_env() -> None:
 
 @app.command()
 def down() -> None:
-    """Delete all that the demo made in the cloud; the lab stays up (`make lab-down` stops it)."""
+    """Delete everything that the demo created in the cloud; the lab stays up (`make lab-down` stops it)."""
     _lab_up()
     with phase("pulumi destroy", expected=60):
         Stack().destroy()
 
 
 def _lab_up() -> None:
-    # A process of its own: it shows its own phases, and ends with a message of its own.
+    # A separate process: it shows its own phases and its own final message.
     result = subprocess.run([sys.executable, "-m", "dev.lab", "up"], cwd=ROOT, check=False)
     if result.returncode:
         raise LabError("The lab did not come up, see above.")
@@ -132,7 +132,7 @@ def _show(outputs: Outputs, result: DrillResult) -> None:
   then, for instance                         pulumi stack --stack lab; pulumi up --stack lab; pulumi cancel --stack lab
   measure while you break something          {PYTHON} -m operate.probe {outputs.endpoint} --seconds 30
   delete all of it from the cloud            {PYTHON} -m dev.demo down
-  stop the lab, or forget it                 make lab-down; make lab-purge"""
+  stop the lab, or delete it                 make lab-down; make lab-purge"""
     )
 
 

@@ -1,4 +1,4 @@
-"""A fault that the demo shows and that `./ha drill` does not have, for it breaks a network through the cloud."""
+"""A fault that the demo shows, and that `./ha drill` does not have because it goes through the cloud's API."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -22,12 +22,12 @@ class LinkCut(DrillFault):
     seconds = 5.0
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """Neutron answers before its agent has done it."""
+        """Take the port down; Neutron answers before its agent has done so."""
         about_to()
         self.site.pair.set_port(host, up=False)
 
     def in_effect(self, host: str) -> bool:
-        """Whether nobody can reach it."""
+        """Whether the host is unreachable."""
         return answering_load_balancer(self.site.outputs.load_balancers[host], 0.5) is None
 
     def undo(self, host: str) -> str | None:
