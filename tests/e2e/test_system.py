@@ -266,7 +266,7 @@ HAPROXY_CFG, KEEPALIVED_CONF = "etc/haproxy/haproxy.cfg", "etc/keepalived/keepal
             "the change was undone, and the old configuration serves: HAProxy does",
         ),
         # Loaded and healthy, but nobody reaches an API server through it.
-        (HAPROXY_CFG, "bind *:6443", "bind 127.0.0.2:6443", "passes no connection on to it from port 6443"),
+        (HAPROXY_CFG, "bind *:6443", "bind 127.0.0.2:6443", "no connection to it from port 6443"),
     ],
 )
 def test_a_rejected_configuration_leaves_the_old_one_serving(
