@@ -60,7 +60,7 @@ toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
 
-e2e: setup toolchain lab-up $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, faults and all (root, about 25 minutes)
+e2e: setup toolchain lab-up $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 30 minutes)
 	@.venv/bin/python -m tests.e2e.stories
 
 test: lint unit golden dataplane toolchain-test e2e ## all of the above
