@@ -57,7 +57,7 @@ def test_a_cloud_in_order_has_no_problem(stack: Stack):
     assert "VIP 198.18.1.241" in result.stdout
     found = findings(preflight(stack, "--json"))
     assert {finding["result"] for finding in found.values()} <= {"ok", "note", "not checked"}
-    # The machine stands on the segment: nobody answers ARP for the address.
+    # The machine is on the segment: nobody answers ARP for the address.
     assert any("ARP" in name and finding["result"] == "ok" for name, finding in found.items()), found
 
 
@@ -131,7 +131,7 @@ def test_a_missing_stack_is_reported():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"cloud": "no-such-cloud"}, "clouds.yaml"),
         ({"password": "wrong"}, "Keystone refuses the credentials"),
@@ -140,7 +140,7 @@ def test_a_missing_stack_is_reported():
     ],
     ids=["no such cloud", "wrong password", "revoked token", "nobody there"],
 )
-def test_without_a_login_the_rest_is_skipped(stack: Stack, tmp_path: Path, change: dict[str, str], told: str):
+def test_without_a_login_the_rest_is_skipped(stack: Stack, tmp_path: Path, change: dict[str, str], expected: str):
     stack.configure({})
     file = clouds_yaml(tmp_path / "clouds.yaml", **{key: it for key, it in change.items() if key in AUTH})
     if "token" in change:
@@ -161,7 +161,7 @@ def test_without_a_login_the_rest_is_skipped(stack: Stack, tmp_path: Path, chang
     found = findings(result)
     token = found["token"]
     assert token["result"] == "problem"
-    assert told in token["found"] + token["to_do"], token
+    assert expected in token["found"] + token["to_do"], token
     assert found["Nova"]["result"] == "not checked"
 
 

@@ -136,12 +136,12 @@ def test_manual_changes_are_reported_and_reapply_fixes_them(system: System):
     system.run(standby, "sudo rm /etc/sysctl.d/60-ha-api.conf")
     system.run(holder, "sudo chmod 0666 /etc/haproxy/haproxy.cfg")
     found = system.ha("status", status=1)
-    for told in (
+    for expected in (
         f"{standby}: /etc/keepalived/keepalived.conf is edited",
         f"{standby}: /etc/sysctl.d/60-ha-api.conf is missing",
         f"{holder}: /etc/haproxy/haproxy.cfg is mode or owner changed",
     ):
-        assert told in found.words
+        assert expected in found.words
     with system.undisturbed():
         system.ha("status", "--reapply", env={"PULUMI_SKIP_CONFIRMATIONS": "true"})
     system.ha("status")

@@ -67,7 +67,7 @@ def test_unchanged_and_read_resources_are_not_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severity", "message", "told"),
+    ("severity", "message", "reported"),
     [
         ("error", "1 error occurred:\n\t* quota exceeded\n", True),
         ("info", "1 warning", False),
@@ -76,6 +76,6 @@ def test_unchanged_and_read_resources_are_not_changes() -> None:
         ("error", "an unhandled error occurred: program exited with non-zero exit code: 1", False),
     ],
 )
-def test_an_error_is_reported_once(severity: str, message: str, told: bool) -> None:
-    expected = message.strip() if told else None
+def test_an_error_is_reported_once(severity: str, message: str, reported: bool) -> None:
+    expected = message.strip() if reported else None
     assert stack.error_of(DiagnosticEvent(message=message, color="never", severity=severity)) == expected
