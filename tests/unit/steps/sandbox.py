@@ -87,7 +87,16 @@ class Sandbox:
         """Where a file of the host is."""
         return self.root / path.lstrip("/")
 
-    def copy(self, source: Path, target: Path) -> None:
+    def clone(self, folder: Path) -> "Sandbox":
+        """Another host in the same state."""
+        folder.mkdir()
+        sandbox = Sandbox(folder)
+        for mine, its in ((self.root, sandbox.root), (self.units, sandbox.units)):
+            self.copy(f"{mine}/.", its)
+        sandbox.listening = [*self.listening]
+        return sandbox
+
+    def copy(self, source: Path | str, target: Path) -> None:
         """Copy a tree with its modes."""
         subprocess.run(["cp", "-a", source, target], check=True)
 

@@ -122,35 +122,30 @@ def test_a_refused_change_changes_nothing(serving: Sandbox):
     assert proven(serving) == installed(serving) == "# first"
 
 
-# Everything that changes a file in place or in /var/lib/ha-api.
-CHANGING = ("cp", "ln", "mkdir", "mv", "rm", "sync")
+# What removes or renames anything.
+CHANGING = ("ln", "mv", "rm", "sync")
 
 
-def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_haproxy(tmp_path: Path):
+def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_haproxy(serving: Sandbox, tmp_path: Path):
     number = 0
     while True:
         number += 1
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        host = Sandbox(folder)
-        assert host.run(script("first")).returncode == 0
-        host.listening = ["127.0.0.1:6443"]
+        host = serving.clone(tmp_path / str(number))
         host.kill_at(number, *CHANGING)
         cut = host.run(script("second"))
         host.kill_at(0)
         if cut.returncode == 0:
             break
         assert cut.returncode == -9, cut.stderr
-        assert proven(host) in ("# first", "# second")
-        # The next run has a change that does not serve: it goes back to a whole tree.
-        done = host.run(script("hopeless"))
-        assert "the change was undone" in done.stderr, (number, done.stderr)
-        assert proven(host) == installed(host)
-        whole = {file.path for file in files("")}
+        # Whatever reads the proven tree meanwhile finds all of it.
         tree = host.path(f"{STATE}/proven")
-        assert {str(it.relative_to(tree)) for it in tree.rglob("*") if it.is_file()} == whole
+        assert {str(it.relative_to(tree)) for it in tree.rglob("*") if it.is_file()} == {it.path for it in files("")}
+        assert proven(host) in ("# first", "# second")
+        again = host.run(script("third"))
+        assert again.returncode == 0, (number, again.stderr)
+        assert proven(host) == installed(host) == "# third"
         assert "systemctl stop haproxy" not in host.calls
-    assert number > 10, "the run was cut off nowhere"
+    assert number > 8, "the run was cut off nowhere"
 
 
 @pytest.mark.parametrize("cut", ["copying", "deleting", "moving", "done"])
@@ -249,7 +244,6 @@ def test_a_dead_api_server_that_haproxy_knows_is_not_waited_for(host: Sandbox):
 def test_a_new_api_server_that_does_not_answer_is_waited_for_and_then_reported(serving: Sandbox):
     done = serving.run(in_a_hurry(script("second", with_servers("127.0.0.21", DEAD)), "120"))
     assert done.returncode == 0, done.stderr
-    assert "sleep 1" in serving.calls
     assert f"no answer within 120 s from new API servers ({DEAD}:6443)" in done.stderr
     assert DEAD in serving.path(HAPROXY).read_text()
 
