@@ -92,8 +92,8 @@ def boot(
     *,
     parent: pulumi.Resource,
     after: list[pulumi.Resource] | None = None,
-) -> Server:
-    """The `index`-th instance of a role, and the wait for its SSH and cloud-init."""
+) -> Host:
+    """The `index`-th instance of a role; nothing waits for its SSH yet."""
     found = args.cloud.roles[args.role]
     zones = args.wanted.availability_zones
     key = make_host_key(name, parent=parent)
@@ -121,7 +121,7 @@ def boot(
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
     )
-    host = Host(
+    return Host(
         name,
         instance=instance,
         address=port.all_fixed_ips.apply(lambda addresses: addresses[0]),
@@ -129,7 +129,13 @@ def boot(
         host_key=key.public,
         login=args.login,
     )
+
+
+def prepare(
+    host: Host, args: RoleArgs, *, parent: pulumi.Resource, after: list[pulumi.Resource] | None = None
+) -> Server:
+    """The wait for a host's SSH and cloud-init, and what has to be done before anything else runs on it."""
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
-    prepared = host.run("prepare", script, parent=parent)
+    prepared = host.run("prepare", script, parent=parent, after=after)
     interface = prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip())
     return Server(host=host, interface=interface, prepared=prepared)

@@ -135,8 +135,34 @@ def test_existing_api_servers_are_served_with_or_without_the_program_s_own():
     assert sorted(alone.of_type("compute/instance:Instance")) == ["k8s-lb-0", "k8s-lb-1", "k8s-worker-0"]
 
 
-def test_load_balancers_are_configured_after_the_api_servers_hosts_have_booted(preview: bool):
-    assert "k8s-cp-2-prepare" in run(preview).of_type("remote:Command")["k8s-lb-0-configure"].depends_on
+def test_no_load_balancer_waits_for_another_role_s_host(preview: bool):
+    """Only for the addresses of their ports: a host that is down must keep no change from the load balancers."""
+    cloud = run(preview)
+    steps = cloud.of_type("remote:Command")
+    for name in ("k8s-lb-0", "k8s-lb-1"):
+        for resource in (cloud.of_type("compute/instance:Instance")[name], *(it for it in steps.values() if name in it.name)):
+            others = {it for it in resource.depends_on if re.match("k8s-(cp|worker)-", it)}
+            assert others <= cloud.of_type("networking/port:Port").keys()
+
+
+def test_after_a_failure_on_another_host_the_load_balancers_are_done_already(preview: bool):
+    """The engine starts nothing more after the first failure."""
+    steps = run(preview).of_type("remote:Command")
+    for name in ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"):
+        assert "k8s-lb-1-configure" in steps[f"{name}-prepare"].depends_on
+
+
+def test_a_step_is_re_created_whatever_changes():
+    """After a failure its record is gone, so the next run repeats it, also with the old value."""
+    for step in run().of_type("remote:Command").values():
+        assert "*" in step.registration.replaceOnChanges
+        assert step.registration.deleteBeforeReplace
+
+
+def test_the_pair_is_proven_again_after_every_run_on_a_host():
+    steps = run().of_type("remote:Command")
+    for name in ("k8s-lb-0", "k8s-lb-1"):
+        assert f"id-of-{name}-configure" in steps[f"{name}-prove"].inputs["triggers"]
 
 
 def test_a_new_public_key_replaces_the_key_pair_but_no_host():
