@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
@@ -93,13 +93,9 @@ def _unknown(key: str) -> str:
 
 def _is_ciphertext(value: object) -> bool:
     """Whether a value, or a part of it, is encrypted, as in a stack's file."""
-    match value:
-        case {"secure": _}:
-            return True
-        case [*parts]:
-            return any(map(_is_ciphertext, parts))
-        case _:
-            return False
+    if isinstance(value, list):
+        return any(map(_is_ciphertext, cast("list[object]", value)))
+    return isinstance(value, dict) and "secure" in value
 
 
 def _may_be_secret(value: object) -> bool:
