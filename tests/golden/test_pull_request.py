@@ -1,4 +1,4 @@
-"""The make targets of a pull request, run in a repository of their own: what a change does to the files of two commits."""
+"""The make targets of a pull request, run in a repository of their own: how two commits differ in what they render."""
 
 import os
 import re
