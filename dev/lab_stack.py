@@ -71,7 +71,7 @@ def state_folder() -> Path:
 
 
 def ssh_key() -> SshKey:
-    """The demo's key pair, made once."""
+    """The demo's key pair, created once."""
     file = state_folder() / "id_ed25519"
     if not file.exists():
         new = Ed25519PrivateKey.generate()
@@ -98,9 +98,7 @@ def pulumi_path() -> str:
     command = [ROOT / "toolchain" / "install", "--print-bin-dir"]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode:
-        raise StackError(
-            f"Pulumi is not to be had: toolchain/install ended with status {result.returncode} (see above)"
-        )
+        raise StackError(f"Pulumi is unavailable: toolchain/install ended with status {result.returncode} (see above)")
     return result.stdout.strip()
 
 
