@@ -87,8 +87,8 @@ def pair(system: System) -> Generator[System]:
 
 @pytest.fixture(scope="session")
 def watched() -> Generator[System]:
-    """The stack on which nothing is measured, serving with one API server."""
-    system = System("lab-watched", "watched")
+    """The stack on which nothing is measured, serving with one API server; its load balancers run Debian 13."""
+    system = System("lab-watched", "watched", loadBalancerImage="debian-13")
     system.stack.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()
