@@ -191,12 +191,11 @@ def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_rolled_
 
 
 @pytest.mark.measures
-@pytest.mark.parametrize("flavor", ["lab.medium", "lab.small"])
-def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(system: System, flavor: str):
-    """Twice, for each of the two is the standby once."""
+def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(system: System):
+    """Whichever of the two is the standby: that the order follows the holder is a unit test."""
     holder, standby = system.holder_and_standby()
     with system.probed() as probe:
-        changes = system.up(loadBalancerFlavor=flavor)
+        changes = system.up(loadBalancerFlavor="lab.medium")
     report = probe.report()
     steps = [(change.op, change.name) for change in changes]
     assert [name for op, name in steps if op == "delete-replaced" and name in (holder, standby)] == [standby, holder]
