@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
-    # Tests that measure keep the lab from one to the next. Else all other stories would have to end the test that they are
-    # in, and wait, before each of them.
+    # Tests that measure keep the lab from one to the next. Else the other stories would have to end their test and wait
+    # before each of them.
     if _kept:
         lock = _kept.pop()
     else:
