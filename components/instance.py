@@ -39,6 +39,10 @@ class RoleArgs:
         """What the configuration says of the role."""
         return self.role.settings(self.settings)
 
+    def with_proxy(self, script: pulumi.Input[str]) -> pulumi.Output[str]:
+        """A script with APT's proxy in it: a secret if that is one."""
+        return (pulumi.Output.secret if self.settings.apt_proxy_encrypted else pulumi.Output.from_input)(script)
+
     @property
     def group_name(self) -> str:
         """Name of the role's server group."""
@@ -136,6 +140,8 @@ def prepare(
 ) -> Server:
     """The wait for a host's SSH and cloud-init, and what has to be done before anything else runs on it."""
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
-    prepared = host.run("prepare", script, parent=parent, after=after)
-    interface = prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip())
+    prepared = host.run("prepare", args.with_proxy(script), parent=parent, after=after)
+    # Not a secret, even where the script is one: it is in files that previews should show.
+    out = pulumi.Output.unsecret(prepared.stdout)
+    interface = out.apply(lambda text: text.rpartition("interface=")[2].strip())
     return Server(host=host, interface=interface, prepared=prepared)

@@ -64,7 +64,10 @@ class LoadBalancers(pulumi.ComponentResource):
             script = facts.apply(lambda host: configure_script(host, load_balancer_files(host)))
             self.digests[host_name] = facts.apply(_digests)
             installed = server.host.run(
-                "install", install_script(args.settings), parent=self, after=[server.prepared, *configured]
+                "install",
+                args.with_proxy(install_script(args.settings)),
+                parent=self,
+                after=[server.prepared, *configured],
             )
             step = server.host.run("configure", script, parent=self, after=[installed, *configured])
             configured = [step]

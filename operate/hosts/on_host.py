@@ -171,7 +171,9 @@ def _digest(file: Path) -> str | None:
 
 def interface(shown: str) -> dict[str, str | None]:
     """Which interface has the host's address, by `ip -oneline`, and which one keepalived is configured for."""
-    configured = re.search(r"^ *interface (\S+)", (_content(KEEPALIVED_CONFIGURATION) or b"").decode(errors="replace"), re.MULTILINE)
+    configured = re.search(
+        r"^ *interface (\S+)", (_content(KEEPALIVED_CONFIGURATION) or b"").decode(errors="replace"), re.MULTILINE
+    )
     words = shown.split()
     return {"name": words[1] if len(words) > 1 else None, "configured": configured[1] if configured else None}
 

@@ -117,7 +117,9 @@ def test_a_configuration_that_haproxy_refuses_fails_its_check(tmp_path: Path):
 
 def scripts() -> dict[str, str]:
     every = Settings.parse(
-        example_values(aptProxy="http://proxy:3142", aptMirror="http://mirror/debian", haproxyBranch="3.0")
+        example_values(
+            aptProxy="http://proxy:3142", aptNoProxy='["mirror"]', aptMirror="http://mirror/debian", haproxyBranch="3.0"
+        )
     )
     plain = Settings.parse(example_values())
     host = LoadBalancerHost(

@@ -144,7 +144,10 @@ def test_no_load_balancer_waits_for_another_role_s_host(preview: bool):
     cloud = run(preview)
     steps = cloud.of_type("remote:Command")
     for name in ("k8s-lb-0", "k8s-lb-1"):
-        for resource in (cloud.of_type("compute/instance:Instance")[name], *(it for it in steps.values() if name in it.name)):
+        for resource in (
+            cloud.of_type("compute/instance:Instance")[name],
+            *(it for it in steps.values() if name in it.name),
+        ):
             others = {it for it in resource.depends_on if re.match("k8s-(cp|worker)-", it)}
             assert others <= cloud.of_type("networking/port:Port").keys()
 
@@ -258,6 +261,17 @@ def test_secrets_are_secret_in_the_state(preview: bool):
     for key in cloud.of_type("local:Command").values():
         assert list(key.registration.additionalSecretOutputs) == ["stdout"]
         assert key.inputs["logging"] == "none"
+
+
+def test_an_encrypted_proxy_is_a_secret_wherever_it_is_and_hides_no_file():
+    cloud = RecordingCloud(secret_keys=SECRET_KEYS | {"aptProxy"})
+    cloud.run(example_values(vip=VIP, aptProxy="http://me:hunter2hunter2@proxy.example:3128", haproxyBranch="3.0"))
+    carriers = [it for it in cloud.resources if "hunter2hunter2" in str(it.inputs)]
+    assert {it.name.rpartition("-")[2] for it in carriers} == {"prepare", "install"}
+    assert all(it.is_secret("stdin") and "hunter2hunter2" in it.inputs["stdin"] for it in carriers)
+    assert not cloud.of_type("remote:Command")["k8s-lb-0-configure"].is_secret("stdin")
+    assert "hunter2hunter2" not in str(cloud.outputs)
+    assert "configurationDigests" not in cloud.secret_outputs
 
 
 def test_without_a_password_previews_show_the_files():

@@ -126,7 +126,17 @@ class Sandbox:
                 "pid = os.fork()\n"
                 "os.execvp('bash', ['bash', '-c', sys.argv[1]]) if pid == 0 else sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)\n"
             )
-            command = ["sh", "-c", 'ip link set lo up && exec "$@"', "-", sys.executable, "-c", serve, prologue, *self.listening]
+            command = [
+                "sh",
+                "-c",
+                'ip link set lo up && exec "$@"',
+                "-",
+                sys.executable,
+                "-c",
+                serve,
+                prologue,
+                *self.listening,
+            ]
         else:
             command = ["bash", "-c", prologue]
         process = subprocess.Popen(

@@ -34,7 +34,9 @@ def files(note: str, host: LoadBalancerHost = HOST) -> tuple[HostFile, ...]:
     number = sha256(note.encode()).hexdigest()[:16]
 
     def noted(file: HostFile) -> HostFile:
-        return replace(file, text=f"# {note}\n{re.sub('X-Configuration-Id [0-9a-f]+', f'X-Configuration-Id {number}', file.text)}")
+        return replace(
+            file, text=f"# {note}\n{re.sub('X-Configuration-Id [0-9a-f]+', f'X-Configuration-Id {number}', file.text)}"
+        )
 
     return tuple(noted(file) if file.path == HAPROXY else file for file in load_balancer_files(host))
 
@@ -126,7 +128,9 @@ def test_a_refused_change_changes_nothing(serving: Sandbox):
 CHANGING = ("ln", "mv", "rm", "sync")
 
 
-def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_haproxy(serving: Sandbox, tmp_path: Path):
+def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_haproxy(
+    serving: Sandbox, tmp_path: Path
+):
     number = 0
     while True:
         number += 1
@@ -249,7 +253,10 @@ def test_a_new_api_server_that_does_not_answer_is_waited_for_and_then_reported(s
 
 
 def test_a_new_api_server_is_waited_for_until_it_refuses(serving: Sandbox):
-    serving.put("timeout", 'n=$(cat "$UNITS/tries" 2>/dev/null || echo 0); echo $((n + 1)) >"$UNITS/tries"; [ $n -ge 3 ] || exit 124; echo "Connection refused"; exit 1')
+    serving.put(
+        "timeout",
+        'n=$(cat "$UNITS/tries" 2>/dev/null || echo 0); echo $((n + 1)) >"$UNITS/tries"; [ $n -ge 3 ] || exit 124; echo "Connection refused"; exit 1',
+    )
     done = serving.run(script("second", with_servers("127.0.0.21", "198.51.100.22")))
     assert done.returncode == 0, done.stderr
     assert serving.calls.count("sleep 1") == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.rendering import install_script, prepare_script
-from model.settings import Settings
+from model.settings import SECRET_KEYS, Settings
 from tests.unit.example import example_values
 from tests.unit.steps.sandbox import Sandbox
 
@@ -16,7 +16,7 @@ LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 2
 
 
 def settings(**changes: str) -> Settings:
-    return Settings.parse(example_values(**changes))
+    return Settings.parse(example_values(**changes), encrypted=SECRET_KEYS | {"aptProxy"})
 
 
 def prepare(**changes: str) -> str:
@@ -64,7 +64,9 @@ def test_a_branch_that_does_not_exist_leaves_no_list(host: Sandbox):
     assert not host.path(VENDOR).exists()
 
 
-@pytest.mark.parametrize("name", ["haproxy.list", "vbernat-ubuntu-haproxy-3_0-jammy.list", "vbernat-ubuntu-haproxy-3_0-noble.sources"])
+@pytest.mark.parametrize(
+    "name", ["haproxy.list", "vbernat-ubuntu-haproxy-3_0-jammy.list", "vbernat-ubuntu-haproxy-3_0-noble.sources"]
+)
 def test_without_a_branch_the_list_is_removed(host: Sandbox, name: str):
     host.path(f"{SOURCES}/{name}").write_text("deb https://haproxy.debian.net bookworm-backports-3.0 main\n")
     host.path(f"{SOURCES}/debian.sources").write_text("the image's\n")
@@ -108,7 +110,11 @@ def test_another_error_of_apt_is_not_repeated(host: Sandbox):
 def test_the_archive_of_ubuntu_is_added_through_the_proxy(host: Sandbox):
     host.path("etc/os-release").write_text("ID=ubuntu\nVERSION_CODENAME=jammy\n")
     host.put("add-apt-repository", 'echo "add $https_proxy $http_proxy $no_proxy" >>"$UNITS/calls"')
-    done = host.run(install_script(settings(haproxyBranch="3.0", aptProxy="http://[2001:db8::1]:3128", aptNoProxy='["mirror.example"]')))
+    done = host.run(
+        install_script(
+            settings(haproxyBranch="3.0", aptProxy="http://[2001:db8::1]:3128", aptNoProxy='["mirror.example"]')
+        )
+    )
     assert done.returncode == 0, done.stderr
     assert "add http://[2001:db8::1]:3128 http://[2001:db8::1]:3128 mirror.example" in host.calls
 

@@ -134,7 +134,9 @@ def test_an_interface_with_another_name_is_reported_with_the_command_that_finds_
     assert "k8s-lb-0-prepare" not in found.remedy
 
 
-@pytest.mark.parametrize("interface", [None, {"name": "ens3", "configured": "ens3"}, {"name": None, "configured": "ens3"}])
+@pytest.mark.parametrize(
+    "interface", [None, {"name": "ens3", "configured": "ens3"}, {"name": None, "configured": "ens3"}]
+)
 def test_an_interface_that_is_the_configured_one_or_unknown_is_no_drift(
     first: dict[str, Any], second: dict[str, Any], interface: dict[str, str] | None
 ):
