@@ -93,8 +93,8 @@ class LoadBalancers(pulumi.ComponentResource):
         )
 
     def _prove(self, servers: list[tuple[Server, pulumi.Output[str]]], scripts: list[pulumi.Output[str]]) -> None:
-        # Every change of either host's files has the pair proven again, and so has every run on a host: also one after a
-        # failure, with files that are no change.
+        # Every change of either host's files has the pair proven again. So has every run on a host: one that repeats a
+        # failed one may have no change.
         digest = pulumi.Output.all(*scripts).apply(lambda texts: hashlib.sha256("".join(texts).encode()).hexdigest())
         for server, run in servers:
             script = pulumi.Output.all(self._args.vip, server.interface, server.host.address).apply(

@@ -39,8 +39,8 @@ class Settings(FailoverSettings, PackageSettings, SshSettings, RolesSettings, Ne
         """Settings from raw values by their keys in Pulumi.yaml.
 
         `encrypted` names the keys whose values are encrypted in the stack's file: a secret that is not is refused, and
-        any other setting that is, except `aptProxy`, which may have a password. Without an engine, secrets are ciphertext (`secrets_are_readable=False`): only
-        whether they are set is checked.
+        any other setting that is, except `aptProxy`, which may have a password. Without an engine, secrets are
+        ciphertext (`secrets_are_readable=False`): only whether they are set is checked.
 
         Raises `ConfigurationError` with all problems.
         """

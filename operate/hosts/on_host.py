@@ -1,9 +1,9 @@
 """Prints a load balancer's state as JSON. Runs there, as root, through `python3 -`.
 
 Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `address` (the host's own), `health_port`,
-`metrics_port`, `lock` (the operators' lock file), and `paths`, the files to check, without the leading slash. The output is `HostState` in
-operate/hosts/state.py. It changes nothing and prints digests of files, never their content. Every step has a time-out,
-because it runs when something is wrong.
+`metrics_port`, `lock` (the operators' lock file), and `paths`, the files to check, without the leading slash. The
+output is `HostState` in operate/hosts/state.py. It changes nothing and prints digests of files, never their content.
+Every step has a time-out, because it runs when something is wrong.
 
 It shares no code with `ha-api-metrics` (templates/), which reads some of the same files: that program is installed with
 the configuration, and this one must work where the installed files are old, edited or missing. Nor with
@@ -148,7 +148,7 @@ def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
 
 
 def file(path: str) -> dict[str, Any] | None:
-    """Attributes of a file, and the digests of its last proven copy and of a failed run's; None if there is no such file."""
+    """Attributes of a file, with digests of its proven copy and of a failed run's; None if there is no such file."""
     try:
         with Path("/", path).open("rb") as place:
             digest, found = hashlib.sha256(place.read()), os.fstat(place.fileno())

@@ -1,4 +1,4 @@
-"""The steps of two load balancers, in their order, as the program registers them; commands stand in for the instances."""
+"""The steps of two load balancers, in the program's order; commands stand in for the instances."""
 
 import pulumi
 from pulumi_command import local

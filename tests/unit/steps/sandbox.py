@@ -1,7 +1,7 @@
 """Runs the rendered steps with the real Bash on a host of a few folders, in namespaces of its own, as any user.
 
-The host's /etc, /run, /usr/local and /var are folders of the test. Programs that change a real host are stand-ins, which
-append what they were called with to `calls`.
+The host's /etc, /run, /usr/local and /var are folders of the test. Programs that change a real host are stand-ins,
+which append what they were called with to `calls`.
 """
 
 import os
@@ -12,13 +12,16 @@ from pathlib import Path
 
 FOLDERS = ("etc", "run", "usr/local", "var")
 
-# Units are files in $UNITS. A started or reloaded HAProxy runs the file's configuration id, unless the file is `hopeless`.
+# Units are files in $UNITS. A started or reloaded HAProxy runs the file's configuration, unless the file is `hopeless`.
 SYSTEMCTL = r"""
 for word in "$@"; do case $word in --*) ;; *) words+=("$word") ;; esac; done
 verb=${words[0]} unit=${words[1]:-}
 load() {
     case $unit in
-    haproxy) grep -q hopeless /etc/haproxy/haproxy.cfg || sed -n 's/.* X-Configuration-Id \([0-9a-f]*\) .*/\1/p' /etc/haproxy/haproxy.cfg >"$UNITS/running-id" ;;
+    haproxy)
+        grep -q hopeless /etc/haproxy/haproxy.cfg ||
+            sed -n 's/.* X-Configuration-Id \([0-9a-f]*\) .*/\1/p' /etc/haproxy/haproxy.cfg >"$UNITS/running-id"
+        ;;
     keepalived) mkdir -p /run/ha-api && echo "BACKUP 1" >/run/ha-api/vrrp_state ;;
     esac
 }
@@ -46,6 +49,15 @@ exec {program} "$@"
 """
 
 
+# Brings loopback up, and listens at the addresses while Bash runs the script.
+SERVE = """
+import fcntl, socket, struct, subprocess, sys
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+listeners = [socket.create_server((host, int(port))) for host, port in (it.split(":") for it in sys.argv[2:])]
+sys.exit(subprocess.call(["bash", "-c", sys.argv[1]]))
+"""
+
+
 class Sandbox:
     """A host, and the stand-ins for its programs."""
 
@@ -55,7 +67,6 @@ class Sandbox:
         """Files of the host that are mounts, so that nothing can be renamed over them."""
         self.listening: list[str] = []
         """Ports that accept connections, as ADDRESS:PORT on loopback."""
-        self.environment: dict[str, str] = {}
         for path in (*(self.root / it for it in FOLDERS), self.root / "usr/local/lib", self.units, self.programs):
             path.mkdir(parents=True)
         # On Debian these are links through /etc.
@@ -113,40 +124,19 @@ class Sandbox:
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a step as the hosts do."""
         (self.units / "calls").unlink(missing_ok=True)
-        enter = ["set -e", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "ip link set lo up"]
+        enter = ["set -e", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         enter += [f"mount --bind {self.root}/{it} /{it}" for it in FOLDERS]
         enter += [f"mount --bind {it} {it}" for it in self.mounts]
         enter += [f"PATH={self.programs}:$PATH exec bash -s"]
-        prologue = "; ".join(enter)
-        if self.listening:
-            # It ends with the step, whose standard output it holds.
-            serve = (
-                "import os, socket, sys\n"
-                "listeners = [socket.create_server((a, int(p))) for a, p in (it.split(':') for it in sys.argv[2:])]\n"
-                "pid = os.fork()\n"
-                "os.execvp('bash', ['bash', '-c', sys.argv[1]]) if pid == 0 else sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)\n"
-            )
-            command = [
-                "sh",
-                "-c",
-                'ip link set lo up && exec "$@"',
-                "-",
-                sys.executable,
-                "-c",
-                serve,
-                prologue,
-                *self.listening,
-            ]
-        else:
-            command = ["bash", "-c", prologue]
+        serve = [sys.executable, "-c", SERVE, "; ".join(enter), *self.listening]
         process = subprocess.Popen(
-            ["unshare", "--user", "--map-root-user", "--mount", "--net", "--", *command],
+            ["unshare", "--user", "--map-root-user", "--mount", "--net", "--", *serve],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={"UNITS": str(self.units), "PATH": os.environ["PATH"], **self.environment},
+            env={"UNITS": str(self.units), "PATH": os.environ["PATH"]},
         )
         try:
             output, errors = process.communicate(script, timeout=60)
@@ -154,4 +144,4 @@ class Sandbox:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+        return subprocess.CompletedProcess(serve, process.returncode, output, errors)

@@ -154,7 +154,7 @@ def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_h
 
 @pytest.mark.parametrize("cut", ["copying", "deleting", "moving", "done"])
 def test_a_host_of_an_older_version_is_taken_over_wherever_it_was_cut_off(serving: Sandbox, cut: str):
-    """It replaced the folder `proven` by a copy of stage: cp -a stage proven.new, rm -rf proven, mv proven.new proven."""
+    """It replaced the folder `proven`: cp -a stage proven.new, rm -rf proven, mv proven.new proven."""
     stage = as_an_older_version_left_it(serving)
     state = serving.path(STATE)
     text = serving.path(HAPROXY).read_text().replace("# first", "# second")
@@ -253,10 +253,9 @@ def test_a_new_api_server_that_does_not_answer_is_waited_for_and_then_reported(s
 
 
 def test_a_new_api_server_is_waited_for_until_it_refuses(serving: Sandbox):
-    serving.put(
-        "timeout",
-        'n=$(cat "$UNITS/tries" 2>/dev/null || echo 0); echo $((n + 1)) >"$UNITS/tries"; [ $n -ge 3 ] || exit 124; echo "Connection refused"; exit 1',
-    )
+    # Three time-outs, then a refusal.
+    tries = 'n=$(grep -c "^timeout" "$UNITS/calls"); [ $n -ge 4 ] || exit 124; echo "Connection refused"; exit 1'
+    serving.put("timeout", tries)
     done = serving.run(script("second", with_servers("127.0.0.21", "198.51.100.22")))
     assert done.returncode == 0, done.stderr
     assert serving.calls.count("sleep 1") == 3

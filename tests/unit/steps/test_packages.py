@@ -137,11 +137,18 @@ def test_apt_s_proxy_has_exceptions_and_can_be_removed(host: Sandbox):
 
 
 # cloud-init 22.4 (Debian 12), and 24 (Ubuntu 24.04).
-OLD = "status: error\ntime: Wed, 05 Nov 2025 10:00:00 +0000\ndetail:\n('scripts-vendor', RuntimeError('Runparts: 1 failures'))"
-NEW = (
-    "status: error\nextended_status: error - done\nboot_status_code: enabled-by-generator\nlast_update: now\n"
-    "detail: DataSourceOpenStackLocal\nerrors:\n\t- ('scripts_vendor', RuntimeError('Runparts: 1 failures'))\nrecoverable_errors: {}"
-)
+OLD = """status: error
+time: Wed, 05 Nov 2025 10:00:00 +0000
+detail:
+('scripts-vendor', RuntimeError('Runparts: 1 failures'))"""
+NEW = """status: error
+extended_status: error - done
+boot_status_code: enabled-by-generator
+last_update: Wed, 05 Nov 2025 10:00:00 +0000
+detail: DataSourceOpenStackLocal
+errors:
+\t- ('scripts_vendor', RuntimeError('Runparts: 1 failures'))
+recoverable_errors: {}"""
 
 
 @pytest.mark.parametrize("said", [OLD, NEW])
