@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,6 @@ func TestDefaultsAreThoseOfThePublishedPlugin(t *testing.T) {
 	checked := newEngine(t, remoteCommand).checked(inputs{
 		"connection": inputs{"host": "h", "proxy": inputs{"host": "b"}}, "create": "true",
 	})
-	assert.True(t, checked.Get("addPreviousOutputInEnv").AsBool())
 	connection := checked.Get("connection").AsMap()
 	for _, endpoint := range []property.Map{connection, connection.Get("proxy").AsMap()} {
 		assert.Equal(t, "root", endpoint.Get("user").AsString())
@@ -247,14 +247,16 @@ func TestSecretsStayOutOfErrorsEvenIfTheCommandPrintsThem(t *testing.T) {
 	keyFile := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, os.WriteFile(keyFile, []byte(server.Key), 0o600))
 	err := newEngine(t, remoteCommand).create(inputs{
-		"connection":  server.connection(inputs{"password": server.Password}),
-		"create":      "echo begin; cat; echo $TOKEN >&2; echo " + server.Password + "; cat " + keyFile + "; exit 1",
-		"stdin":       "stdin-of-the-step\nwith two lines\n",
-		"environment": inputs{"TOKEN": "environment-of-the-step"},
+		"connection": server.connection(inputs{"password": server.Password}),
+		"create": "echo begin; cat -n; echo \"$TOKEN\" | sed 's/^/: /' >&2; echo " + server.Password +
+			"; sed 's/^/: /' " + keyFile + "; exit 1",
+		"stdin":       "stdin-of-the-step\nwith \"two\" lines\n",
+		"environment": inputs{"TOKEN": "environment\nof the \"step\""},
 	}, 0)
 	require.ErrorContains(t, err, "begin")
 	for _, secret := range []string{
-		"stdin-of-the-step", "with two lines", "environment-of-the-step", server.Password, "PRIVATE KEY", server.Key,
+		"stdin-of-the-step", "lines", "environment", "of the", server.Password, "PRIVATE KEY",
+		strings.Split(server.Key, "\n")[1],
 	} {
 		assert.NotContains(t, err.Error(), secret)
 	}
