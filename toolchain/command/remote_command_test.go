@@ -7,24 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 )
-
-func TestDefaultsAreThoseOfThePublishedPlugin(t *testing.T) {
-	checked := newEngine(t, remoteCommand).checked(inputs{
-		"connection": inputs{"host": "h", "proxy": inputs{"host": "b"}}, "create": "true",
-	})
-	connection := checked.Get("connection").AsMap()
-	for _, endpoint := range []property.Map{connection, connection.Get("proxy").AsMap()} {
-		assert.Equal(t, "root", endpoint.Get("user").AsString())
-		assert.Equal(t, 22.0, endpoint.Get("port").AsNumber())
-		assert.Equal(t, 10.0, endpoint.Get("dialErrorLimit").AsNumber())
-		assert.Equal(t, 15.0, endpoint.Get("perDialTimeout").AsNumber())
-	}
-}
 
 func TestCreateRunsTheCommandOnceAndKeepsItsOutput(t *testing.T) {
 	server := newServer(t).Start(t)
