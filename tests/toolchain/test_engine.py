@@ -82,14 +82,16 @@ def options(state: Path) -> automation.LocalWorkspaceOptions:
 def edit(stack: automation.Stack, change: dict[str, Any]) -> None:
     """Change the inputs of each command in the state, and the outputs, which contain them."""
     exported = stack.export_stack()
-    for resource in exported.deployment["resources"]:
+    assert exported.deployment
+    resources: list[dict[str, Any]] = exported.deployment["resources"]
+    for resource in resources:
         if resource["type"].startswith("command:"):
             resource["inputs"].update(change)
             resource["outputs"].update(change)
     stack.import_stack(exported)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def engine() -> Iterator[None]:
     """The engine and its plugins are on PATH."""
     front = subprocess.run(
@@ -102,7 +104,7 @@ def engine() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def stack(engine: None, server: Server, state: Path) -> Iterator[automation.Stack]:
+def stack(server: Server, state: Path) -> Iterator[automation.Stack]:
     """The stack, not yet up."""
     stack = automation.create_or_select_stack("check", work_dir=str(PROGRAM), opts=options(state))
     stack.set_config("port", automation.ConfigValue(str(server.port)))
@@ -171,9 +173,7 @@ def test_a_wrong_host_key_is_refused_and_the_right_one_works_again(stack: automa
     stack.up()
 
 
-def test_a_host_key_stays_whatever_changes_about_how_it_is_made(
-    engine: None, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_host_key_stays_whatever_changes_about_how_it_is_made(tmp_path_factory: pytest.TempPathFactory) -> None:
     def program() -> None:
         key = make_host_key("host", parent=pulumi.ComponentResource("test:index:Hosts", "hosts"))
         pulumi.export("public", key.public)
