@@ -229,6 +229,18 @@ class Segment(Namespace):
             for a, b in ((host, other), (other, host))
         )
 
+    def deafen(self, host: str, other: str) -> None:
+        """Drop the IP packets from another host to this one. Those in the other direction pass, and so does ARP."""
+        self._add((f"iifname {other} oifname {host} ether type ip drop",))
+
+    def unplug(self, host: str) -> None:
+        """Take the carrier off a host's interface."""
+        self.run("ip", "link", "set", host, "down")
+
+    def plug(self, host: str) -> None:
+        """Give a host's interface its carrier back."""
+        self.run("ip", "link", "set", host, "up")
+
 
 class ApiServer:
     """A stand-in API server on its own host; the kernel of the host survives when the server is killed."""
@@ -388,6 +400,12 @@ class Machine:
             _send(processes, signal.SIGSTOP)
             processes.reverse()
         _send(processes, number)
+
+    def ip(self, *words: str) -> None:
+        """Run `ip` in its network; raises CalledProcessError if it refuses."""
+        subprocess.run(
+            ["nsenter", "--target", str(self.pid), "--net", "ip", *words], check=True, capture_output=True, timeout=20
+        )
 
     # ---- services and files
 
