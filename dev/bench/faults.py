@@ -18,7 +18,6 @@ from dev.bench.world import (
     API_SERVERS,
     DIE_WITH_BENCH,
     HAPROXY,
-    INTERFACE,
     KEEPALIVED,
     PLAIN_PRIORITY,
     VIP,
@@ -101,10 +100,6 @@ def _node_returns(scene: Scene) -> None:
 
 def _restore_network(scene: Scene) -> None:
     scene.world.segment.restore()
-
-
-def _own_address(machine: Machine, verb: str) -> None:
-    machine.ip("address", verb, f"{machine.address}/24", "dev", INTERFACE)
 
 
 def _higher_address_holds(scene: Scene) -> None:
@@ -358,9 +353,9 @@ _ALL = (
     Fault(
         name="own-address-lost",
         title="the load balancer loses its own address",
-        why="A DHCP client gives up: the link is up, but the holder has no address to advertise or to reach anybody from.",
-        inject=lambda scene: _own_address(scene.holder, "delete"),
-        fix=lambda scene: _own_address(scene.holder, "add"),
+        why="A DHCP client gives up: the link is up, but the holder has no address from which to reach anybody.",
+        inject=lambda scene: scene.holder.lose_address(),
+        fix=lambda scene: scene.holder.get_address(),
         at_least=8,
         at_most=25,
     ),
@@ -368,8 +363,8 @@ _ALL = (
         name="standby-own-address-lost",
         title="the standby loses its own address",
         why="It hears nobody from then on, and must not conclude that the holder is dead.",
-        inject=lambda scene: _own_address(scene.peer, "delete"),
-        fix=lambda scene: _own_address(scene.peer, "add"),
+        inject=lambda scene: scene.peer.lose_address(),
+        fix=lambda scene: scene.peer.get_address(),
         at_least=8,
         at_most=25,
     ),

@@ -32,6 +32,8 @@ from model.timers import PROFILES, Profile
 
 NETWORK = IPv4Address("198.51.100.0")
 VIP = NETWORK + 200
+GATEWAY = NETWORK + 1
+"""Of the load balancers' default route. No such host exists, and nothing is sent to it."""
 INTERFACE = "ens3"
 LOAD_BALANCERS = ("k8s-lb-0", "k8s-lb-1")
 API_SERVERS = ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2")
@@ -342,6 +344,7 @@ class Machine:
         if not self.pid:
             raise WorldError(f"{self.name} did not boot: {(self._log / 'console.log').read_text()[-500:]}")
         segment.attach(self.name, self.pid)
+        self.get_default_route()
         holders.follow(self.name, self.pid)
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -403,9 +406,25 @@ class Machine:
 
     def ip(self, *words: str) -> None:
         """Run `ip` in its network; raises CalledProcessError if it refuses."""
-        subprocess.run(
-            ["nsenter", "--target", str(self.pid), "--net", "ip", *words], check=True, capture_output=True, timeout=20
-        )
+        command = ["nsenter", "--target", str(self.pid), "--net", "ip", *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
+
+    def lose_default_route(self) -> None:
+        """Delete its default route."""
+        self.ip("route", "delete", "default")
+
+    def lose_address(self) -> None:
+        """Delete its own address, and with it its default route, as a DHCP client does that gives up."""
+        self.ip("address", "delete", f"{self.address}/24", "dev", INTERFACE)
+
+    def get_address(self) -> None:
+        """Add its own address and its default route."""
+        self.ip("address", "add", f"{self.address}/24", "dev", INTERFACE)
+        self.get_default_route()
+
+    def get_default_route(self) -> None:
+        """Add its default route, which goes with its address."""
+        self.ip("route", "add", "default", "via", str(GATEWAY), "src", self.address)
 
     # ---- services and files
 
