@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from dev.bench.results import Run
 
-
 FAULTS = ("vip-added", "partition", "holder-without-api", "api-401", "api-all-down")
 
 
