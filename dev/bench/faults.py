@@ -386,6 +386,8 @@ _ALL = (
         fix=_restore_network,
         prepare=_higher_address_holds,
         at_least=12,
+        # The watchdog waits for half a minute before it ends a keepalived again, which repeats would measure.
+        once=True,
     ),
     Fault(
         name="one-way-bursts",
