@@ -1,7 +1,7 @@
 """What all tests in network namespaces share. Each file has worlds of its own, so files can run at the same time."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -20,12 +20,18 @@ def on_time() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """What the FAULTS of the module cost with our configuration and with the seed's."""
-    return beside_the_seed(tmp_path_factory.mktemp("bench"), request.module.FAULTS)
+def faults(request: pytest.FixtureRequest) -> Sequence[str]:
+    """The FAULTS of the module."""
+    return request.module.FAULTS  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] partly typed
 
 
 @pytest.fixture(scope="module")
-def our_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Run]:
-    """What the FAULTS of the module cost with our configuration; by fault."""
-    return ours(tmp_path_factory.mktemp("bench"), request.module.FAULTS)
+def runs(faults: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """What the faults cost with our configuration and with the seed's."""
+    return beside_the_seed(tmp_path_factory.mktemp("bench"), faults)
+
+
+@pytest.fixture(scope="module")
+def our_runs(faults: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Run]:
+    """What the faults cost with our configuration; by fault."""
+    return ours(tmp_path_factory.mktemp("bench"), faults)
