@@ -37,6 +37,7 @@ FILES = [
     "etc/keepalived/check_haproxy.sh",
     "etc/keepalived/keepalived.conf",
     "etc/sysctl.d/60-ha-api.conf",
+    "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf",
     "etc/systemd/system/ha-api-metrics.service",
     "etc/systemd/system/ha-api-metrics.timer",
     "etc/systemd/system/ha-api-watchdog.service",
