@@ -83,7 +83,7 @@ def drill(
         Path | None, typer.Option("--json", help="Also write all numbers to this file, as JSON.")
     ] = None,
     yes: Yes = False,
-    undo: Annotated[bool, typer.Option("--put-back", help="Only undo what a killed drill has left behind.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Only undo what a killed drill has left behind.")] = False,
 ) -> None:
     """Inject faults into a live stack one after the other, measure what clients notice, and undo each.
 

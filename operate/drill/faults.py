@@ -144,7 +144,7 @@ class InstanceStopped(DrillFault):
     title = "its instance is stopped through Nova"
     measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "none", Profile.STEADY: "0.04 s"}
     notice = "the VIP moves, and connections through it are cut; there is no standby until the instance has booted"
-    way_back = "it is started through Nova; if this machine dies, run `./ha drill --put-back`"
+    way_back = "it is started through Nova; if this machine dies, run `./ha drill --undo`"
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
         """Only request it: Nova takes a while, in which the drill can be interrupted."""

@@ -133,7 +133,7 @@ class Drill:
     @property
     def undo_command(self) -> str:
         """The command that undoes whatever any drill has left behind."""
-        return f"./ha drill --put-back --stack {self._stack.name}"
+        return f"./ha drill --undo --stack {self._stack.name}"
 
     def _look_at_whole_pair(self) -> PairReport:
         report = look(self._stack)
@@ -204,7 +204,7 @@ class Drill:
                     reraise=True,
                 ):
                     with attempt:
-                        found.put_back = fault.undo(host)
+                        found.undo_result = fault.undo(host)
                 found.undone = probe.elapsed
                 self.in_place = None
             except Exception as error:
@@ -253,7 +253,7 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
     # A host that is down cannot be locked; its peer's lock is enough.
     answering = {name for name, state in collect(stack).items() if isinstance(state, HostState)}
     up = {name: address for name, address in stack.outputs.load_balancers.items() if name in answering}
-    with hold_all(stack.access, up, "drill --put-back"):
+    with hold_all(stack.access, up, "drill --undo"):
         # Instances first: the other faults are searched for on running hosts.
         for fault in sorted(
             (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED

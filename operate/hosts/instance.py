@@ -33,7 +33,7 @@ def advice(name: str, status: str, fault: str | None) -> str:
                 f"it hangs, is booting, or is cut off: `openstack console log show {name}`; then `./ha rebuild {name}`"
             )
         case "SHUTOFF":
-            remedy = f"`openstack server start {name}`, or `./ha drill --put-back` if a drill stopped it"
+            remedy = f"`openstack server start {name}`, or `./ha drill --undo` if a drill stopped it"
         case "ERROR":
             remedy = f"`./ha rebuild {name}`"
         case _:

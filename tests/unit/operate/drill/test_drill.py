@@ -139,7 +139,7 @@ class Rehearsal(Drill):
 
     @property
     def undo_command(self) -> str:
-        return "./ha drill --put-back --stack dev"
+        return "./ha drill --undo --stack dev"
 
     def happens(self, event: str) -> None:
         self.events.append(event)
@@ -195,7 +195,7 @@ def test_a_fault_is_undone(monkeypatch: pytest.MonkeyPatch):
     drill = Rehearsal(monkeypatch)
     found = strike(drill)
     assert drill.events == ["inflicted", "in effect?", "undone", "in place: None; left: None"]
-    assert (found.inflicted, found.undone, found.put_back) == (1.0, 1.0, "lb-0: undone")
+    assert (found.inflicted, found.undone, found.undo_result) == (1.0, 1.0, "lb-0: undone")
 
 
 @pytest.mark.parametrize("event", ["inflicted", "in effect?"])
@@ -218,7 +218,7 @@ def test_a_signal_ends_the_waiting_and_the_fault_is_undone(monkeypatch: pytest.M
 
 def test_a_fault_that_cannot_be_undone_is_reported_with_the_command_that_undoes_it(monkeypatch: pytest.MonkeyPatch):
     drill = Rehearsal(monkeypatch, fail_at("undone", HostError("lb-0: unreachable")))
-    with pytest.raises(PairError, match=r"on lb-0 .* is cut .*unreachable.*`\./ha drill --put-back --stack dev`"):
+    with pytest.raises(PairError, match=r"on lb-0 .* is cut .*unreachable.*`\./ha drill --undo --stack dev`"):
         strike(drill)
     assert "left: on lb-0 VRRP is cut (lb-0: unreachable)" in drill.events[-1]
 
@@ -292,7 +292,7 @@ def test_numbers_of_a_measurement():
     assert found.gap == pytest.approx((2.981, 3.501))
     assert found.taken_over == pytest.approx(0.6)
     assert found.whole_after == pytest.approx(3)
-    assert measured(put_back="dev-lb-0: started", undone=5.0).whole_after == pytest.approx(1)
+    assert measured(undo_result="dev-lb-0: started", undone=5.0).whole_after == pytest.approx(1)
     assert measured(seen=[Seen(at=0, holder="dev-lb-0"), Seen(at=4, holder=None)]).taken_over is None
 
 
@@ -378,7 +378,7 @@ def test_text_from_hosts_is_escaped_in_the_page():
             stack=evil,
             ended_by=evil,
             versions={evil: evil},
-            measured=[measured(host=evil, before=evil, after=evil, put_back=evil, seen=[Seen(at=0, holder=evil)])],
+            measured=[measured(host=evil, before=evil, after=evil, undo_result=evil, seen=[Seen(at=0, holder=evil)])],
         )
     )
     assert "<script>" not in text
@@ -386,7 +386,7 @@ def test_text_from_hosts_is_escaped_in_the_page():
 
 
 def test_the_timeline_shows_events_at_their_time():
-    drawn = timeline(measured(put_back="started", undone=5.0), ["dev-lb-0", "dev-lb-1"])
+    drawn = timeline(measured(undo_result="started", undone=5.0), ["dev-lb-0", "dev-lb-1"])
     assert [(bar.kind, round(bar.x), round(bar.x + bar.width)) for bar in drawn.requests] == [
         ("answered", 0, 30), ("failed", 30, 34), ("answered", 34, 100),
     ]  # fmt: skip
