@@ -28,7 +28,7 @@ from operate.drill.run import Drill
 from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import HostError
 from operate.probe import Mark, Probe, ProbeReport
-from operate.stack.applied import read_stack
+from operate.stack.applied import read_stack, recorded_ids
 from operate.stack.files import ROOT
 
 PYTHON = ".venv/bin/python"
@@ -52,7 +52,7 @@ def demo(context: typer.Context) -> None:
     outputs = stack.outputs()
     os.environ |= environment()
     applied = read_stack(stack.name)
-    pair = Pair(outputs, applied.configuration.cloud())
+    pair = Pair(outputs, recorded_ids(stack.name), applied.configuration.cloud())
     with phase("both load balancers answer", expected=5):
         # Undo what a killed run left behind.
         for name in outputs.load_balancers:

@@ -7,7 +7,7 @@ from operate.commands.options import LoadBalancer, StackName, Yes
 from operate.hosts.pair import Pair, PairError
 from operate.hosts.state import collect
 from operate.maintenance.moves import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
-from operate.stack.applied import read_stack
+from operate.stack.applied import read_stack, recorded_ids
 
 
 def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:
@@ -19,7 +19,7 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
     console = Console(soft_wrap=True)
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
-    pair = Pair(applied.outputs, applied.configuration.cloud())
+    pair = Pair(applied.outputs, recorded_ids(applied.name), applied.configuration.cloud())
     plan = plan_rebuild(applied, pair, name, maintenance.states())
     console.print(f"{plan.peer} serves; the instance of {name} is {plan.shown}. The rebuild")
     if plan.holds_vip:

@@ -21,7 +21,7 @@ from operate.hosts.netfilter import NFT
 from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError, failure_of, output
-from operate.stack.applied import AppliedStack
+from operate.stack.applied import AppliedStack, recorded_ids
 
 UNDONE_BY_HOST_SECONDS = 30
 """After this time a host undoes a fault by itself; a drill leaves it in place for less."""
@@ -45,7 +45,7 @@ class Site:
 
     def __init__(self, stack: AppliedStack, patience: float = 10) -> None:
         self.outputs = stack.outputs
-        self.pair = Pair(stack.outputs, stack.configuration.cloud())
+        self.pair = Pair(stack.outputs, recorded_ids(stack.name), stack.configuration.cloud())
         self.profile = stack.settings.failover_profile
         self._load_balancers = replace(stack.access, patience=patience)
         self._control_plane = replace(self._load_balancers, user=stack.settings.control_plane_user)

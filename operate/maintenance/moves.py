@@ -1,6 +1,5 @@
 """Work on one load balancer while its peer serves: move the VIP, drain and resume a load balancer, rebuild one."""
 
-import json
 import shlex
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from operate.hosts.report import PARTICIPATING
 from operate.hosts.ssh import HostError, on_all
 from operate.hosts.state import HostState, collect
 from operate.stack import engine
-from operate.stack.applied import AppliedStack
+from operate.stack.applied import INSTANCE, AppliedStack, recorded_ids
 
 # The peer takes over within milliseconds of priority 0; the rest is for a busy host to answer.
 TAKE_OVER_SECONDS = 15.0
@@ -26,7 +25,6 @@ RETURN_SECONDS = 60.0
 HOLD_SECONDS = 0.1
 HELD = "inet ha_api_move"
 """The nftables table in which the holder drops new connections to the VIP during a move."""
-INSTANCE = "openstack:compute/instance:Instance"
 
 States = Mapping[str, HostState | str]
 
@@ -241,8 +239,14 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
     holds = isinstance(state, HostState) and state.holds_vip
     if not holds and holder_of(states) != peer:
         raise PairError(f"{peer} does not hold the VIP, so nothing was done. See `./ha status`")
-    known = recorded_instance(stack.name, name)
+    known = recorded_ids(stack.name).get((INSTANCE, name))
     instances = pair.instances(name)
+    for it in instances:
+        if it.id != known and it.name != name:
+            raise PairError(
+                f"the port of {name} is plugged into {it.name} ({it.id}), which no `pulumi up` created, so nothing was "
+                "done: unplug it (`openstack server remove port`), and run this again"
+            )
     return Rebuild(
         name=name,
         peer=peer,
@@ -251,13 +255,6 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
         shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "not there",
         orphans=tuple(it.id for it in instances if it.id != known),
     )
-
-
-def recorded_instance(stack: str, name: str) -> str | None:
-    """The id of a host's instance in Pulumi's state; None if there is none."""
-    exported = json.loads(engine.query("stack", "export", "--stack", stack))
-    resources = exported["deployment"].get("resources", ())
-    return next((it.get("id") for it in resources if it["urn"].endswith(f"{INSTANCE}::{name}")), None)
 
 
 def replacement_command(stack: str, name: str) -> list[str]:

@@ -25,7 +25,7 @@ from operate.hosts.look import look
 from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import Access, on_all
 from operate.probe import Probe
-from operate.stack.applied import AppliedStack, read_stack
+from operate.stack.applied import AppliedStack, read_stack, recorded_ids
 from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
 
@@ -112,7 +112,7 @@ class System:
         self.config |= config
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
         self.outputs, self.access = self.stack.outputs(), self.stack.access()
-        self.pair = Pair(self.outputs, openstack.connect(cloud=CLOUD))
+        self.pair = Pair(self.outputs, recorded_ids(self.name), openstack.connect(cloud=CLOUD))
         return changes
 
     def configure(self, **config: object) -> None:

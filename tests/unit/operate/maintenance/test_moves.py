@@ -28,6 +28,7 @@ from operate.maintenance.moves import (
     replacement_command,
     unfit,
 )
+from operate.stack.applied import INSTANCE
 from operate.stack.engine import StackError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -190,10 +191,10 @@ def test_a_change_while_the_prompt_was_open_is_noticed(monkeypatch: pytest.Monke
 
 def test_a_rebuild_continues_if_a_known_instance_boots_but_not_if_it_would_delete_more(monkeypatch: pytest.MonkeyPatch):
     """An instance left by a killed rebuild is built and boots while the next rebuild checks it."""
-    monkeypatch.setattr(maintenance, "recorded_instance", giving("known"))
+    monkeypatch.setattr(maintenance, "recorded_ids", giving({(INSTANCE, LB_1): "known"}))
 
     def plan(standby: HostState | str, **instances: str) -> Rebuild:
-        found = [SimpleNamespace(id=name, status=status) for name, status in instances.items()]
+        found = [SimpleNamespace(id=name, name=LB_1, status=status) for name, status in instances.items()]
         pair: Any = SimpleNamespace(instances=giving(found))
         return plan_rebuild(stack, pair, LB_1, {LB_0: host(master=True), LB_1: standby})
 
@@ -204,6 +205,15 @@ def test_a_rebuild_continues_if_a_known_instance_boots_but_not_if_it_would_delet
     assert plan("TimeoutError").is_within(before)
     for changed in (plan("TimeoutError", other="BUILD"), plan("TimeoutError", known="ACTIVE", left="BUILD")):
         assert not changed.is_within(before)
+
+
+def test_an_instance_that_no_up_created_is_never_deleted(monkeypatch: pytest.MonkeyPatch):
+    """Somebody plugged the load balancer's port into it."""
+    monkeypatch.setattr(maintenance, "recorded_ids", giving({(INSTANCE, LB_1): "known"}))
+    stack: Any = SimpleNamespace(name="dev")
+    pair: Any = SimpleNamespace(instances=giving([SimpleNamespace(id="1234", name="database", status="ACTIVE")]))
+    with pytest.raises(PairError, match=r"database \(1234\).*nothing was done.*remove port"):
+        plan_rebuild(stack, pair, LB_1, {LB_0: host(master=True), LB_1: "TimeoutError"})
 
 
 @pytest.mark.usefixtures("stack")
@@ -219,6 +229,7 @@ def test_a_failed_rebuild_starts_keepalived_again(
     fake = FakeMaintenance({}, {})
     monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
     monkeypatch.setattr(rebuild, "Pair", giving(None))
+    monkeypatch.setattr(rebuild, "recorded_ids", giving({}))
     monkeypatch.setattr(rebuild, "plan_rebuild", giving(plan))
     monkeypatch.setattr(rebuild, "replace_instance", fail)
     with pytest.raises(type(error)):
