@@ -28,8 +28,9 @@ from operate.drill.run import Drill
 from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import HostError
 from operate.probe import Mark, Probe, ProbeReport
-from operate.stack.applied import read_stack, recorded_ids
+from operate.stack.applied import read_stack
 from operate.stack.files import ROOT
+from operate.stack.resources import recorded_ids
 
 PYTHON = ".venv/bin/python"
 # Seconds; generous, because the lab shares the machine with everything else on it.

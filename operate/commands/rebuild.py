@@ -7,7 +7,8 @@ from operate.commands.options import LoadBalancer, StackName, Yes
 from operate.hosts.pair import Pair, PairError
 from operate.hosts.state import collect
 from operate.maintenance.moves import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
-from operate.stack.applied import read_stack, recorded_ids
+from operate.stack.applied import read_stack
+from operate.stack.resources import recorded_ids
 
 
 def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:

@@ -21,7 +21,8 @@ from operate.hosts.netfilter import NFT
 from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError, failure_of, output
-from operate.stack.applied import AppliedStack, recorded_ids
+from operate.stack.applied import AppliedStack
+from operate.stack.resources import recorded_ids
 
 UNDONE_BY_HOST_SECONDS = 30
 """After this time a host undoes a fault by itself; a drill leaves it in place for less."""

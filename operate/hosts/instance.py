@@ -4,8 +4,9 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
 from operate.hosts.pair import Pair, PairError
-from operate.stack.applied import AppliedStack, recorded_ids
+from operate.stack.applied import AppliedStack
 from operate.stack.engine import StackError
+from operate.stack.resources import recorded_ids
 
 CLOUD_SECONDS = 10.0
 """Time-out for one request to the cloud; the operator has already waited for the host itself."""
@@ -30,7 +31,8 @@ def advice(name: str, server: str, status: str, fault: str | None) -> str:
     reason = f" ({fault})" if fault else ""
     match status:
         case "ACTIVE":
-            remedy = f"it hangs, is booting, or is cut off: `openstack console log show {server}`; then `./ha rebuild {name}`"
+            log = f"`openstack console log show {server}`"
+            remedy = f"it hangs, is booting, or is cut off: {log}; then `./ha rebuild {name}`"
         case "SHUTOFF":
             remedy = f"`openstack server start {server}`, or `./ha drill --undo` if a drill stopped it"
         case "ERROR":

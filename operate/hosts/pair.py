@@ -9,7 +9,8 @@ from openstack.connection import Connection
 from openstack.exceptions import NotFoundException
 
 from model.topology import HEALTH_PORT
-from operate.stack.applied import PORT, SERVER_GROUP, Outputs
+from operate.stack.applied import Outputs
+from operate.stack.resources import PORT, SERVER_GROUP
 from program.holder import answering_load_balancer
 
 # Nova kills an instance that has not shut down after 60 s. A boot in software emulation takes over two minutes.

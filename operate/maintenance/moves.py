@@ -14,7 +14,8 @@ from operate.hosts.report import PARTICIPATING
 from operate.hosts.ssh import HostError, on_all
 from operate.hosts.state import HostState, collect
 from operate.stack import engine
-from operate.stack.applied import INSTANCE, AppliedStack, recorded_ids
+from operate.stack.applied import AppliedStack
+from operate.stack.resources import INSTANCE, recorded_ids
 
 # The peer takes over within milliseconds of priority 0; the rest is for a busy host to answer.
 TAKE_OVER_SECONDS = 15.0

@@ -19,11 +19,6 @@ _SECRET_KEYS = {f"{NAMESPACE}{key}" for key in SECRET_KEYS} | {
     f"{PROVIDER_NAMESPACE}{key}" for key in ("password", "token", "applicationCredentialSecret", "key")
 }
 
-# Pulumi's types of what a load balancer is made of in the cloud.
-INSTANCE = "openstack:compute/instance:Instance"
-PORT = "openstack:networking/port:Port"
-SERVER_GROUP = "openstack:compute/serverGroup:ServerGroup"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
@@ -145,17 +140,6 @@ def read_stack(stack: str | None) -> AppliedStack:
         patience=0,
     )
     return AppliedStack(name=name, outputs=outputs, configuration=configuration, access=access)
-
-
-def recorded_ids(stack: str) -> dict[tuple[str, str], str]:
-    """The ids in Pulumi's state of what a stack has in the cloud, by type and name of the resource."""
-    exported = json.loads(query("stack", "export", "--stack", stack))
-    found: dict[tuple[str, str], str] = {}
-    for it in exported["deployment"].get("resources", ()):
-        # Of a resource that is being replaced, the state has the old one too, marked to be deleted.
-        if it.get("id") and not it.get("delete"):
-            found[it["type"], it["urn"].rpartition("::")[2]] = it["id"]
-    return found
 
 
 def without_secrets(stack: str) -> dict[str, str]:

@@ -25,9 +25,10 @@ from operate.hosts.look import look
 from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import Access, on_all
 from operate.probe import Probe
-from operate.stack.applied import AppliedStack, read_stack, recorded_ids
+from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
+from operate.stack.resources import recorded_ids
 
 # Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
 PATIENCE_SECONDS = 2.0

@@ -12,7 +12,7 @@ from openstack.exceptions import NotFoundException
 
 from operate.hosts import on_host
 from operate.hosts.pair import Pair, PairError
-from operate.stack.applied import PORT, SERVER_GROUP
+from operate.stack.resources import PORT, SERVER_GROUP
 from program import holder
 
 ADDRESS = "198.51.100.11"

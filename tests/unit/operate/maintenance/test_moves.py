@@ -28,8 +28,8 @@ from operate.maintenance.moves import (
     replacement_command,
     unfit,
 )
-from operate.stack.applied import INSTANCE
 from operate.stack.engine import StackError
+from operate.stack.resources import INSTANCE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LB_0, LB_1 = "dev-lb-0", "dev-lb-1"

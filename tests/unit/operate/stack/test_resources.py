@@ -1,16 +1,16 @@
-"""What is read of a stack through Pulumi."""
+"""What is read of Pulumi's state."""
 
 import json
 
 import pytest
 
-from operate.stack import applied
-from operate.stack.applied import INSTANCE, PORT, recorded_ids
+from operate.stack import resources
+from operate.stack.resources import INSTANCE, PORT, recorded_ids
 
 
 def test_ids_are_those_of_the_state_and_not_of_what_a_replacement_still_has_to_delete(monkeypatch: pytest.MonkeyPatch):
     parent = "urn:pulumi:dev::openstack-ha-api::openstack-ha-api:loadbalancer:LoadBalancers$"
-    resources = [
+    recorded = [
         {"urn": "urn:pulumi:dev::openstack-ha-api::pulumi:pulumi:Stack::dev", "type": "pulumi:pulumi:Stack"},
         {"urn": f"{parent}{PORT}::dev-lb-0", "type": PORT, "id": "port"},
         {"urn": f"{parent}{INSTANCE}::dev-lb-0", "type": INSTANCE, "id": "new"},
@@ -20,9 +20,9 @@ def test_ids_are_those_of_the_state_and_not_of_what_a_replacement_still_has_to_d
 
     def query(*arguments: str) -> str:
         asked.append(arguments)
-        return json.dumps({"deployment": {"resources": resources}})
+        return json.dumps({"deployment": {"resources": recorded}})
 
-    monkeypatch.setattr(applied, "query", query)
+    monkeypatch.setattr(resources, "query", query)
     assert recorded_ids("dev") == {(PORT, "dev-lb-0"): "port", (INSTANCE, "dev-lb-0"): "new"}
     # Without --show-secrets: nobody needs them.
     assert asked == [("stack", "export", "--stack", "dev")]
