@@ -6,10 +6,10 @@ from typing import Any
 
 from openstack.compute.v2.server import Server
 from openstack.connection import Connection
-from openstack.exceptions import NotFoundException
 
 from model.topology import HEALTH_PORT
 from operate.stack.applied import Outputs
+from operate.stack.cloud import found
 from operate.stack.resources import PORT, SERVER_GROUP
 from program.holder import answering_load_balancer
 
@@ -76,11 +76,11 @@ class Pair:
 
         An instance that Nova could not build, or has not built yet, is not on the port, but in the server group.
         """
-        port = _found(self._network.get_port, self._ids.get((PORT, name)))
+        port = found(self._network.get_port, self._ids.get((PORT, name)))
         # The role's group is named like its hosts, without their index.
-        group = _found(self._compute.get_server_group, self._ids.get((SERVER_GROUP, name.rpartition("-")[0])))
-        attached = _found(self._compute.get_server, port.device_id if port else None)
-        members = (_found(self._compute.get_server, it) for it in (group.member_ids if group else ()))
+        group = found(self._compute.get_server_group, self._ids.get((SERVER_GROUP, name.rpartition("-")[0])))
+        attached = found(self._compute.get_server, port.device_id if port else None)
+        members = (found(self._compute.get_server, it) for it in (group.member_ids if group else ()))
         unbuilt = [it for it in members if it and it.name == name and not it.addresses]
         return [attached, *(it for it in unbuilt if it.id != attached.id)] if attached else unbuilt
 
@@ -123,11 +123,3 @@ class Pair:
     def set_port(self, name: str, *, up: bool) -> None:
         """Set a load balancer's port up or down through Neutron."""
         self._network.update_port(self._ids[PORT, name], is_admin_state_up=up)
-
-
-def _found(get: Callable[[str], Any], resource_id: str | None) -> Any | None:
-    """A resource of the cloud; None if it is gone, or was never there."""
-    try:
-        return get(resource_id) if resource_id else None
-    except NotFoundException:
-        return None

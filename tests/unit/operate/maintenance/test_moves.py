@@ -1,5 +1,6 @@
 """What is refused before anything is done to a pair."""
 
+import io
 import shlex
 import subprocess
 from collections.abc import Callable, Generator
@@ -159,7 +160,7 @@ class FakeMaintenance:
         yield self.states()
 
     def __getattr__(self, name: str) -> Any:
-        def do(*_: object) -> None:
+        def do(*_: object, **__: object) -> None:
             self.done.append(name)
 
         return do
@@ -216,25 +217,82 @@ def test_an_instance_that_no_up_created_is_never_deleted(monkeypatch: pytest.Mon
         plan_rebuild(stack, pair, LB_1, {LB_0: host(master=True), LB_1: "TimeoutError"})
 
 
-@pytest.mark.usefixtures("stack")
-@pytest.mark.parametrize("holds_vip", [True, False])
-@pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
-def test_a_failed_rebuild_starts_keepalived_again(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, *, holds_vip: bool
-):
+@pytest.fixture
+def rebuilding(stack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Callable[[Rebuild], FakeMaintenance]:
+    """Has `rebuild` follow a plan; what it does to the pair, to instances, and through Pulumi is recorded in order."""
+
+    def follow(plan: Rebuild) -> FakeMaintenance:
+        fake = FakeMaintenance({}, {})
+        peer = SimpleNamespace(user_id="ada")
+        pair = SimpleNamespace(instance=giving(peer), delete_instance=fake.delete_instance)
+        monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
+        monkeypatch.setattr(rebuild, "Pair", giving(pair))
+        monkeypatch.setattr(rebuild, "recorded_ids", giving({}))
+        monkeypatch.setattr(rebuild, "plan_rebuild", giving(plan))
+        monkeypatch.setattr(rebuild, "read_stack", giving(stack))
+        for name in ("insist_on_rebuild", "insist_on_no_other_run", "replace_instance"):
+            monkeypatch.setattr(rebuild, name, getattr(fake, name))
+        monkeypatch.setattr(rebuild, "collect", giving({LB_0: host(), LB_1: host(master=True)}))
+        return fake
+
+    return follow
+
+
+def plan_of(*, holds_vip: bool, orphans: tuple[str, ...] = ()) -> Rebuild:
+    return Rebuild(
+        name=LB_0, peer=LB_1, holds_vip=holds_vip, instances=("1", *orphans), shown="ACTIVE (1)", orphans=orphans
+    )
+
+
+def fail_with(error: Exception) -> Callable[..., None]:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    plan = Rebuild(name=LB_0, peer=LB_1, holds_vip=holds_vip, instances=("1",), shown="ACTIVE (1)", orphans=())
-    fake = FakeMaintenance({}, {})
-    monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
-    monkeypatch.setattr(rebuild, "Pair", giving(None))
-    monkeypatch.setattr(rebuild, "recorded_ids", giving({}))
-    monkeypatch.setattr(rebuild, "plan_rebuild", giving(plan))
-    monkeypatch.setattr(rebuild, "replace_instance", fail)
+    return fail
+
+
+def test_everything_is_checked_before_anything_is_changed(rebuilding: Callable[[Rebuild], FakeMaintenance]):
+    fake = rebuilding(plan_of(holds_vip=True, orphans=("2",)))
+    rebuild.rebuild(LB_0, "dev", yes=True)
+    checks, changes = fake.done[:2], fake.done[2:]
+    assert checks == ["insist_on_rebuild", "insist_on_no_other_run"]
+    assert changes == ["stop_keepalived", "delete_instance", "replace_instance"]
+
+
+@pytest.mark.parametrize("check", ["insist_on_rebuild", "insist_on_no_other_run"])
+def test_a_rebuild_that_is_refused_has_changed_nothing(
+    rebuilding: Callable[[Rebuild], FakeMaintenance], monkeypatch: pytest.MonkeyPatch, check: str
+):
+    fake = rebuilding(plan_of(holds_vip=True, orphans=("2",)))
+    monkeypatch.setattr(rebuild, check, fail_with(PairError("key pair")))
+    with pytest.raises(PairError, match="key pair"):
+        rebuild.rebuild(LB_0, "dev", yes=True)
+    assert {*fake.done} <= {"insist_on_rebuild"}
+
+
+@pytest.mark.parametrize("holds_vip", [True, False])
+@pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
+def test_a_failed_rebuild_starts_keepalived_again(
+    rebuilding: Callable[[Rebuild], FakeMaintenance],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    *,
+    holds_vip: bool,
+):
+    fake = rebuilding(plan_of(holds_vip=holds_vip))
+    monkeypatch.setattr(rebuild, "replace_instance", fail_with(error))
     with pytest.raises(type(error)):
         rebuild.rebuild(LB_0, "dev", yes=True)
-    assert fake.done == (["stop_keepalived", "start_keepalived"] if holds_vip else [])
+    assert [it for it in fake.done if "keepalived" in it] == (
+        ["stop_keepalived", "start_keepalived"] if holds_vip else []
+    )
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_rebuild_that_nobody_can_confirm_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(StackError, match=r"nothing was done.*--yes"):
+        rebuild.rebuild(LB_0, "dev")
 
 
 @pytest.mark.parametrize(
