@@ -45,7 +45,10 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
             if plan.holds_vip:
                 maintenance.stop_keepalived(name, plan.peer)
             for orphan in plan.orphans:
+                maintenance.insist_alone()
                 pair.delete_instance(orphan)
+            # From here on Pulumi's own lock keeps others away, and to end halfway would leave the pair without standby.
+            maintenance.insist_alone()
             replace_instance(applied.name, name, ask=not yes)
         except BaseException:
             # Given up, refused, or failed before anything was deleted: the pair must not stay without a standby.

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from model.topology import API_PORT
-from operate.hosts.lock import hold_all, sign
+from operate.hosts.lock import Lock, hold_all, sign
 from operate.hosts.netfilter import NFT
 from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import BOOT_SECONDS, Pair, PairError, wait_for
@@ -106,6 +106,7 @@ class Maintenance:
     def __init__(self, stack: AppliedStack) -> None:
         self._stack = stack
         self._addresses = stack.outputs.load_balancers
+        self._lock = Lock()
 
     def states(self) -> States:
         """The states of both load balancers, without the lock: the operator may take long to answer a question."""
@@ -124,23 +125,27 @@ class Maintenance:
             for name, address in self._addresses.items()
             if isinstance(states[name], HostState) and name != rebuilt
         }
-        with hold_all(self._stack.access, up, purpose):
+        with hold_all(self._stack.access, up, purpose) as self._lock:
             # Again: the previous owner of the lock may have changed them.
             yield self.states()
+
+    def insist_alone(self) -> None:
+        """HostError if the lock was lost meanwhile. Before each change; what was changed is undone without it."""
+        self._lock.check()
 
     def move(self, holder: str, peer: str) -> None:
         """Move the VIP to the peer."""
         # One command, so that keepalived starts again even if this program dies.
-        self._run(holder, self._giving_away("systemctl restart keepalived"))
+        self._change(holder, self._giving_away("systemctl restart keepalived"))
         self._wait_until_holds(peer)
 
     def drain(self, name: str, peer: str, reason: str) -> None:
         """Take a load balancer out of service until `resume`, also across reboots."""
         try:
-            self._run(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
+            self._change(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
             self.stop_keepalived(name, peer)
             # After the move: systemd reloads all units for it, which keeps the host busy for a moment.
-            self._run(name, "systemctl disable keepalived")
+            self._change(name, "systemctl disable keepalived")
         except BaseException:
             self._back(name)
             raise
@@ -152,6 +157,7 @@ class Maintenance:
 
     def resume(self, name: str) -> None:
         """Bring a load balancer back, and wait until it could serve alone."""
+        self.insist_alone()
         self._back(name)
         reasons: list[str] = []
 
@@ -166,7 +172,7 @@ class Maintenance:
 
     def stop_keepalived(self, name: str, peer: str) -> None:
         """Have a load balancer give up the VIP, if it holds it, and stay out of the election until it boots."""
-        self._run(name, self._giving_away("systemctl stop keepalived"))
+        self._change(name, self._giving_away("systemctl stop keepalived"))
         self._wait_until_holds(peer)
 
     def start_keepalived(self, name: str) -> None:
@@ -200,6 +206,10 @@ class Maintenance:
     def _back(self, name: str) -> None:
         self._run(name, f"rm -f {DRAINED}")
         self._run(name, "systemctl enable --now keepalived")
+
+    def _change(self, name: str, command: str) -> None:
+        self.insist_alone()
+        self._run(name, command)
 
     def _run(self, name: str, command: str, patience: float = 0) -> None:
         access = replace(self._stack.access, patience=patience)

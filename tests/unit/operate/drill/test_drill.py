@@ -20,6 +20,7 @@ from operate.drill.faults import DRILL_FAULTS, UNDONE_BY_HOST_SECONDS, DrillFaul
 from operate.drill.page import page, timeline
 from operate.drill.result import DrillResult, Measured, Planned, Seen
 from operate.drill.run import Drill
+from operate.hosts.lock import Lock
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
@@ -132,6 +133,7 @@ class Rehearsal(Drill):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], None] = lambda _: None) -> None:
         self.events: list[str] = []
         self._signals = DeferredSignals()
+        self._lock = Lock()
         self._progress = self.events.append
         self.in_place = None
         self._fails = fails
@@ -214,6 +216,18 @@ def test_a_signal_ends_the_waiting_and_the_fault_is_undone(monkeypatch: pytest.M
     with pytest.raises(InterruptionError, match=r"interrupted \(SIGTERM\)"):
         strike(drill)
     assert drill.events == ["inflicted", "undone", "in place: None; left: None"]
+
+
+def test_a_lost_lock_ends_the_drill_and_the_fault_is_undone(monkeypatch: pytest.MonkeyPatch):
+    drill = Rehearsal(monkeypatch)
+    untyped: Any = drill
+    untyped._lock.lost = "dev-lb-1 is in use by ada"
+    with pytest.raises(HostError, match="in use by ada"):
+        strike(drill)
+    assert drill.events == ["inflicted", "undone", "in place: None; left: None"]
+    with pytest.raises(HostError, match="in use by ada"):
+        untyped._measure(FakeFault(drill), [])
+    assert drill.events[-1] == "in place: None; left: None"
 
 
 def test_a_fault_that_cannot_be_undone_is_reported_with_the_command_that_undoes_it(monkeypatch: pytest.MonkeyPatch):
@@ -428,9 +442,9 @@ def test_undoing_leftovers_starts_instances_first_and_continues_past_a_failing_h
         name = FaultName.INSTANCE_STOPPED
 
     @contextmanager
-    def hold_all(_access: object, addresses: Mapping[str, str], _purpose: str) -> Generator[None]:
+    def hold_all(_access: object, addresses: Mapping[str, str], _purpose: str) -> Generator[Lock]:
         locked.extend(addresses)
-        yield
+        yield Lock()
 
     def collect(_stack: object) -> Mapping[str, object]:
         return {"dev-lb-0": "TimeoutError", "dev-lb-1": HostState.model_construct()}

@@ -14,8 +14,10 @@ import pytest
 import typer
 
 from operate.commands import drain, move, rebuild
+from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import PairError
 from operate.hosts.report import compare_with_applied
+from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
 from operate.maintenance import moves as maintenance
 from operate.maintenance.moves import (
@@ -256,7 +258,7 @@ def test_everything_is_checked_before_anything_is_changed(rebuilding: Callable[[
     rebuild.rebuild(LB_0, "dev", yes=True)
     checks, changes = fake.done[:2], fake.done[2:]
     assert checks == ["insist_on_rebuild", "insist_on_no_other_run"]
-    assert changes == ["stop_keepalived", "delete_instance", "replace_instance"]
+    assert changes == ["stop_keepalived", "insist_alone", "delete_instance", "insist_alone", "replace_instance"]
 
 
 @pytest.mark.parametrize("check", ["insist_on_rebuild", "insist_on_no_other_run"])
@@ -293,6 +295,44 @@ def test_a_rebuild_that_nobody_can_confirm_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(StackError, match=r"nothing was done.*--yes"):
         rebuild.rebuild(LB_0, "dev")
+
+
+@pytest.mark.parametrize(
+    ("change", "undone"),
+    [
+        (("move", LB_0, LB_1), []),
+        (("stop_keepalived", LB_0, LB_1), []),
+        (("resume", LB_0), []),
+        # Whatever of it was done.
+        (("drain", LB_0, LB_1, "new kernel"), [f"rm -f {DRAINED}", "systemctl enable --now keepalived"]),
+    ],
+)
+def test_without_the_lock_nothing_more_is_changed(
+    monkeypatch: pytest.MonkeyPatch, change: tuple[str, ...], undone: list[str]
+):
+    run: list[str] = []
+
+    def record(_: object, _name: str, command: str) -> None:
+        run.append(command)
+
+    monkeypatch.setattr(Maintenance, "_run", record)
+    stack: Any = SimpleNamespace(access=None, outputs=SimpleNamespace(vip="198.51.100.9", load_balancers={}))
+    it: Any = Maintenance(stack)
+    it._lock.lost = "dev-lb-1 is in use by ada"
+    with pytest.raises(HostError, match="dev-lb-1 is in use by ada"):
+        getattr(it, change[0])(*change[1:])
+    assert run == undone
+
+
+def test_a_rebuild_without_its_lock_deletes_nothing(
+    rebuilding: Callable[[Rebuild], FakeMaintenance], monkeypatch: pytest.MonkeyPatch
+):
+    for orphans in ((), ("2",)):
+        fake = rebuilding(plan_of(holds_vip=True, orphans=orphans))
+        monkeypatch.setattr(fake, "insist_alone", fail_with(HostError("the lock was lost")), raising=False)
+        with pytest.raises(HostError, match="lock was lost"):
+            rebuild.rebuild(LB_0, "dev", yes=True)
+        assert fake.done[2:] == ["stop_keepalived", "start_keepalived"]
 
 
 @pytest.mark.parametrize(
