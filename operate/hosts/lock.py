@@ -5,7 +5,7 @@ import getpass
 import shlex
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from threading import Thread
 
@@ -63,12 +63,12 @@ class Lock:
 
 
 @asynccontextmanager
-async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGenerator[Awaitable[str]]:
+async def hold(access: Access, name: str, address: str, signature: str) -> AsyncGenerator[Awaitable[str]]:
     """Hold a load balancer's lock while the context lasts; yields what ends with the reason when the lock is lost.
 
     HostError if the host is unreachable, TakenError if another operator holds the lock, with who and why.
     """
-    command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, sign(purpose), str(SILENCE_SECONDS)])
+    command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, signature, str(SILENCE_SECONDS)])
     async with AsyncExitStack() as open_ones:
         try:
             connection = await open_ones.enter_async_context(access.connect(address))
@@ -78,7 +78,8 @@ async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGe
                 answer = (await process.stdout.readline()).strip()
             if answer != "taken":
                 ended = await process.wait(check=False)
-                if ended.exit_status == _TAKEN_BY_ANOTHER:
+                # After a lost connection, the host may wait for a sign of our own life for a while.
+                if ended.exit_status == _TAKEN_BY_ANOTHER and answer != signature:
                     raise TakenError(f"{name} is in use by {answer}: wait until they are done")
                 raise HostError(f"{name} cannot be locked: {ended.stderr or 'its shell ended'}")
         except (OSError, asyncssh.Error) as error:
@@ -94,9 +95,12 @@ async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGe
 
 async def _live(process: asyncssh.SSHClientProcess[str]) -> str:
     """Give signs of life until one is not answered; why not."""
-    closed = asyncio.ensure_future(process.wait_closed())
     try:
-        while not (await asyncio.wait({closed}, timeout=SIGN_OF_LIFE_SECONDS))[0]:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SIGN_OF_LIFE_SECONDS):
+                    await process.wait_closed()
+                    break
             process.stdin.write("\n")
             # The host counts from the last sign that reached it, so this ends first.
             async with asyncio.timeout(SILENCE_SECONDS - SIGN_OF_LIFE_SECONDS):
@@ -116,13 +120,13 @@ def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Gene
     One that is lost while another is held, because its host boots for example, is taken again as soon as possible.
     HostError as in `hold`; then none is held.
     """
-    lock = Lock()
+    lock, signature = Lock(), sign(purpose)
     holding: list[asyncio.Task[None]] = []
 
     async def keep(name: str, address: str, taken: asyncio.Event) -> None:
         while not lock.lost:
             try:
-                async with hold(access, name, address, purpose) as end:
+                async with hold(access, name, address, signature) as end:
                     lock.held.add(name)
                     taken.set()
                     reason = await end

@@ -58,6 +58,7 @@ def access(tmp_path: Path) -> Iterator[Access]:
         await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
         if shell.stdin and not ended.done():  # as sshd does for a connection that is gone
             shell.stdin.close()
+        closed.cancel()
         process.exit(await ended)
 
     async def listen(address: str, port: int = 0) -> asyncssh.SSHAcceptor:
@@ -254,6 +255,17 @@ def test_a_lock_that_another_operator_takes_meanwhile_is_lost(
             said = until_lost(held)
     assert "dev-lb-0 is in use by" in said
     assert ", rebuild of dev-lb-1, since" in said
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_host_that_still_waits_for_our_lost_connection_is_not_another_operator_s(access: Access, lock_file: Path):
+    with hold_all(access, BOTH, "drill") as held:
+        signature = lock_file.read_text()
+        signal_on_host(lock_file)
+        take = 'exec 9<>"$1"; flock 9; printf %s "$2" >"$1"; sleep 1'
+        subprocess.run(["bash", "-c", take, "bash", lock_file, signature], check=True)
+        wait_for("it is held", lambda: held.held == BOTH.keys(), 5)
+        held.check()
 
 
 @pytest.mark.usefixtures("hasty")
