@@ -108,8 +108,8 @@ async def _live(process: asyncssh.SSHClientProcess[str]) -> str:
                     break
     except TimeoutError:
         return f"the host has not answered for {SILENCE_SECONDS:.0f} s"
-    except (OSError, asyncssh.Error) as error:
-        return failure_of(error)
+    except (OSError, asyncssh.Error):
+        pass  # the connection ended while it was used
     return "its connection ended, or the host went down"
 
 

@@ -58,7 +58,6 @@ def access(tmp_path: Path) -> Iterator[Access]:
         await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
         if shell.stdin and not ended.done():  # as sshd does for a connection that is gone
             shell.stdin.close()
-        closed.cancel()
         process.exit(await ended)
 
     async def listen(address: str, port: int = 0) -> asyncssh.SSHAcceptor:
@@ -92,7 +91,12 @@ def access(tmp_path: Path) -> Iterator[Access]:
         acceptor.close()
         other.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.wait(others, timeout=5) if others else None
+        if others:
+            await asyncio.wait(others, timeout=0.5)
+            # A process that was killed never reads its input to the end, and asyncssh waits for that.
+            for it in others:
+                it.cancel()
+            await asyncio.wait(others, timeout=5)
 
     asyncio.run_coroutine_threadsafe(end(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
