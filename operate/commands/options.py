@@ -1,6 +1,7 @@
 """Options shared by several commands."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,18 @@ def insist_on_answer(*, yes: bool) -> None:
             "Pulumi asks for confirmation, and this is no terminal, so nothing was done: run this in a terminal, "
             "or with --yes"
         )
+
+
+def insist_on_writable(*files: Path | None, options: str) -> None:
+    """StackError, before anything is done, if a file for the results, named with `options`, cannot be written."""
+    for file in filter(None, files):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            was_there = file.exists()
+            file.touch()
+            if not was_there:  # a command that is refused leaves no file
+                file.unlink()
+        except OSError as error:
+            raise StackError(
+                f"{file} cannot be written, so nothing was done: {error}; name another with {options}"
+            ) from None

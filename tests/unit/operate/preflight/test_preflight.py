@@ -860,7 +860,8 @@ def test_the_temporary_resources_are_deleted_and_nothing_else() -> None:
 
 
 def test_a_vip_that_another_preflight_tries_at_the_same_time_is_no_problem() -> None:
-    network = plain(create_port=refusal(ConflictException("409: IpAddressAlreadyAllocated")))
+    refused = refusal(ConflictException("409: IpAddressAlreadyAllocated"))
+    network = plain(create_port=refused, delete_port=refused)
     settings = Settings.parse(example_values(vip=VIP))
     untyped: Any = boot
     found = untyped._reserve(
