@@ -1,5 +1,6 @@
 """Options shared by several commands."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,8 @@ LoadBalancer = Annotated[str, typer.Argument(metavar="NAME", help="The load bala
 
 def insist_on_answer(*, yes: bool) -> None:
     """StackError, before anything is done, if Pulumi will ask for confirmation where nobody can answer."""
+    # Then Pulumi does not ask either.
+    yes = yes or os.environ.get("PULUMI_SKIP_CONFIRMATIONS") in ("true", "1")
     if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise StackError(
             "Pulumi asks for confirmation, and this is no terminal, so nothing was done: run this in a terminal, "
