@@ -115,8 +115,9 @@ def boot(
             depends_on=[*([args.key_pair] if args.key_pair else []), *(after or [])],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
-            # A new image of the same name must not replace what runs; an image given by its id is meant.
-            ignore_changes=["imageId"] if found.image_by_name else None,
+            # User data is read at the first boot only. A new image of the same name must not replace what runs; an
+            # image given by its id is meant.
+            ignore_changes=["userData", *(["imageId"] if found.image_by_name else [])],
             replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
