@@ -13,7 +13,7 @@ from model.topology import Role
 from operate.hosts.ssh import Access
 from operate.stack.cloud import connect
 from operate.stack.engine import StackError, query
-from operate.stack.files import ROOT
+from operate.stack.files import stack_file
 
 PROJECT = "openstack-ha-api"
 NAMESPACE = f"{PROJECT}:"
@@ -112,7 +112,7 @@ def read_stack_configuration(stack: str | None) -> StackConfiguration:
 
     values = of(NAMESPACE)
     encrypted = frozenset(key.removeprefix(NAMESPACE) for key, it in entries.items() if it.get("secret"))
-    file = ROOT / f"Pulumi.{name.rpartition('/')[2]}.yaml"
+    file = stack_file(name)
     if file.exists():
         values = with_numbers(values, file.read_text(), PROJECT)
     try:

@@ -32,7 +32,7 @@ from operate.hosts.report import PairReport
 from operate.hosts.ssh import failure_of, output
 from operate.stack.applied import AppliedStack, without_secrets
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT
+from operate.stack.files import ROOT, as_file_name
 from operate.support import on_host
 from operate.support.redaction import REDACTED, redactor
 
@@ -99,7 +99,7 @@ def build(stack: AppliedStack, since: str, report: Callable[[PairReport], str], 
         redacted=REDACTED,
         manifest=manifest,
     )
-    return _archive(f"support-{stack.name}", {"README.txt": readme} | clean, created)
+    return _archive(f"support-{as_file_name(stack.name)}", {"README.txt": readme} | clean, created)
 
 
 def write(archive: bytes, path: Path) -> None:

@@ -142,7 +142,7 @@ def test_manual_changes_are_reported_and_reapply_fixes_them(system: System):
     ):
         assert expected in found.words
     with system.undisturbed():
-        system.ha("status", "--reapply", env={"PULUMI_SKIP_CONFIRMATIONS": "true"})
+        system.ha("status", "--reapply", "--yes")
     system.ha("status")
     assert system.has_no_changes()
     assert system.holder_and_standby() == (holder, standby)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from model.settings import SECRET_KEYS
-from operate.stack import applied, engine
+from operate.stack import applied, engine, files
 from operate.stack.applied import read_stack_configuration
 from operate.stack.engine import StackError, query
 from tests.unit.example import example_values, key_pair
@@ -64,7 +64,7 @@ def test_a_number_in_the_stack_s_file_is_refused_where_text_is_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: str
 ):
     (tmp_path / "Pulumi.dev.yaml").write_text("config:\n  openstack-ha-api:haproxyBranch: 3.10\n")
-    monkeypatch.setattr(applied, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     configured(monkeypatch, haproxyBranch="3.1")
     assert "haproxyBranch = 3.1: " in refusal(stack)
 
