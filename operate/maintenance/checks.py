@@ -14,7 +14,7 @@ from operate.stack.resources import INSTANCE
 _UNCHANGED = ("same", "read", "refresh")
 # The login to the cloud, which may be another user's. It changes nothing in the stack.
 _PROVIDER = "pulumi:providers:"
-# Control plane and workers. A change that waits for an `up` there must not keep a broken load balancer from being rebuilt;
+# Control plane and workers. A change that waits for an `up` there must not keep a load balancer from being rebuilt;
 # if it concerns the load balancers, it changes their files too.
 _SERVERS = "openstack-ha-api:compute:Servers$"
 _MOST = 5
