@@ -96,6 +96,7 @@ def boot(
     """The `index`-th instance of a role, and the wait for its SSH and cloud-init."""
     found = args.cloud.roles[args.role]
     zones = args.wanted.availability_zones
+    ignored = [*(["imageId"] if found.image_kept else []), *(["flavorId"] if found.flavor_kept else [])]
     key = make_host_key(name, parent=parent)
     instance = openstack.compute.Instance(
         name,
@@ -116,7 +117,7 @@ def boot(
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
             # A new image of the same name must not replace what runs; an image given by its id is meant.
-            ignore_changes=["imageId"] if found.image_by_name else None,
+            ignore_changes=ignored,
             replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
@@ -124,7 +125,7 @@ def boot(
     host = Host(
         name,
         instance=instance,
-        address=port.all_fixed_ips.apply(lambda addresses: addresses[0]),
+        address=port.all_fixed_ips.apply(args.cloud.address_of),
         user=args.wanted.user,
         host_key=key.public,
         login=args.login,

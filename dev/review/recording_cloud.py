@@ -8,7 +8,9 @@ import json
 import runpy
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import IPv4Network
 from typing import Any
+from uuid import UUID
 
 import pulumi
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,11 +59,19 @@ def _revealed(value: Any) -> Any:
     return value["value"] if SECRET_SIGNATURE in str(value) else value
 
 
-def _address(port: str) -> str:
+def _address(port: str, subnet: str) -> str:
     """The address of a port that requests none: the same in each run, in whatever order the engine registers ports."""
     _, role, index = f"{port}-0".rsplit("-", 2) if port.endswith("-vip") else port.rsplit("-", 2)
     first = {"vip": 10, "lb": 11, "cp": 21, "worker": 31}
-    return f"198.51.100.{first[role] + int(index)}"
+    return str(IPv4Network(subnet).broadcast_address - 255 + first[role] + int(index))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 class RecordingMonitor(mocks.MockMonitor):
@@ -87,10 +97,15 @@ class RecordingCloud(pulumi.runtime.Mocks):
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
+    slaac_address: str = ""
+    """An IPv6 address that every port has besides its own, as with a subnet with SLAAC on the network."""
+    instances: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    """What Nova knows of the instances that exist already, by name."""
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     secret_outputs: set[str] = field(default_factory=set[str])
+    _ids_asked_for: set[str] = field(default_factory=set[str])
 
     def new_resource(self, args: Any) -> tuple[str | None, dict[Any, Any]]:
         """A provider's answer to a registration."""
@@ -101,7 +116,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
             return None, outputs
         if args.typ == "openstack:networking/port:Port":
             asked = args.inputs["fixedIps"][0].get("ipAddress")
-            outputs["allFixedIps"] = [asked or _address(args.name)]
+            outputs["allFixedIps"] = self._addresses(asked or _address(args.name, self.subnet))
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
             outputs["address"] = "100.64.0.9"
         if args.typ == "command:local:Command":
@@ -112,24 +127,36 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return f"id-of-{args.name}", outputs
 
     def call(self, args: Any) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        """A provider's answer to a lookup."""
+        """A provider's answer to a lookup. What looks like an id is one, not a name."""
         wanted: dict[str, Any] = args.args
-        name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
-        if args.token.endswith(":getPortIds"):
+        function = args.token.rpartition(":")[2]
+        if function == "getPortIds":
             ports = [name for address, name in self.ports_in_use.items() if wanted.get("fixedIp") in (None, address)]
-            return {"id": "x", "ids": [name for name in ports if wanted.get("name") in (None, name)]}, []
-        if args.token.endswith(":getPort"):
-            addresses = [address for address, name in self.ports_in_use.items() if name == wanted["portId"]]
-            return {"id": wanted["portId"], "name": wanted["portId"], "allFixedIps": addresses}, []
-        if name in self.missing:
+            bound = [] if "fixedIp" in wanted else [*self.instances]
+            return {"id": "x", "ids": [it for it in ports + bound if wanted.get("name") in (None, it)]}, []
+        if function == "getPort":
+            name = wanted["portId"]
+            addresses = [address for address, user in self.ports_in_use.items() if user == name]
+            found = {"id": name, "name": name, "deviceId": name if name in self.instances else ""}
+            return found | {"allFixedIps": self._addresses(*addresses)}, []
+        if function == "getInstanceV2":
+            return wanted | self.instances[wanted["id"]], []
+        if function == "getImageIds":
+            return {"id": "x", "ids": [*self._ids_asked_for]}, []
+        name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
+        if name in self.missing or ("name" in wanted and _is_uuid(name)):
+            self._ids_asked_for.update({name} - self.missing)
             raise ValueError(f"Your query for {name} returned no results")  # as the real plugin does
         return wanted | {
-            "id": f"id-of-{name}",
+            "id": name if _is_uuid(name) else f"id-of-{name}",
             "name": name,
             "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
             "publicKey": NOVA_PUBLIC_KEY,
         }, []
+
+    def _addresses(self, *own: str) -> list[str]:
+        return sorted([*own, *filter(None, [self.slaac_address])])  # Neutron sorts them as text
 
     def run(self, values: dict[str, Any]) -> "RecordingCloud":
         """Run `__main__.py` with a configuration. Raises what the program raises."""
