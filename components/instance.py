@@ -50,6 +50,7 @@ class Server:
     """An instance that can be worked on."""
 
     host: Host
+    instance: pulumi.Resource
     interface: pulumi.Output[str]
     """The interface that carries the address, as the host calls it."""
     prepared: pulumi.Resource
@@ -69,7 +70,10 @@ def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.comp
 def make_port(
     name: str, args: RoleArgs, *, parent: pulumi.Resource, vip: pulumi.Output[str] | None = None
 ) -> openstack.networking.Port:
-    """An instance's port; with `vip` it may answer for that address, too."""
+    """An instance's port; with `vip` it may answer for that address, too.
+
+    Without `vip` its address pairs are not the program's: a network plugin such as Calico sets them for its pods.
+    """
     # The exact address, no network: with a floating IP on it OVN takes nothing else.
     pairs = [openstack.networking.PortAllowedAddressPairArgs(ip_address=vip)] if vip else None
     return openstack.networking.Port(
@@ -79,7 +83,7 @@ def make_port(
         fixed_ips=[openstack.networking.PortFixedIpArgs(subnet_id=args.cloud.subnet_id)],
         security_group_ids=[args.security_group_id],
         allowed_address_pairs=pairs,
-        opts=pulumi.ResourceOptions(parent=parent),
+        opts=pulumi.ResourceOptions(parent=parent, ignore_changes=None if pairs else ["allowedAddressPairs"]),
     )
 
 
@@ -96,17 +100,34 @@ def boot(
     """The `index`-th instance of a role, and the wait for its SSH and cloud-init."""
     found = args.cloud.roles[args.role]
     zones = args.wanted.availability_zones
-    ignored = [*(["imageId"] if found.image_kept else []), *(["flavorId"] if found.flavor_kept else [])]
+    size = args.wanted.root_volume_size
+    volume = openstack.compute.InstanceBlockDeviceArgs(
+        source_type="image",
+        uuid=found.image_id,
+        destination_type="volume",
+        volume_size=size,
+        volume_type=args.wanted.root_volume_type or None,
+        boot_index=0,
+        delete_on_termination=True,
+    )
+    image_path = "blockDevices[0].uuid" if size else "imageId"
     key = make_host_key(name, parent=parent)
     instance = openstack.compute.Instance(
         name,
         name=name,
         flavor_id=found.flavor_id,
-        image_id=found.image_id,
+        # With both, Nova would be asked to rebuild the instance in every run: one that boots from a volume has no image.
+        image_id=None if size else found.image_id,
+        block_devices=[volume] if size else None,
+        # Not False, which would replace the hosts of stacks that were created without this input.
+        config_drive=args.settings.config_drive or None,
         key_pair=args.key_pair_name,
         availability_zone=zones[index % len(zones)] if zones else None,
         networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
         scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
+        # Refused by the provider before anything is deleted: existing instances ignore it, but a replacement takes the
+        # program's values, and could not be created once the old instance is gone.
+        power_state=found.gone or None,
         user_data=pulumi.Output.all(key.private, key.public).apply(lambda pair: user_data(*pair)),
         # In a clean shutdown keepalived sends priority 0, etcd hands over leadership, HAProxy closes its connections.
         # Nova's delete alone is a power cut. An instance that is gone or in ERROR is deleted all the same.
@@ -117,7 +138,11 @@ def boot(
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
             # A new image of the same name must not replace what runs; an image given by its id is meant.
-            ignore_changes=ignored,
+            ignore_changes=[
+                *([image_path] if found.image_kept else []),
+                *(["flavorId"] if found.flavor_kept else []),
+                *(["powerState"] if found.gone else []),
+            ],
             replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
@@ -133,4 +158,4 @@ def boot(
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
     prepared = host.run("prepare", script, parent=parent)
     interface = prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip())
-    return Server(host=host, interface=interface, prepared=prepared)
+    return Server(host=host, instance=instance, interface=interface, prepared=prepared)

@@ -1,13 +1,18 @@
-"""The instances of a role whose members do not depend on each other: control plane and workers.
+"""The instances of the control plane and the workers.
 
 They come up with SSH and cloud-init ready for kubeadm. This component does not care what runs on them.
+
+The control plane's instances are created one after another: Nova decides on anti-affinity when it schedules an
+instance, by what runs already, so instances that are scheduled at the same moment may all land on one hypervisor, and
+etcd's majority with them. Only the creation waits for the one before, not what runs on the host. Workers are created in
+parallel: there may be hundreds, no majority depends on them, and the more there are, the more even Nova's choice.
 """
 
 import pulumi
 
 from components.host import Host
-from components.instance import RoleArgs, boot, make_port, make_server_group
-from model.topology import host_names
+from components.instance import RoleArgs, Server, boot, make_port, make_server_group
+from model.topology import Role, host_names
 
 
 class Servers(pulumi.ComponentResource):
@@ -20,10 +25,12 @@ class Servers(pulumi.ComponentResource):
     def __init__(self, name: str, args: RoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:compute:Servers", name, None, opts)
         group = make_server_group(args, self)
-        servers = [
-            boot(index, make_port(host_name, args, parent=self), host_name, args, group, parent=self)
-            for index, host_name in enumerate(host_names(args.settings, args.role))
-        ]
+        in_turn = group is not None and args.role is Role.CONTROL_PLANE
+        servers: list[Server] = []
+        for index, host_name in enumerate(host_names(args.settings, args.role)):
+            port = make_port(host_name, args, parent=self)
+            before = [server.instance for server in servers[-1:] if in_turn]
+            servers.append(boot(index, port, host_name, args, group, parent=self, after=before))
         self.hosts = [server.host for server in servers]
         self.prepared = [server.prepared for server in servers]
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})

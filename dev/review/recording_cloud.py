@@ -93,7 +93,11 @@ class RecordingCloud(pulumi.runtime.Mocks):
 
     preview: bool = False
     missing: frozenset[str] = frozenset()
-    """Names that the cloud does not have."""
+    """Names and ids that the cloud does not have."""
+    nameless: frozenset[str] = frozenset()
+    """Ids that do not look like one."""
+    ambiguous: frozenset[str] = frozenset()
+    """Names that several networks have, of which one is external."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
@@ -143,13 +147,15 @@ class RecordingCloud(pulumi.runtime.Mocks):
             return wanted | self.instances[wanted["id"]], []
         if function == "getImageIds":
             return {"id": "x", "ids": [*self._ids_asked_for]}, []
-        name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
-        if name in self.missing or ("name" in wanted and _is_uuid(name)):
+        name = next((wanted[key] for key in ("name", "subnetId", "flavorId", "networkId") if wanted.get(key)), "")
+        if name in self.ambiguous and not wanted.get("external"):
+            raise ValueError("Your query returned more than one result")
+        if name in self.missing or ("name" in wanted and (_is_uuid(name) or name in self.nameless)):
             self._ids_asked_for.update({name} - self.missing)
             raise ValueError(f"Your query for {name} returned no results")  # as the real plugin does
         return wanted | {
-            "id": name if _is_uuid(name) else f"id-of-{name}",
-            "name": name,
+            "id": f"id-of-{name}" if "name" in wanted else name,
+            "name": name if "name" in wanted else f"name-of-{name}",
             "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
             "publicKey": NOVA_PUBLIC_KEY,

@@ -9,7 +9,7 @@ from keystoneauth1.exceptions import ClientException, HttpError, MissingRequired
 from openstack.exceptions import ConfigException, SDKException
 
 from model.settings import ServerGroupPolicy
-from model.topology import Role, host_names, security_rules
+from model.topology import Role, security_rules
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, not_checked, note, ok, problem
 from operate.stack.applied import StackConfiguration
@@ -176,7 +176,7 @@ def _microversion(facts: Facts) -> Finding:
 def nova_quota(facts: Facts) -> Generator[Finding]:
     """The project's quota is enough for what is missing; resources with the cluster's names count as existing."""
     settings = facts.settings
-    missing = {role: sum(name not in facts.server_names for name in host_names(settings, role)) for role in facts.roles}
+    missing = {role: count for role in facts.roles if (count := facts.missing(role))}
     quota = facts.cloud.compute.get_limits().absolute
     yield _room("instances", sum(missing.values()), quota.instances, quota.instances_used)
     yield from _server_groups(facts, quota)

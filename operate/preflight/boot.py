@@ -159,7 +159,7 @@ def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) 
         )
         return
     yield ok("instance", f"active after {time.monotonic() - began:.0f} s")
-    address = port.fixed_ips[0]["ip_address"]
+    address = facts.address_of(port) or ""
     access = Access(
         user=load_balancer.user,
         private_key=configuration.private_key,
