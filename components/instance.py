@@ -116,7 +116,7 @@ def boot(
         name,
         name=name,
         flavor_id=found.flavor_id,
-        # With both, Nova would be asked to rebuild the instance in every run: one that boots from a volume has no image.
+        # Not both: an instance that boots from a volume has no image, and every run would rebuild it.
         image_id=None if size else found.image_id,
         block_devices=[volume] if size else None,
         # Not False, which would replace the hosts of stacks that were created without this input.

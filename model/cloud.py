@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
+from uuid import UUID
 
 from model.topology import Role
 
@@ -14,6 +15,15 @@ def address_in(subnet: IPv4Network, addresses: Iterable[str]) -> str | None:
     addresses as text, so neither their number nor their order means anything.
     """
     return next((address for address in addresses if ip_address(address) in subnet), None)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this could be the id of anything but a flavor, whose ids are free text. A name may be a UUID too."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

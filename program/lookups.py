@@ -10,13 +10,12 @@ there, the instances keep what they have, and everything else can be changed.
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
-from uuid import UUID
 
 import pulumi
 import pulumi_openstack as openstack
 from pulumi.runtime.settings import SETTINGS
 
-from model.cloud import Cloud, RoleCloud, address_in
+from model.cloud import Cloud, RoleCloud, address_in, is_uuid
 from model.settings import Settings
 from model.topology import Role, host_names
 from model.vip import VIP_REMEDY, vip_problem
@@ -155,7 +154,7 @@ def _role(
     # The flavor of an instance has no name if it was deleted. If it is there, the configuration means another one.
     flavor_kept = instances and not any(it.flavor_name for it in instances)
     # Only an image that is given by its id is followed. What was booted from a volume does not name its image.
-    image_kept = instances and (not _is_uuid(wanted.image) or all(it.image_id in (wanted.image, "") for it in instances))
+    image_kept = instances and (not is_uuid(wanted.image) or all(it.image_id in (wanted.image, "") for it in instances))
     if not instances or not (flavor_id or flavor_kept) or not (image or image_kept):
         finder.problems += attempt.problems
         return None
@@ -187,18 +186,10 @@ def _image_of_id(wanted: str) -> str:
     # Glance lists community and hidden images only on request. By name they are not looked up at all: anyone in the
     # cloud can publish a community image under any name.
     get = openstack.images.get_image_ids
-    for ids in (lambda: get(), lambda: get(visibility="community"), lambda: get(hidden=True)):
+    for ids in (get, lambda: get(visibility="community"), lambda: get(hidden=True)):
         if wanted in ids().ids:
             return wanted
     raise LookupError(wanted)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _instances(network_id: str, names: Sequence[str]) -> list[openstack.compute.GetInstanceV2Result] | None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network
 from typing import Any
-from uuid import UUID
 
 import pulumi
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.settings import reset_options
 
+from model.cloud import is_uuid
 from model.settings import SECRET_KEYS
 from operate.stack.files import ROOT
 
@@ -64,14 +64,6 @@ def _address(port: str, subnet: str) -> str:
     _, role, index = f"{port}-0".rsplit("-", 2) if port.endswith("-vip") else port.rsplit("-", 2)
     first = {"vip": 10, "lb": 11, "cp": 21, "worker": 31}
     return str(IPv4Network(subnet).broadcast_address - 255 + first[role] + int(index))
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 class RecordingMonitor(mocks.MockMonitor):
@@ -150,7 +142,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         name = next((wanted[key] for key in ("name", "subnetId", "flavorId", "networkId") if wanted.get(key)), "")
         if name in self.ambiguous and not wanted.get("external"):
             raise ValueError("Your query returned more than one result")
-        if name in self.missing or ("name" in wanted and (_is_uuid(name) or name in self.nameless)):
+        if name in self.missing or ("name" in wanted and (is_uuid(name) or name in self.nameless)):
             self._ids_asked_for.update({name} - self.missing)
             raise ValueError(f"Your query for {name} returned no results")  # as the real plugin does
         return wanted | {

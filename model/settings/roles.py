@@ -8,7 +8,6 @@ from pydantic.alias_generators import to_camel
 
 from model.settings.fields import LoginUser, Model, Required, Text, Zones
 
-
 VolumeSize = Annotated[int, Field(ge=0, le=16_384)]
 """GiB."""
 

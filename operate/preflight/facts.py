@@ -1,5 +1,6 @@
 """The facts that the checks use, each queried once, when a check first needs it."""
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
@@ -11,6 +12,9 @@ from model.cloud import address_in
 from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
 from operate.preflight.finding import CannotCheckError
+from operate.stack.engine import query
+
+KEY_PAIR = "openstack:compute/keypair:Keypair"
 
 
 class Facts:
@@ -20,7 +24,10 @@ class Facts:
     their attributes are created at run time, without types.
     """
 
-    def __init__(self, settings: Settings, cloud: Any, *, user_id: str, project_id: str, is_admin: bool) -> None:
+    def __init__(
+        self, stack: str, settings: Settings, cloud: Any, *, user_id: str, project_id: str, is_admin: bool
+    ) -> None:
+        self.stack = stack
         self.settings = settings
         self.cloud = cloud
         self.user_id = user_id
@@ -35,7 +42,7 @@ class Facts:
     @cached_property
     def networks(self) -> list[Any]:
         """Networks with the configured name, or else the one with that id."""
-        return _named_or_id(self.cloud.network.networks(), self.settings.network)
+        return named_or_id(self.cloud.network.networks(), self.settings.network)
 
     @cached_property
     def network(self) -> Any:
@@ -48,7 +55,7 @@ class Facts:
     def subnets(self) -> list[Any]:
         """The network's IPv4 subnets with the configured name, or else that id; all of them if none is configured."""
         subnets = list(self.cloud.network.subnets(network_id=self.network.id, ip_version=4))
-        return _named_or_id(subnets, self.settings.subnet) if self.settings.subnet else subnets
+        return named_or_id(subnets, self.settings.subnet) if self.settings.subnet else subnets
 
     @cached_property
     def subnet(self) -> Any:
@@ -108,7 +115,7 @@ class Facts:
     def flavors(self) -> Mapping[str, list[Any]]:
         """Flavors by configured name, or else id."""
         configured = {role.settings(self.settings).flavor for role in self.roles}
-        return {name: _named_or_id(self.every_flavor, name) for name in configured}
+        return {name: named_or_id(self.every_flavor, name) for name in configured}
 
     def flavor(self, role: Role) -> Any:
         """The role's flavor."""
@@ -149,6 +156,12 @@ class Facts:
         every = self.cloud.compute.servers(name=f"^{self.settings.cluster_name}-")
         return {server.name: server for server in every if server.name in names}
 
+    def keep(self, role: Role) -> bool:
+        """Whether all instances of a role exist, and no longer have a flavor that could be looked up."""
+        known = {it.name for it in self.every_flavor} | {it.id for it in self.every_flavor}
+        own = [self.servers[name].flavor.name for name in host_names(self.settings, role) if name in self.servers]
+        return not self.missing(role) and not known & {*own}
+
     def missing(self, role: Role) -> int:
         """How many of the role's instances do not exist yet."""
         return sum(name not in self.servers for name in host_names(self.settings, role))
@@ -157,6 +170,13 @@ class Facts:
     def key_pairs(self) -> Mapping[str, str]:
         """Public keys of the user's key pairs, by name."""
         return {pair.name: pair.public_key for pair in self.cloud.compute.keypairs()}
+
+    @cached_property
+    def made_key_pair(self) -> Mapping[str, Any] | None:
+        """Pulumi's outputs of the key pair that the stack created; None if it created none."""
+        deployment: dict[str, Any] = json.loads(query("stack", "export", "--stack", self.stack)).get("deployment") or {}
+        resources: list[dict[str, Any]] = deployment.get("resources") or []
+        return next((it.get("outputs", {}) for it in resources if it["type"] == KEY_PAIR), None)
 
     def hypervisor_count(self) -> int | None:
         """How many hypervisors accept instances; None if this user may not see them."""
@@ -181,6 +201,7 @@ class Facts:
         return next(it["total_ips"] - it["used_ips"] for it in availability if it["subnet_id"] == self.subnet.id)
 
 
-def _named_or_id(things: Iterable[Any], configured: str) -> list[Any]:
+def named_or_id(things: Iterable[Any], configured: str) -> list[Any]:
+    """What has this name, or else this id: the program's order, and a name may look like an id."""
     every = list(things)
     return [it for it in every if it.name == configured] or [it for it in every if it.id == configured]

@@ -98,7 +98,7 @@ def instances_before(cloud: RecordingCloud, name: str) -> set[str]:
     ("policy", "before"), [("soft-anti-affinity", {"k8s-cp-1"}), ("anti-affinity", {"k8s-cp-1"}), ("none", set[str]())]
 )
 def test_nova_places_the_control_plane_one_after_another(preview: bool, policy: str, before: set[str]):
-    """Instances that it schedules at the same moment do not see each other, so anti-affinity would be a matter of luck."""
+    """Instances that it schedules at the same moment do not see each other."""
     cloud = run(preview, controlPlaneServerGroupPolicy=policy, workerCount="3")
     assert instances_before(cloud, "k8s-cp-2") == before
     assert instances_before(cloud, "k8s-cp-0") == set()
