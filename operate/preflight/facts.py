@@ -6,9 +6,9 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from openstack.exceptions import BadRequestException, ForbiddenException, NotFoundException
+from openstack.exceptions import ForbiddenException, NotFoundException
 
-from model.cloud import address_in
+from model.cloud import address_in, is_uuid
 from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
 from operate.preflight.finding import CannotCheckError
@@ -134,12 +134,12 @@ class Facts:
         found = list(self.cloud.image.images(name=configured))
         # Others are of no use to the program, and matter only if there is nothing else.
         found = [image for image in found if image.status == "active"] or found
-        if found:
+        if found or not is_uuid(configured):
             return sorted(found, key=lambda image: image.created_at, reverse=True)
         try:
             # Unlike a list, this finds community and hidden images too.
             return [self.cloud.image.get_image(configured)]
-        except (NotFoundException, BadRequestException):
+        except NotFoundException:
             return []
 
     def image(self, role: Role) -> Any:

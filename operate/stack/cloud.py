@@ -90,12 +90,10 @@ def _status(error: HttpException | HttpError) -> int:
 
 
 def endpoint_overrides(provider: Mapping[str, str]) -> dict[str, str]:
-    """The provider's `openstack:endpointOverrides` (by service, a URL or another type), as openstacksdk spells them."""
+    """The URLs in the provider's `openstack:endpointOverrides`, by openstacksdk's names for them."""
     overrides: dict[str, str] = json.loads(provider.get("endpointOverrides") or "{}")
-    return {
-        f"{service.replace('-', '_')}_{'endpoint_override' if '://' in value else 'service_type'}": value
-        for service, value in overrides.items()
-    }
+    # The provider takes another type of service, too, which openstacksdk cannot.
+    return {f"{key.replace('-', '_')}_endpoint_override": it for key, it in overrides.items() if "://" in it}
 
 
 def _as_path(path_or_content: str) -> str:

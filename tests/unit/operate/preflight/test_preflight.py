@@ -575,6 +575,9 @@ def test_why_nova_could_not_build_an_instance_is_reported(cloud: Cloud) -> None:
 # ---- what is gone, and what has an id for a name
 
 
+IMAGE = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
+
+
 def test_a_name_wins_over_an_id(cloud: Cloud) -> None:
     cloud.flavors += [plain(id="small", name="tiny", vcpus=1, ram=1024, disk=5)]
     facts = cloud.facts(workerFlavor="f3", controlPlaneFlavor="small")
@@ -582,7 +585,8 @@ def test_a_name_wins_over_an_id(cloud: Cloud) -> None:
     assert (facts.flavor(Role.WORKER).name, facts.flavor(Role.CONTROL_PLANE).id) == ("large", "f1")
     assert cloud.facts(network="n1").network.name == "provider"
     assert cloud.facts(subnet="s1").subnet.name == "provider-v4"
-    assert all_ok(instances.images(cloud.facts(workerImage="i1")))
+    cloud.image_of_all.id = IMAGE
+    assert all_ok(instances.images(cloud.facts(workerImage=IMAGE)))
 
 
 def test_a_flavor_that_is_gone_is_needed_only_for_new_hosts(cloud: Cloud) -> None:
@@ -597,9 +601,9 @@ def test_a_flavor_that_is_gone_is_needed_only_for_new_hosts(cloud: Cloud) -> Non
 
 
 def test_an_image_that_is_gone_is_needed_only_for_new_hosts(cloud: Cloud) -> None:
-    gone, other = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11", "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c12"
-    cloud.servers = [server("k8s-worker-0", image=plain(id=gone))]
-    for image in ("retired", gone):
+    other = IMAGE.replace("6", "7")
+    cloud.servers = [server("k8s-worker-0", image=plain(id=IMAGE))]
+    for image in ("retired", IMAGE):
         assert "workerImage" in only(instances.images(cloud.facts(workerImage=image)), Outcome.NOTE).found
         assert only(instances.images(cloud.facts(workerImage=image, workerCount="2")))
     assert only(instances.images(cloud.facts(workerImage=other)))
@@ -607,13 +611,13 @@ def test_an_image_that_is_gone_is_needed_only_for_new_hosts(cloud: Cloud) -> Non
 
 def test_a_community_image_is_used_by_its_id_only(cloud: Cloud) -> None:
     """Anyone in the cloud can publish one under any name."""
-    cloud.images += [plain(**(vars(cloud.image_of_all) | {"id": "i7", "visibility": "community", "owner": "bob"}))]
+    cloud.images += [plain(**(vars(cloud.image_of_all) | {"id": IMAGE, "visibility": "community", "owner": "bob"}))]
     assert all_ok(instances.images(cloud.facts()))
     cloud.images[-1].name = "theirs"
     finding = only(instances.images(cloud.facts(workerImage="theirs")))
     assert "bob" in finding.to_do
-    assert "i7" in finding.to_do
-    assert "community" in only(instances.images(cloud.facts(workerImage="i7")), Outcome.NOTE).found
+    assert IMAGE in finding.to_do
+    assert "community" in only(instances.images(cloud.facts(workerImage=IMAGE)), Outcome.NOTE).found
 
 
 def test_only_active_images_count_if_there_are_any(cloud: Cloud) -> None:
@@ -635,7 +639,8 @@ def test_an_image_must_fit_the_root_volume(cloud: Cloud) -> None:
     cloud.image_of_all.min_disk = 21
     volumes: dict[str, Any] = {f"{role.configuration_prefix}RootVolumeSize": "21" for role in Role}
     assert all_ok(instances.images(cloud.facts(**volumes)))
-    finding = only(instances.images(cloud.facts(**(volumes | {"workerRootVolumeSize": "20"}))))
+    volumes["workerRootVolumeSize"] = "20"
+    finding = only(instances.images(cloud.facts(**volumes)))
     assert "workerRootVolumeSize is 20" in finding.found
     assert any("RootVolumeSize to 21" in it.to_do for it in instances.images(cloud.facts()))
 
@@ -656,7 +661,35 @@ def test_cinder_must_have_the_volumes_type_and_room_for_them(cloud: Cloud) -> No
     assert only(account.cinder(facts)).looked_at == "Cinder"
 
 
+# ---- dual stack
+
+
+def test_a_port_s_ipv6_address_is_not_taken_for_its_own(cloud: Cloud) -> None:
+    """Neutron adds one for each subnet with SLAAC on the network, and sorts a port's addresses as text."""
+    addresses = [{"ip_address": "2001:db8::5"}, {"ip_address": VIP}]
+    cloud.ports = [port("k8s-vip", fixed_ips=addresses)]
+    facts = cloud.facts()
+    assert facts.vip == IPv4Address(VIP)
+    assert all_ok(network.vip(facts))
+    # Without an address in the subnet nothing is reserved.
+    cloud.ports = [port("k8s-vip", "2001:db8::5")]
+    assert cloud.facts().vip is None
+
+
 # ---- what the provider and openstacksdk read
+
+
+def test_a_floating_network_s_name_must_be_unique_because_the_provider_looks_for_the_name(cloud: Cloud) -> None:
+    external = plain(**(vars(cloud.the_network) | {"id": "n2", "name": "public", "is_router_external": True}))
+    cloud.networks = [cloud.the_network, external]
+    cloud.routers = [plain(id="r1", external_gateway_info={"network_id": "n2"})]
+    cloud.ports = [port(device_owner="network:router_interface", device_id="r1")]
+    for configured in ("public", "n2"):
+        assert all_ok(network.floating_network(cloud.facts(floatingNetwork=configured)))
+    cloud.networks += [plain(**(vars(external) | {"id": "n3", "is_router_external": False}))]
+    for configured in ("public", "n2"):
+        finding = only(network.floating_network(cloud.facts(floatingNetwork=configured)))
+        assert "2 networks" in finding.found
 
 
 def test_an_endpoint_that_only_openstacksdk_overrides_is_a_problem(cloud: Cloud) -> None:
