@@ -97,6 +97,8 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """An IPv6 address that every port has besides its own, as with a subnet with SLAAC on the network."""
     instances: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     """What Nova knows of the instances that exist already, by name."""
+    secret_keys: frozenset[str] = SECRET_KEYS
+    """Settings that are encrypted in the stack's file."""
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -161,7 +163,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         config = {
             f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
         }
-        secrets = [f"{PROJECT}:{key}" for key in SECRET_KEYS if values.get(key)]
+        secrets = [f"{PROJECT}:{key}" for key in self.secret_keys if values.get(key)]
 
         # The SDK uses the thread's event loop, which other tests have closed.
         asyncio.set_event_loop(asyncio.new_event_loop())

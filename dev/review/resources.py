@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
+from model.settings import ConfigurationError, Settings
 from operate.stack.files import stack_values
 
 SECRET = "(secret)"  # noqa: S105 - a placeholder
@@ -65,10 +66,12 @@ def main(
     """Write the inputs of each resource that the program would create for a stack, one file each."""
     try:
         values = stack_values(stack)
+        # As they are written. The program gets them as the engine passes them, with other secrets.
+        Settings.parse(values, secrets_are_readable=False)
         cloud = register(values)
     except FileNotFoundError as error:
         sys.exit(f"no stack file {error.filename}; set STACK to the name of a stack that has a Pulumi.STACK.yaml here")
-    except pulumi.RunError as error:
+    except (ConfigurationError, pulumi.RunError) as error:
         sys.exit(str(error))
     write(cloud, out, public_key=values.get("publicKey", ""))
 

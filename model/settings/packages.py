@@ -1,10 +1,6 @@
 """Where packages come from."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from model.settings.fields import Model, Url
+from model.settings.fields import HaproxyBranch, Model, Url
 
 
 class PackageSettings(Model):
@@ -12,4 +8,4 @@ class PackageSettings(Model):
 
     apt_proxy: Url
     apt_mirror: Url
-    haproxy_branch: Annotated[str, Field(pattern=r"^([23]\.\d{1,2})?$")]
+    haproxy_branch: HaproxyBranch

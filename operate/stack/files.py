@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from model.settings.stack_file import own_values
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -19,11 +21,5 @@ def stack_values(stack: str) -> dict[str, Any]:
     Encrypted values stay as they are (`{"secure": ...}`). Raises `FileNotFoundError` if the stack has no file.
     """
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"]
-    content = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())
-    values = {key: entry["default"] for key, entry in project_schema().items() if "default" in entry}
-    config: dict[str, Any] = content.get("config") or {}
-    for key, value in config.items():
-        namespace, _, name = key.partition(":")
-        if namespace == project:
-            values[name] = value
-    return values
+    defaults = {key: entry["default"] for key, entry in project_schema().items() if "default" in entry}
+    return defaults | own_values((ROOT / f"Pulumi.{stack}.yaml").read_text(), project)

@@ -162,19 +162,6 @@ def test_new_timers_are_rolled_out_to_the_standby_first_and_drop_nothing(system:
     system.ha("status")
 
 
-@pytest.mark.measures
-def test_another_router_id_leaves_the_vip_answering(system: System):
-    """Neither understands the other until both have it: both hold the VIP for a while, and one is left.
-
-    Clients that went to the other one meanwhile are lost until the one that is left announces itself again.
-    """
-    with system.probed() as probe:
-        system.up(vrrpRouterId=52)
-    assert probe.report().longest_gap <= ANNOUNCEMENT_SECONDS + FAILOVER_SECONDS + probe.report().longest_stall
-    system.holder_and_standby()
-    system.ha("status")
-
-
 def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_rolled_back_there(system: System):
     holder, standby = system.holder_and_standby()
     stranger = self_signed("not-the-cluster-s-ca", []).certificate.decode()
@@ -191,12 +178,24 @@ def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_rolled_
 
 
 @pytest.mark.measures
-@pytest.mark.parametrize("flavor", ["lab.medium", "lab.small"])
-def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(system: System, flavor: str):
-    """Twice, for each of the two is the standby once."""
+def test_another_router_id_leaves_the_vip_answering(system: System):
+    """Neither understands the other until both have it: both hold the VIP for a while, and one is left.
+
+    Clients that went to the other one meanwhile are lost until the one that is left announces itself again.
+    """
+    with system.probed() as probe:
+        system.up(vrrpRouterId=52)
+    assert probe.report().longest_gap <= ANNOUNCEMENT_SECONDS + FAILOVER_SECONDS + probe.report().longest_stall
+    system.holder_and_standby()
+    system.ha("status")
+
+
+@pytest.mark.measures
+def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(system: System):
+    """Whichever of the two is the standby: that the order follows the holder is a unit test."""
     holder, standby = system.holder_and_standby()
     with system.probed() as probe:
-        changes = system.up(loadBalancerFlavor=flavor)
+        changes = system.up(loadBalancerFlavor="lab.medium")
     report = probe.report()
     steps = [(change.op, change.name) for change in changes]
     assert [name for op, name in steps if op == "delete-replaced" and name in (holder, standby)] == [standby, holder]

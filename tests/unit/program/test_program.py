@@ -1,9 +1,12 @@
 """The whole program against mocks, in preview and in update: what would be made, in which order, and what is secret."""
 
+import json
 import re
+import shlex
 from collections import Counter
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -13,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
+from model.settings import SECRET_KEYS
 from tests.unit.example import example_values
 
 VIP = "198.51.100.100"
@@ -337,6 +341,25 @@ def test_a_bastion_is_used_and_its_key_is_pinned():
     assert connection["proxy"]["hostKey"] == key_pair()[1]
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "known_as"),
+    [
+        ("jump_host.corp", "22", "jump_host.corp"),
+        ("2001:db8::1", "22", "2001:db8::1"),
+        ("2001:db8::1", "2222", "[2001:db8::1]:2222"),
+    ],
+)
+def test_the_output_known_hosts_checks_the_bastion_in_the_ssh_commands_too(host: str, port: str, known_as: str):
+    bastion = {"bastionHost": host, "bastionPort": port, "bastionUser": "first.last", "bastionHostKey": key_pair()[1]}
+    outputs = run(**bastion).outputs
+    assert f"{known_as} {key_pair()[1]}\n" in outputs["knownHosts"]
+    words = shlex.split(outputs["sshCommands"]["k8s-lb-0"])
+    assert "-J" not in words  # it would not use the file for the bastion
+    proxy = words[words.index("-o", 2) + 1]
+    assert proxy == f"ProxyCommand=ssh -o UserKnownHostsFile=known_hosts -W %h:%p -p {port} first.last@{host}"
+    assert words[-1] == f"debian@{outputs['addresses']['loadBalancers']['k8s-lb-0']}"
+
+
 def test_the_outputs_have_what_the_next_steps_need():
     outputs = run().outputs
     assert outputs["vip"] == VIP
@@ -478,6 +501,62 @@ def test_a_vip_that_is_in_use_is_refused_with_its_port():
 
 def test_the_stack_s_own_vip_port_is_no_conflict():
     RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
+
+
+@pytest.mark.parametrize(
+    ("address", "ports", "reason"),
+    [
+        ("198.51.100.0", {}, "network or broadcast address"),
+        ("198.51.100.255", {}, "network or broadcast address"),
+        ("198.51.100.10", {"198.51.100.10": "k8s-vip"}, "belongs to k8s-vip.*connect to themselves"),
+        ("198.51.100.11", {"198.51.100.11": "k8s-lb-0"}, "belongs to k8s-lb-0.*connect to themselves"),
+    ],
+)
+def test_an_address_that_is_no_api_server_s_on_this_subnet_is_refused(address: str, ports: dict[str, str], reason: str):
+    message = refused(RecordingCloud(ports_in_use=ports), apiServers=f'["198.51.100.9", "{address}"]')
+    assert re.search(f"apiServers = {address}: .*{reason}.*; list the addresses", message)
+    assert "198.51.100.9:" not in message
+
+
+def test_a_hint_with_a_name_can_be_pasted_into_a_shell():
+    message = refused(RecordingCloud(missing=frozenset({"lan"})), network="R&D $(id)", subnet="lan")
+    assert "`openstack subnet list --network 'R&D $(id)'`" in message
+
+
+def test_what_only_the_cloud_reads_never_reaches_a_host():
+    name = "Ubuntu 22.04 LTS (Jammy) $(reboot) `id` 'a' \"b\" & <c>"
+    keys = [key for key in example_values() if key.endswith(("Flavor", "Image", "etwork", "subnet"))]
+    zones = {f"{role}AvailabilityZones": json.dumps([name]) for role in ("loadBalancer", "controlPlane", "worker")}
+    values = example_values(**dict.fromkeys(keys, name), **zones) | {"publicKey": "", "keyPair": name}
+    cloud = RecordingCloud().run(values)
+    assert cloud.of_type("compute/instance:Instance")["k8s-lb-0"].inputs["availabilityZone"] == name
+    for command in [*cloud.of_type("remote:Command").values(), *cloud.of_type("local:Command").values()]:
+        assert "Jammy" not in json.dumps(command.inputs)
+    for instance in cloud.of_type("compute/instance:Instance").values():
+        assert "Jammy" not in instance.inputs["userData"]
+    assert "Jammy" not in json.dumps(cloud.outputs)
+
+
+def test_a_plain_setting_that_is_a_secret_is_refused_and_not_shown():
+    cloud = RecordingCloud(secret_keys=SECRET_KEYS | {"network", "sshPrivatekey"})
+    message = refused(cloud, network="hidden-lan", sshPrivatekey="hunter22")
+    assert "network is set as a secret" in message
+    assert "sshPrivatekey is not a key" in message
+    assert "hidden" not in message
+    assert "hunter22" not in message
+
+
+def test_a_secret_in_clear_text_stops_before_the_first_resource():
+    message = refused(RecordingCloud(secret_keys=SECRET_KEYS - {"vrrpPassword"}), vrrpPassword="P@ssw0rd")
+    assert "vrrpPassword is in the stack's file in clear text" in message
+    assert "P@ssw0rd" not in message
+
+
+def test_a_number_in_the_stack_s_file_is_refused_where_text_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "Pulumi.test.yaml").write_text("config:\n  openstack-ha-api:haproxyBranch: 3.10\n")
+    monkeypatch.setattr("program.configuration.ROOT", tmp_path)
+    assert "put it in quotes" in refused(RecordingCloud(), haproxyBranch="3.1")
+    RecordingCloud().run(example_values(haproxyBranch="3.0"))
 
 
 def test_a_private_key_that_does_not_match_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):

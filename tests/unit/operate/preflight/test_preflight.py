@@ -803,6 +803,21 @@ def test_an_unusable_vip_is_a_problem(cloud: Cloud, vip: str, expected: str) -> 
     assert expected in only(network.vip(cloud.facts(vip=vip))).found
 
 
+def test_an_api_server_at_an_address_of_our_own_or_of_no_host_is_a_problem(cloud: Cloud) -> None:
+    cloud.ports = [port("k8s-vip", "198.51.100.10"), port("k8s-lb-1", "198.51.100.12"), port("web")]
+    usable = '["198.51.100.50", "10.0.0.1"]'
+    assert all_ok(network.api_servers(cloud.facts(apiServers=usable)))
+    for address, expected in (
+        ("198.51.100.10", "k8s-vip"),
+        ("198.51.100.12", "k8s-lb-1"),
+        ("198.51.100.255", "broadcast"),
+    ):
+        finding = only(network.api_servers(cloud.facts(apiServers=f'["198.51.100.50", "{address}"]')))
+        assert address in finding.looked_at
+        assert expected in finding.found
+    assert [*network.api_servers(cloud.facts())] == []
+
+
 def test_a_vip_in_an_allocation_pool_is_noted_until_it_is_reserved(cloud: Cloud) -> None:
     vip = "198.51.100.150"
     assert "allocation pool" in only(network.vip(cloud.facts(vip=vip)), Outcome.NOTE).found
