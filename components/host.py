@@ -41,8 +41,8 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
         opts=pulumi.ResourceOptions(
             parent=parent,
             additional_secret_outputs=["stdout"],
-            # A change of this command must not replace the keys of running hosts.
-            ignore_changes=["create"],
+            # Whatever changes about how a key is made, running hosts keep theirs.
+            ignore_changes=["*"],
         ),
     )
     lines = pair.stdout.apply(lambda text: text.strip().splitlines())

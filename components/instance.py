@@ -137,8 +137,10 @@ def boot(
             depends_on=[*([args.key_pair] if args.key_pair else []), *(after or [])],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
-            # A new image of the same name must not replace what runs; an image given by its id is meant.
+            # User data is read at the first boot only. A new image of the same name must not replace what runs; an
+            # image given by its id is meant. What is gone is gone for new instances only.
             ignore_changes=[
+                "userData",
                 *([image_path] if found.image_kept else []),
                 *(["flavorId"] if found.flavor_kept else []),
                 *(["powerState"] if found.gone else []),

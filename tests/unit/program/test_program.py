@@ -240,8 +240,15 @@ def test_an_image_given_by_name_stays_as_first_found_and_one_given_by_id_is_foll
     image_id = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
     instances = run(loadBalancerImage=image_id).of_type("compute/instance:Instance")
     assert instances["k8s-lb-0"].inputs["imageId"] == image_id
-    assert list(instances["k8s-lb-0"].registration.ignoreChanges) == []
-    assert list(instances["k8s-cp-0"].registration.ignoreChanges) == ["imageId"]
+    assert "imageId" not in instances["k8s-lb-0"].registration.ignoreChanges
+    assert "imageId" in instances["k8s-cp-0"].registration.ignoreChanges
+
+
+def test_nothing_about_how_a_host_key_is_made_replaces_a_host():
+    cloud = run()
+    assert all(list(key.registration.ignoreChanges) == ["*"] for key in cloud.of_type("local:Command").values())
+    for instance in cloud.of_type("compute/instance:Instance").values():
+        assert "userData" in instance.registration.ignoreChanges
 
 
 def test_a_host_boots_from_a_volume_if_its_role_has_one():
