@@ -72,7 +72,7 @@ class Host:
         self.address = address
         self.user = user
         self.host_key = host_key
-        self._instance = instance
+        self.instance = instance
         self._login = login
         proxy = None
         if login.bastion:
@@ -110,13 +110,13 @@ class Host:
             connection=self._connection,
             create="sudo -n bash -s",
             stdin=script,
-            triggers=[self._instance.id, *(triggers or [])],
+            triggers=[self.instance.id, *(triggers or [])],
             # Otherwise the script's environment would contain its predecessor's output.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=parent,
-                depends_on=[self._instance, *(after or [])],
-                deleted_with=self._instance,
+                depends_on=[self.instance, *(after or [])],
+                deleted_with=self.instance,
                 replace_on_changes=["*"],
                 delete_before_replace=True,
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),

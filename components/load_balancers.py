@@ -50,7 +50,7 @@ class LoadBalancers(pulumi.ComponentResource):
         group = make_server_group(args, self)
         names = host_names(args.settings, args.role)
         ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
-        addresses = [port.all_fixed_ips.apply(lambda addresses: addresses[0]) for port in ports]
+        addresses = [port.all_fixed_ips.apply(args.cloud.address_of) for port in ports]
         pair = self._pair()
         servers: dict[str, Server] = {}
         scripts: dict[str, pulumi.Output[str]] = {}

@@ -8,7 +8,9 @@ import re
 import signal
 import time
 from ipaddress import IPv4Address
+from typing import Any
 
+import openstack
 import pytest
 
 from dev.lab.progress import console
@@ -209,6 +211,32 @@ def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(
     assert report.failures - late <= PLANNED_MOVE_SECONDS * 50
     assert report.longest_gap <= PLANNED_MOVE_SECONDS + report.longest_stall
     system.ha("status")
+
+
+def test_a_worker_whose_flavor_is_gone_keeps_it_and_its_network_plugin_s_address_pairs(system: System):
+    admin: Any = openstack.connect(cloud="lab-admin")
+    small = next(it for it in admin.compute.flavors() if it.name == "lab.small")
+    size = {key: small[key] for key in ("ram", "vcpus", "disk")}
+    flavor = admin.compute.create_flavor(name="e2e-retired", **size)
+    try:
+        system.up(workerCount=1, workerFlavor=flavor.name)
+        name = "e2e-worker-0"
+        (port,) = admin.network.ports(name=name)
+        pods = [{"ip_address": "10.244.0.0/16", "mac_address": port.mac_address}]
+        admin.network.update_port(port, allowed_address_pairs=pods)
+        admin.compute.delete_flavor(flavor)
+
+        done = system.pulumi("up", "--yes", "--skip-preview", "--refresh")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "workerFlavor = 'e2e-retired'" in done.words
+        assert system.has_no_changes()
+        assert admin.network.get_port(port.id).allowed_address_pairs == pods
+        # What could not be created again is not deleted.
+        assert system.pulumi("up", "--yes", "--skip-preview", "--target-replace", f"**:Instance::{name}").returncode
+        assert admin.network.get_port(port.id).device_id == port.device_id
+    finally:
+        admin.compute.delete_flavor(flavor, ignore_missing=True)
+        system.up(workerCount=0, workerFlavor=small.name)
 
 
 def test_adding_a_worker_touches_nothing_else(system: System):

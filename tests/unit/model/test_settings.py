@@ -73,6 +73,8 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("workerAvailabilityZones", '["a\\nb"]', "contains '\\\\n'"),
         ("workerAvailabilityZones", "[1.10]", "put it in quotes"),
         ("workerFlavor", "", "set workerCount to 0"),
+        ("workerRootVolumeType", "ssd", "workerRootVolumeSize is 0"),
+        ("loadBalancerRootVolumeSize", "-1", "greater than or equal to 0"),
         ("clusterName", "K8s", "lower-case"),
         ("clusterName", "a" * 41, "at most 40"),
         ("loadBalancerUser", "deb ian", "not a login name; use .*letters, digits"),
