@@ -12,7 +12,7 @@ from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile, configure_script, load_balancer_files
 from model.settings import Settings
 from tests.unit.example import example_values
-from tests.unit.steps.sandbox import Sandbox
+from tests.golden.steps.sandbox import Sandbox
 
 HAPROXY = "etc/haproxy/haproxy.cfg"
 STATE = "var/lib/ha-api"
