@@ -11,8 +11,8 @@ import pytest
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile, configure_script, load_balancer_files
 from model.settings import Settings
-from tests.unit.example import example_values
 from tests.golden.steps.sandbox import Sandbox
+from tests.unit.example import example_values
 
 HAPROXY = "etc/haproxy/haproxy.cfg"
 STATE = "var/lib/ha-api"

@@ -7,8 +7,8 @@ import pytest
 
 from model.rendering import install_script, prepare_script
 from model.settings import SECRET_KEYS, Settings
-from tests.unit.example import example_values
 from tests.golden.steps.sandbox import Sandbox
+from tests.unit.example import example_values
 
 SOURCES = "etc/apt/sources.list.d"
 VENDOR = f"{SOURCES}/haproxy.list"
