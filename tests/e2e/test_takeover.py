@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Generator
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +32,6 @@ from tests.e2e.harness import Ended, ha, run, start
 
 CLUSTER = "takeover"
 BY_HAND = "blog"
-ELSEWHERE = f"{BY_HAND}-elsewhere"
 SEED = ROOT / "dev" / "bench" / "peers" / "seed"
 # An address of the subnet outside of Neutron's pool, as "one of the unused IP addresses of the network prefix" is.
 VIP = str(LabSettings.from_environ().instance_network[230])
@@ -150,32 +148,14 @@ class ByHand:
     def reserve(self) -> Any:
         """A port that reserves the VIP; in the blog nothing does."""
         subnet = self.cloud.network.find_subnet("provider-v4")
-        return self._port(subnet, name=f"{BY_HAND}-vip")
-
-    def strangers(self) -> list[Any]:
-        """Ports with the VIP's address on two other networks, one of them in use."""
-        found: list[Any] = []
-        for name, owner in {"idle": {}, "bound": {"device_id": "somebody", "device_owner": "compute:nova"}}.items():
-            network = self.cloud.network.create_network(name=f"{ELSEWHERE}-{name}")
-            cidr = str(LabSettings.from_environ().instance_network)
-            subnet = self.cloud.network.create_subnet(network_id=network.id, ip_version=4, cidr=cidr)
-            found.append(self._port(subnet, **owner))
-        return found
-
-    def _port(self, subnet: Any, **more: str) -> Any:
         place = {"subnet_id": subnet.id, "ip_address": VIP}
-        return self.cloud.network.create_port(network_id=subnet.network_id, fixed_ips=[place], **more)
+        return self.cloud.network.create_port(name=f"{BY_HAND}-vip", network_id=subnet.network_id, fixed_ips=[place])
 
     def delete(self) -> None:
         """Delete all of it, in part or in whole."""
         cloud = self.cloud
         for server in [*cloud.compute.servers(name=f"^{BY_HAND}-")]:
             cloud.delete_server(server.id, wait=True)
-        for name in ("idle", "bound"):
-            for network in [*cloud.network.networks(name=f"{ELSEWHERE}-{name}")]:
-                for port in [*cloud.network.ports(network_id=network.id)]:
-                    cloud.network.delete_port(port)
-                cloud.network.delete_network(network)
         for port in [*cloud.network.ports(name=f"{BY_HAND}-vip")]:
             cloud.network.delete_port(port)
         for role in ("lb", "api"):
@@ -274,24 +254,15 @@ def test_a_wrong_vip_is_refused(takeover: Takeover):
     takeover.set_vip(VIP)
 
 
-@dataclass(frozen=True)
-class Reserved:
-    """Ports with the VIP's address: the one that reserves it, and those on other networks."""
-
-    network: Any
-    reserving: Any
-    strangers: list[Any]
-
-    def addresses(self) -> list[list[str]]:
-        """The addresses of each."""
-        ports = (self.network.get_port(port.id) for port in (self.reserving, *self.strangers))
-        return [[it["ip_address"] for it in port.fixed_ips] for port in ports]
-
-
 @pytest.fixture(scope="module")
-def reserved(takeover: Takeover) -> Reserved:
-    by_hand = takeover.by_hand
-    return Reserved(by_hand.cloud.network, by_hand.reserve(), by_hand.strangers())
+def reserving(takeover: Takeover) -> Any:
+    """The port that reserves the VIP from here on."""
+    return takeover.by_hand.reserve()
+
+
+def addresses(takeover: Takeover, port: Any) -> list[str]:
+    """A port's addresses, as they are now."""
+    return [it["ip_address"] for it in takeover.by_hand.cloud.network.get_port(port.id).fixed_ips]
 
 
 def test_other_pending_changes_are_refused(takeover: Takeover):
@@ -301,18 +272,19 @@ def test_other_pending_changes_are_refused(takeover: Takeover):
     run(PULUMI, "config", "rm", "--stack", takeover.stack.name, "failoverProfile")
 
 
-def test_refusing_the_prompt_changes_nothing(takeover: Takeover, reserved: Reserved):
+def test_refusing_the_prompt_changes_nothing(takeover: Takeover, reserving: Any):
     pairs, vip = takeover.by_hand.pairs(), takeover.stack.outputs().vip
     ended = takeover.ha("takeover", *LOAD_BALANCERS, stdin="n\n")
     assert ended.returncode != 0
     assert VIP in ended.stdout
     assert "openstack port set --allowed-address" in ended.stdout
     assert takeover.by_hand.pairs() == pairs
-    assert reserved.addresses() == [[VIP]] * 3
-    assert next(reserved.network.ports(name=f"{CLUSTER}-vip")).fixed_ips[0]["ip_address"] == vip
+    assert addresses(takeover, reserving) == [VIP]
+    (own,) = takeover.by_hand.cloud.network.ports(name=f"{CLUSTER}-vip")
+    assert addresses(takeover, own) == [vip]
 
 
-def test_an_interrupted_run_is_undone(takeover: Takeover, reserved: Reserved):
+def test_an_interrupted_run_is_undone(takeover: Takeover, reserving: Any):
     pairs, vip = takeover.by_hand.pairs(), takeover.stack.outputs().vip
     command = (ROOT / "ha", "takeover", "--stack", takeover.stack.name, *LOAD_BALANCERS, "--yes")
     with start(*command) as first:
@@ -328,7 +300,7 @@ def test_an_interrupted_run_is_undone(takeover: Takeover, reserved: Reserved):
     assert "undone: the stack's VIP" in output
     assert "undo in this order" not in output, output
     assert takeover.by_hand.pairs() == pairs
-    assert reserved.addresses() == [[VIP]] * 3
+    assert addresses(takeover, reserving) == [VIP]
     assert takeover.stack.outputs().vip == vip
     assert answering_load_balancer(vip) in takeover.stack.outputs().load_balancers
     # As the output says: without it, clients may send to the stack's pair until their ARP entries expire.
@@ -340,7 +312,7 @@ def test_an_interrupted_run_is_undone(takeover: Takeover, reserved: Reserved):
 
 
 @pytest.mark.measures
-def test_the_vip_is_taken_over_without_an_outage(takeover: Takeover, reserved: Reserved):
+def test_the_vip_is_taken_over_without_an_outage(takeover: Takeover, reserving: Any):
     control_plane = takeover.control_plane()
     with Probe(f"https://{VIP}:{API_PORT}", timeout=2, limit=600) as probe:
         wait_for("the pair that was built by hand serves", lambda: probe.steady >= 2, 30)
@@ -352,7 +324,7 @@ def test_the_vip_is_taken_over_without_an_outage(takeover: Takeover, reserved: R
     report = probe.report()
     assert report.longest_gap <= LONGEST_GAP_SECONDS + report.longest_stall
     assert takeover.by_hand.pairs() == {name: [] for name in LOAD_BALANCERS}
-    assert reserved.addresses() == [[], [VIP], [VIP]]
+    assert addresses(takeover, reserving) == []
     assert takeover.stack.outputs().vip == VIP
     assert answering_load_balancer(VIP) in takeover.stack.outputs().load_balancers
     assert takeover.control_plane() == control_plane
