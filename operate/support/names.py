@@ -32,7 +32,8 @@ def carries_secret(name: str) -> bool:
     words = [word.lower() for word in _WORD.findall(name)]
     while words and words[-1].isdigit():
         words.pop()
-    if not words or name in ("PWD", "OLDPWD"):  # the shell's folders
+    # The shell's folders; and systemd's names of files with credentials, but for SetCredential.
+    if not words or name in ("PWD", "OLDPWD") or re.match(r"(Load|Import|Condition)Credential", name):
         return False
     last = words[-1]
     if last in ("authorization", "cookie"):
