@@ -136,7 +136,8 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Replace], ...] = tuple(
 
 # A name, quoted or not, and what separates it from its value. In a JSON text, line breaks are written as \n.
 _NAME = re.compile(
-    r"(?:(?<![\w.\\-])|(?<=\\[nrt]))-{0,2}(?P<name>[A-Za-z_][\w.-]*+)(?P<quote>\\*[\"'])?[ \t]*(?:=>|[:=](?![:=/]))"
+    r"(?:(?<![\w.\\-])|(?<=\\[nrt]))-{0,2}(?P<name>[A-Za-z_][\w.-]*+)(?P<quote>\\*[\"'])?[ \t]*"
+    r"(?:=>|:=|={1,3}|:(?!:|//))"
 )
 # Environment variables of a unit, of a container, of a job: the name is a value, too.
 _PAIR = re.compile(
@@ -151,7 +152,7 @@ _LINE_BEGINS = re.compile(
 # A name that contains "auth" at its end, and may have fields of its own that are no secrets.
 _CONTAINER = re.compile(r"(?i).*auths?")
 _HARMLESS = (
-    r"(?:true|false|null|none|nil|yes|no|on|off|all|required|optional|default|disabled|enabled|chauthtok|amd64|arm64|"
+    r"(?:true|false|null|none|nil|yes|no|on|off|all|required|optional|disabled|enabled|chauthtok|amd64|arm64|"
     r"\[secret\]|\[redacted\]|[*x!]*)"
 )
 _HARMLESS_VALUE = re.compile(rf"(?i)(?:\\*[\"'])?[(]?{_HARMLESS}(?:\\*[\"'])?[),:;\]}}`]*")
@@ -248,8 +249,6 @@ def _end_of_value(text: str, begin: int, match: re.Match[str]) -> int:
         return _end(r"[^\s,;&)}\]\\]*", text, end) if text[match.end() - 1] == "=" else end
     if text[begin] in "{[":
         return _end_of_bracketed(text, begin)
-    if match["quote"]:  # a number or a word of JSON
-        return _end(r"[^\s,}\]]*", text, begin)
     return _end_of_plain(text, begin, line_begin, match)
 
 
@@ -257,8 +256,12 @@ def _end_of_plain(text: str, begin: int, line_begin: int, match: re.Match[str]) 
     """Where a value without quotes of its own ends: it depends on what precedes its name."""
     before = text[max(line_begin, match.start() - _LOOK_BACK) : match.start()]
     last = before[-1:]
+    if match["quote"]:  # a number or a word in JSON; in YAML it is a line
+        is_line = _LINE_BEGINS.fullmatch(before[:-1])
+        return _end(r"[^\r\n]*?(?=[,}\]]*[ \t]*(?:[\r\n]|\Z))" if is_line else r"[^\s,}\]]*", text, begin)
     if last in ("'", '"'):  # "NAME=value with blanks"
-        return _end_of_quoted(text, begin, last) - 1
+        end = _end_of_quoted(text, begin, last)
+        return end - 1 if text[end - 1] == last else end
     if last in ("?", "&"):
         return _end(r"[^\s&\"'<>#]*", text, begin)
     # Inside of quotes it ends with them.
@@ -268,11 +271,12 @@ def _end_of_plain(text: str, begin: int, line_begin: int, match: re.Match[str]) 
             return _end_of_block(text, begin, line_begin)
         # A text with its lines in a string of JSON; the lines of a block in it are its value.
         rest = "" if text[begin] in "|>" else "nr"
-        return _end(rf"(?:\\[^\r\n{rest}]|[^\r\n\\{enclosing}])*", text, begin)
-    # "name: value" ends with the line, "name=value" with the word.
-    if text[match.end() - 1] == ":" and begin > match.end():
-        return _end(rf"(?:\\[^\r\n]|[^\r\n\\{enclosing}])*", text, begin)
-    return _end(rf"(?:\\[^\r\n]|[^\s\\{enclosing}])*", text, begin)
+        pattern = rf"(?:\\[^\r\n{rest}]|[^\r\n\\{enclosing}])*"
+    elif text[match.end() - 1] == ":" and begin > match.end():  # "name: value" ends with the line
+        pattern = rf"(?:\\[^\r\n]|[^\r\n\\{enclosing}])*"
+    else:  # "name=value" ends with the word
+        pattern = rf"(?:\\[^\r\n]|[^\s\\{enclosing}])*"
+    return _end(pattern, text, begin)
 
 
 def _end(pattern: str, text: str, begin: int) -> int:
@@ -286,9 +290,12 @@ def _end_of_line(text: str, begin: int) -> int:
 
 def _end_of_quoted(text: str, begin: int, mark: str) -> int:
     """After the closing quote; or, if there is none, at the end of the line."""
-    if len(mark) == 2 or mark.startswith("\\"):  # in a string inside of a string, on one line
+    if mark.startswith("\\"):  # in a string inside of a string, on one line
         return _end(rf"(?:(?<!\\){re.escape(mark)}|.*?[^\\]{re.escape(mark)}|[^\r\n]*)", text, begin)
-    closing = re.compile(rf"(?:\\.|(?!{mark}).)*?{mark}", re.DOTALL).match(text, begin, begin + 100 * MOST_LINES)
+    # Escaped with a backslash or, in YAML, by doubling.
+    closing = re.compile(rf"(?:\\.|{mark}{mark}|(?!{mark}).)*?{mark}(?!{mark})", re.DOTALL).match(
+        text, begin, begin + 100 * MOST_LINES
+    )
     if not closing or closing[0].count("\n") > MOST_LINES:
         return _end_of_line(text, begin)
     # A quote that was never closed ends at the next value's opening one: the rest of that line is the next value.
@@ -309,8 +316,8 @@ def _end_of_bracketed(text: str, begin: int) -> int:
 
 def _end_of_block(text: str, begin: int, line_begin: int) -> int:
     """At the end of the line, or of the lines below that are indented more (YAML, INI), or are its list's elements."""
+    prefix = re.compile(r"[^\r\n]*\]: ").match(text, line_begin, begin)  # of each line in a journal
+    line_begin, before = (prefix.end(), r"[^\r\n]*?\]: ") if prefix else (line_begin, "")
     indent = _end(r"[ \t]*", text, line_begin) - line_begin
-    end = _end_of_line(text, begin)
-    deeper = re.compile(rf"(?:\r?\n(?:[ \t]*(?=\r?\n)|[ \t]{{{indent + 1}}}[^\r\n]*|[ \t]{{{indent}}}- [^\r\n]*))*")
-    below = deeper.match(text, end)
-    return below.end() if below else end
+    more, same = rf"[ \t]{{{indent + 1}}}[^\r\n]*", rf"[ \t]{{{indent}}}- [^\r\n]*"
+    return _end(rf"(?:\r?\n{before}(?:[ \t]*(?=\r?\n)|{more}|{same}))*", text, _end_of_line(text, begin))

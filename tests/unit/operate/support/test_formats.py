@@ -32,6 +32,8 @@ REMOVED: dict[str, list[tuple[str, str]]] = {
         ("MYSQL_PWD=hunter2", "MYSQL_PWD="),
         ("PASSWORD1=hunter2", "PASSWORD1="),
         ("GITHUB_AUTH=hunter2", "GITHUB_AUTH="),
+        ("PASSWORD=/hunter2/hunter3", "PASSWORD="),
+        ("'PASSWORD=hunter2", "PASSWORD="),
     ],
     "systemd": [
         ("Environment=AWS_SECRET_ACCESS_KEY=hunter2/abc", "Environment=AWS_SECRET_ACCESS_KEY="),
@@ -65,6 +67,8 @@ REMOVED: dict[str, list[tuple[str, str]]] = {
         ("chpasswd: {expire: false, list: [root:hunter2]}\nssh_pwauth: true", "\nssh_pwauth: true"),
         ("auth:\n  auth_url: https://cloud\n  password: hunter2\n  username: ada", "auth_url: https://cloud"),
         ("client-key-data: hunter2", "client-key-data: "),
+        ("password: 'it''s hunter2'\nuser: ada", "\nuser: ada"),
+        ('"password": a, hunter2 hunter3\nuser: ada', "\nuser: ada"),
     ],
     "JSON": [
         ('{"vrrpPassword": "hunter2", "user": "ada"}', '"user": "ada"}'),
@@ -149,6 +153,8 @@ REMOVED: dict[str, list[tuple[str, str]]] = {
         (f"{JOURNAL}password: correct hunter2\n{JOURNAL}next", f"{JOURNAL}next"),
         (f"{JOURNAL}started, token=hunter2 port=25", " port=25"),
         (f"{JOURNAL}API key: hunter2", "API key: "),
+        (f"{JOURNAL}password: |\n{JOURNAL}  hunter2\n{JOURNAL}  hunter3\n{JOURNAL}user: ada", f"\n{JOURNAL}user: ada"),
+        (f"{JOURNAL}PrivateKey := hunter2", "PrivateKey := "),
         (f"{JOURNAL}Secret Access Key = hunter2", "Secret Access Key = "),
         (f'{JOURNAL}token="hunter2\n{JOURNAL}password="hunter3"\n{JOURNAL}next', f"{JOURNAL}next"),
     ],
