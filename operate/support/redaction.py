@@ -23,8 +23,8 @@ SHORTEST = 6
 """The shortest secret that is removed by its value. A shorter one occurs in other words, whose gaps would reveal it."""
 # A shorter line of a longer secret, such as the last line of a PEM text, reveals nothing and occurs in ordinary words.
 SHORTEST_LINE = 8
-MOST_LINES = 100
-"""A quoted value that has more lines than this has lost its closing quote."""
+MOST_QUOTED = 10_000
+"""A quoted value that has more characters than this has lost its closing quote."""
 MOST_BRACKETED = 4000
 _LOOK_BACK = 2000
 
@@ -104,18 +104,6 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Replace], ...] = tuple(
         # user:password@ of a URL, to the last @ of its first part; or a token in place of both.
         ("@", r"(\w://)[^\s/@]*:[^\s/]*@", rf"\1{REDACTED}@"),
         ("@", r"(https?://)[^\s/@:]{16,}@", rf"\1{REDACTED}@"),
-        # Options of commands, also as a list of arguments; those of curl that take user:password.
-        (
-            "-",
-            rf"(?P<keep>(?<![\w-])--?(?P<name>[A-Za-z][\w-]*)[\"']?,?[ \t]+)(?![-|]){_WORD}",
-            _if_named,
-        ),
-        (
-            "-u",
-            r"(?i)(?P<keep>(?<![\w-])(?:-u|--user|--proxy-user)(?:[\"'],)?[ \t=]*(?P<quote>[\"'])?"
-            r"[^\s:\"'/=-][^\s:\"'/]*:)(?!\d+(?!\S))(?P<mark>)(?(quote)[^\r\n\"']+|[^\s\"']+)",
-            _without_rest,
-        ),
         ("</", r"(?P<keep><(?P<name>[\w.:-]+)(?:\s[^<>]*)?>)(?P<mark>)[^<]+", _if_named),
         # A name and its value on one line.
         (
@@ -143,12 +131,21 @@ _NAME = re.compile(
 _PAIR = re.compile(
     r"(?i)\bname\\*[\"']?\s*[:=]\s*\\*[\"']?(?P<name>[\w.-]+)(?P<quote>\\*[\"'])?[,\s]*(?:-\s+)?\\*[\"']?value\\*[\"']?\s*[:=]"
 )
+# Options of commands, also as elements of a list; and those of curl that take user:password.
+_OPTION = re.compile(
+    r"(?<![\w-])--?(?P<name>[A-Za-z][\w-]*)(?:(?P<quote>[\"']),?)?[ \t]+(?!\||[\"']?--?[A-Za-z][\w-]*(?:[\s=\"']|\Z))"
+)
+_CREDENTIALS = re.compile(r"(?<![\w-])(?P<name>-[uU]|--(?:proxy-)?user)(?:(?P<quote>[\"']),?)?[ \t=]+")
+_USER_AND_PASSWORD = re.compile(r"(?s)(?!\d+:\d+$)[\"']?[^:/]+:.+")
+# Pieces in quotes and without, as a shell joins them.
+_SHELL_WORD = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'\\])*"
+_JOINED = rf"(?=[\w$\"'\\]){_SHELL_WORD}"
 _OPENING = re.compile(r"[bru$]?(\"\"\"|'''|\\*[\"'])")
 _BLOCK_SCALAR = re.compile(r"(?:[!&]\S*[ \t]+)*[|>][-+\d]*[ \t]*(?:#[^\r\n]*)?(?=\r?\n|\Z)")
+# In a string of JSON.
+_ESCAPED_BLOCK_SCALAR = re.compile(r"[|>][-+\d]*\\+n")
 # What may precede a name that begins a line: a comment, a list's dash, a shell's word; a journal's prefix.
-_LINE_BEGINS = re.compile(
-    r"(?:.*\]: |.*\\[nr])?[ \t]*(?:[#;]+[ \t]*)?(?:- +)?(?:(?:export|set|setenv|declare -x|env) +)?"
-)
+_LINE_BEGINS = re.compile(r"(?:.*\]: )?[ \t]*(?:[#;]+[ \t]*)?(?:- +)?(?:(?:export|set|setenv|declare -x|env) +)?")
 # A name that contains "auth" at its end, and may have fields of its own that are no secrets.
 _CONTAINER = re.compile(r"(?i).*auths?")
 _HARMLESS = (
@@ -174,7 +171,7 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
         for hint, pattern, replace in _PATTERNS:
             if hint in lower:
                 text = pattern.sub(replace, text)
-        for pattern in (_NAME, _PAIR):
+        for pattern in (_CREDENTIALS, _OPTION, _NAME, _PAIR):
             text = "".join(_without_named(text, pattern))
         return text
 
@@ -205,11 +202,13 @@ def _without_named(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
     """A text, in pieces, without the values of names that carry secrets."""
     done = 0
     for match in pattern.finditer(text):
-        if match.start() < done or not carries_secret(_whole_name(text, match)):
+        if match.start() < done or not (pattern is _CREDENTIALS or carries_secret(_whole_name(text, match))):
             continue
         begin = _skip_blanks(text, match.end(), lines=match["quote"] is not None)
         end = _end_of_value(text, begin, match)
         value = text[begin:end]
+        if pattern is _CREDENTIALS and not _USER_AND_PASSWORD.fullmatch(value):
+            continue
         if _HARMLESS_VALUE.fullmatch(value.strip()) or _HARMLESS_OBJECT.fullmatch(value):
             continue
         if value[0] in "\r\n{" and _CONTAINER.fullmatch(match["name"]):
@@ -241,42 +240,47 @@ def _skip_blanks(text: str, position: int, *, lines: bool) -> int:
 def _end_of_value(text: str, begin: int, match: re.Match[str]) -> int:
     """Where a value that begins at `begin` ends."""
     line_begin = text.rfind("\n", 0, match.end()) + 1
+    before = text[max(line_begin, match.start() - _LOOK_BACK) : match.start()]
+    if match["quote"]:
+        before = before.rpartition(match["quote"])[0]
+    enclosing = next((mark for mark in ("'", '"') if before.count(mark) % 2), "")
+    is_line = match.re in (_NAME, _PAIR) and not enclosing and bool(_LINE_BEGINS.fullmatch(before))
     if _BLOCK_SCALAR.match(text, begin) or text[begin : begin + 1] in ("\n", "\r", ""):
         return _end_of_block(text, begin, line_begin)
-    if opening := _OPENING.match(text, begin):
-        end = _end_of_quoted(text, opening.end(), opening[1])
-        # In a shell, "a"'b'c is one word.
-        return _end(r"[^\s,;&)}\]\\]*", text, end) if text[match.end() - 1] == "=" else end
-    if text[begin] in "{[":
-        return _end_of_bracketed(text, begin)
-    return _end_of_plain(text, begin, line_begin, match)
-
-
-def _end_of_plain(text: str, begin: int, line_begin: int, match: re.Match[str]) -> int:
-    """Where a value without quotes of its own ends: it depends on what precedes its name."""
-    before = text[max(line_begin, match.start() - _LOOK_BACK) : match.start()]
-    last = before[-1:]
-    if match["quote"]:  # a number or a word in JSON; in YAML it is a line
-        is_line = _LINE_BEGINS.fullmatch(before[:-1])
+    if text.startswith(REDACTED, begin):
+        end = begin + len(REDACTED)
+    elif _ESCAPED_BLOCK_SCALAR.match(text, begin):
+        end = _end(r"(?:\\.|[^\r\n\"\\])*", text, begin)
+    elif before[-1:] in ("'", '"') and not match["quote"]:  # "NAME=a value with blanks"
+        end = _end_of_quoted(text, begin, before[-1])
+        joined = _end(_JOINED, text, end)
+        end = end - 1 if joined == end and text[end - 1] == before[-1] else joined
+    elif opening := _OPENING.match(text, begin):
+        end = _end_of_quoted_word(
+            text, begin, opening, enclosing, shell=not match["quote"] and text[match.end() - 1] in "= \t"
+        )
+    elif text[begin] in "{[":
+        end = _end(rf"[^\s,;&)}}\]\\{enclosing}]*", text, _end_of_bracketed(text, begin))
+    elif match["quote"] and match.re is _NAME:  # a number or a word in JSON; in YAML it is a line
         return _end(r"[^\r\n]*?(?=[,}\]]*[ \t]*(?:[\r\n]|\Z))" if is_line else r"[^\s,}\]]*", text, begin)
-    if last in ("'", '"'):  # "NAME=value with blanks"
-        end = _end_of_quoted(text, begin, last)
-        return end - 1 if text[end - 1] == last else end
-    if last in ("?", "&"):
-        return _end(r"[^\s&\"'<>#]*", text, begin)
-    # Inside of quotes it ends with them.
-    enclosing = next((mark for mark in ("'", '"') if before.count(mark) % 2), "")
-    if _LINE_BEGINS.fullmatch(before):
-        if not enclosing:
-            return _end_of_block(text, begin, line_begin)
-        # A text with its lines in a string of JSON; the lines of a block in it are its value.
-        rest = "" if text[begin] in "|>" else "nr"
-        pattern = rf"(?:\\[^\r\n{rest}]|[^\r\n\\{enclosing}])*"
-    elif text[match.end() - 1] == ":" and begin > match.end():  # "name: value" ends with the line
+    else:
+        end = begin if is_line else _end_of_plain(text, begin, before, enclosing, match)
+    return max(end, _end_of_block(text, end, line_begin)) if is_line and not match["quote"] else end
+
+
+def _end_of_plain(text: str, begin: int, before: str, enclosing: str, match: re.Match[str]) -> int:
+    """Where a value without quotes of its own ends, which is not a line of its own: it depends on what precedes it."""
+    if before[-1:] in ("?", "&"):
+        pattern = r"[^\s&\"'<>#]*"
+    elif re.search(r"\\[nr][ \t]*\Z", before):  # a text's line in a string of JSON
+        pattern = rf"(?:\\[^\r\nnr]|[^\r\n\\{enclosing}])*"
+    elif text[match.end() - 1] == ":" and begin > match.end():  # "name: value" ends with the line or the quotes
         pattern = rf"(?:\\[^\r\n]|[^\r\n\\{enclosing}])*"
     else:  # "name=value" ends with the word
         pattern = rf"(?:\\[^\r\n]|[^\s\\{enclosing}])*"
-    return _end(pattern, text, begin)
+    # A shell's word may go on after the quotes.
+    joined = rf"(?:{enclosing}{_JOINED})?" if enclosing else ""
+    return _end(pattern + joined, text, begin)
 
 
 def _end(pattern: str, text: str, begin: int) -> int:
@@ -288,18 +292,32 @@ def _end_of_line(text: str, begin: int) -> int:
     return _end(r"[^\r\n]*", text, begin)
 
 
+def _end_of_quoted_word(text: str, begin: int, opening: re.Match[str], enclosing: str, *, shell: bool) -> int:
+    """After a value that begins with a quote, and what a shell joins to it."""
+    mark = opening[1]
+    end = _end_of_quoted(text, opening.end(), mark)
+    if len(mark) == 3:  # or YAML's single quotes around a value that begins with one
+        end = max(end, _end_of_quoted(text, begin + 1, mark[0]))
+    if mark == enclosing:  # the first closes the shell's word around the name: 'X-Auth-Token: '"'"'value'
+        end = max(end, _end(_SHELL_WORD, text, begin + 1))
+    if shell:
+        end = max(end, _end(_SHELL_WORD, text, begin))
+    return _end(_JOINED, text, end) if shell else end
+
+
 def _end_of_quoted(text: str, begin: int, mark: str) -> int:
     """After the closing quote; or, if there is none, at the end of the line."""
     if mark.startswith("\\"):  # in a string inside of a string, on one line
         return _end(rf"(?:(?<!\\){re.escape(mark)}|.*?[^\\]{re.escape(mark)}|[^\r\n]*)", text, begin)
-    # Escaped with a backslash or, in YAML, by doubling.
-    closing = re.compile(rf"(?:\\.|{mark}{mark}|(?!{mark}).)*?{mark}(?!{mark})", re.DOTALL).match(
-        text, begin, begin + 100 * MOST_LINES
-    )
-    if not closing or closing[0].count("\n") > MOST_LINES:
-        return _end_of_line(text, begin)
-    # A quote that was never closed ends at the next value's opening one: the rest of that line is the next value.
-    return _end_of_line(text, closing.end()) if "\n" in closing[0] else closing.end()
+    # Whether a backslash escapes a quote depends on the format; doubling it does nearly everywhere.
+    escaping = rf"(?:\\.|{mark}{mark}|[^\\{mark}])*+{mark}"
+    patterns = (rf".*?{mark}",) if len(mark) == 3 else (escaping, rf"(?:{mark}{mark}|[^{mark}])*+{mark}")
+    found = [re.compile(it, re.DOTALL).match(text, begin, begin + MOST_QUOTED) for it in patterns]
+    end = max((it.end() for it in found if it), default=begin)
+    if end == begin or "\n" in text[begin:end]:
+        # A quote that was never closed ends at the next value's opening one: the rest of that line is the next value.
+        return _end_of_line(text, end)
+    return end
 
 
 def _end_of_bracketed(text: str, begin: int) -> int:
