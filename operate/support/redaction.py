@@ -253,8 +253,8 @@ def _end_of_value(text: str, begin: int, match: re.Match[str]) -> int:
         end = _end(r"(?:\\.|[^\r\n\"\\])*", text, begin)
     elif before[-1:] in ("'", '"') and not match["quote"]:  # "NAME=a value with blanks"
         end = _end_of_quoted(text, begin, before[-1])
-        joined = _end(_JOINED, text, end)
-        end = end - 1 if joined == end and text[end - 1] == before[-1] else joined
+        joined = max(_end(_JOINED, text, end), _end(rf"[^{before[-1]}]*{before[-1]}{_JOINED}", text, begin))
+        end = end - 1 if joined <= end and text[end - 1] == before[-1] else joined
     elif opening := _OPENING.match(text, begin):
         end = _end_of_quoted_word(
             text, begin, opening, enclosing, shell=not match["quote"] and text[match.end() - 1] in "= \t"

@@ -1,7 +1,12 @@
 """What is removed from each format that a bundle contains, and what has to stay readable."""
 
 import base64
+import configparser
+import io
 import json
+import shlex
+from urllib.parse import urlencode
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 import yaml
@@ -187,6 +192,71 @@ def test_a_secret_is_removed_from_every_format(text: str, kept: str):
     assert REDACTED in clean
     assert kept in clean, clean
     assert redact(clean) == clean, "twice is the same"
+
+
+def written(name: str, value: str) -> dict[str, str]:
+    """A value under a name, by format, as the format's own writer quotes and escapes it."""
+    fields = {"user": "ada", name: value, "port": "25"}
+    header, word = f"{name}: {value}".replace("\n", ""), shlex.quote(value)
+    ini = configparser.RawConfigParser()
+    ini.read_dict({"smtp": {**fields, name: value.replace("\n", "\n  ")}})
+    ini.write(file := io.StringIO())
+    return {
+        "JSON": json.dumps(fields),
+        "JSON, lines": json.dumps(fields, indent=2),
+        "JSON in JSON": json.dumps({"message": json.dumps(fields)}),
+        "JSON in JSON in JSON": json.dumps({"message": json.dumps({"message": json.dumps(fields)})}),
+        "JSON, pairs": json.dumps([{"name": name, "value": value}, {"name": "LANG", "value": "C"}]),
+        "Python": repr(fields),
+        "YAML": yaml.safe_dump([fields]),
+        "YAML, flow": yaml.safe_dump(fields, default_flow_style=True),
+        "YAML, block": yaml.safe_dump(fields, default_style="|"),
+        "YAML, quotes": yaml.safe_dump(fields, default_style="'"),
+        "YAML, pairs": yaml.safe_dump([{"name": name, "value": value}]),
+        "YAML in JSON": json.dumps({"user_data": yaml.safe_dump(fields)}),
+        "YAML block in JSON": json.dumps({"user_data": yaml.safe_dump(fields, default_style="|")}),
+        "INI": file.getvalue(),
+        "XML": f"<smtp><{name}>{escape(value)}</{name}></smtp>",
+        "XML, attribute": f"<smtp {name}={quoteattr(value)} port='25'/>",
+        "URL": f"GET /?user=ada&{urlencode({name: value})}&port=25 HTTP/1.1",
+        "shell": f"export LANG=C {name}={word} PORT=25",
+        "option": f"app --{name} {word} --port 25",
+        "option=": f"app --{name}={word} --port 25",
+        "arguments": repr(["app", f"--{name}", value, "--port", "25"]),
+        "curl": f"curl -u {shlex.quote(f'ada:{value}')} https://cloud/",
+        "header": f"{header}\nHost: a\n",
+        "curl, header": f"curl -H {shlex.quote(header)} https://cloud/",
+    }
+
+
+VALUES = [
+    "hunter2",
+    "hunter2 hunter3",
+    'hunter2"hunter3',
+    "hunter2'hunter3",
+    "'hunter2'hunter3",
+    '"hunter2"(hunter3',
+    "hunter2\\",
+    "hunter2\\'hunter3\"hunter4",
+    "/hunter2/hunter3+hunter4==",
+    "$hunter2&hunter3;hunter4#hunter5",
+    "hunter2,hunter3}hunter4]hunter5",
+    "[hunter2]=hunter3",
+    "{hunter2} hunter3",
+    "hunter2: hunter3 = hunter4",
+    "<hunter2>hunter3</hunter4>",
+    "hunter2\nhunter3\nhunter4",
+    "|hunter2|>hunter3",
+    "`hunter2` $(hunter3) ${hunter4}",
+    "hunter2%hunter3 hünter hunter4?hunter5@hunter6",
+]
+
+
+@pytest.mark.parametrize("name", ["password", "SMTP_PASS", "apiKey"])
+@pytest.mark.parametrize("value", VALUES)
+def test_a_secret_of_any_characters_is_removed_from_every_format(name: str, value: str):
+    left = {form: text for form, text in written(name, value).items() if "hunter" in redact(text)}
+    assert left == {}
 
 
 @pytest.mark.parametrize("text", [it for it, _ in REMOVED["JSON"] if it[0] in "{[" and "'" not in it])
