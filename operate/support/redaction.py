@@ -4,7 +4,7 @@ Three rules, from the surest to the broadest: the values of secrets that are kno
 keys, tokens, password hashes); what follows a name that carries a secret, in any format that a bundle contains.
 
 No library does the last: detect-secrets 1.5 points a person to lines of source code. With its rules for words and
-shapes it recognizes 8 of the 118 samples in this package's test; with those for entropy it reports digests, ids and
+shapes it recognizes 8 of the 124 samples in this package's test; with those for entropy it reports digests, ids and
 public keys, too.
 """
 
