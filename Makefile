@@ -7,6 +7,7 @@ OUT ?= build/rendered/$(STACK)
 BASE ?= origin/main
 PULL_REQUEST := build/pull-request
 PROMTOOL = build/prometheus/usr/bin/promtool
+DEBIAN_13 = build/debian-13/usr/sbin/haproxy
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -48,7 +49,7 @@ lint: setup ## formatting, lint, types, import rules, generated documents
 unit: setup ## logic and components, against mocks; seconds, any user
 	.venv/bin/pytest -n auto --dist worksteal tests/unit
 
-golden: setup packages $(PROMTOOL) ## rendered files, checked by the real HAProxy, keepalived and promtool; any user
+golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by the real HAProxy and keepalived of two Debian releases; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
 # Most of it waits, so files run at the same time; the storm needs the processors to itself.
@@ -60,7 +61,7 @@ toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
 
-e2e: setup toolchain lab-up $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 30 minutes)
+e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 30 minutes)
 	@.venv/bin/python -m tests.e2e.stories
 
 test: lint unit golden dataplane toolchain-test e2e ## all of the above
@@ -71,7 +72,7 @@ debian = @missing=; for command in $(1); do command -v $$command >/dev/null || m
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; }
 
 packages: ## the Debian packages that the golden tests need
-	$(call debian,haproxy ip keepalived,haproxy iproute2 keepalived)
+	$(call debian,haproxy ip keepalived mmdebstrap,debian-archive-keyring haproxy iproute2 keepalived mmdebstrap)
 
 bench-packages: packages
 	$(call debian,curl ip logger nc nft nsenter setpriv socat,bsdutils curl iproute2 netcat-openbsd nftables socat util-linux)
@@ -85,6 +86,9 @@ $(PROMTOOL):
 	@cd build/prometheus.new && download() { apt-get download -qq -o APT::Sandbox::User=root prometheus; } && { download || \
 	    { [ "$$(id -u)" = 0 ] && apt-get update -qq && download; } || { echo "the package prometheus is unavailable: run apt-get update as root"; exit 1; }; }
 	@dpkg -x build/prometheus.new/*.deb build/prometheus.new && rm build/prometheus.new/*.deb && mv build/prometheus.new build/prometheus
+
+$(DEBIAN_13): packages
+	@[ -x $@ ] || { echo "unpacking HAProxy and keepalived of Debian 13 (about 15 s)" && $(PY) -m tests.golden.debian_13; }
 
 # ---- the program -----------------------------------------------------------------------------------------------------------
 render: setup ## write the files each load balancer would get: STACK=dev OUT=folder
@@ -136,6 +140,9 @@ demo: setup toolchain ## OpenStack on this machine, the system on it, and a fail
 lab-up: setup ## start a real OpenStack in a container on this machine (root)
 	@.venv/bin/python -m dev.lab up
 
+lab-debian-13: lab-up ## add the image debian-13 to it, which the end-to-end tests use
+	@.venv/bin/python -m dev.lab add-debian-13
+
 lab-down: setup ## stop it; keeps instances and data
 	@.venv/bin/python -m dev.lab down
 
@@ -151,4 +158,4 @@ clean-cache: setup ## delete what was built: root file system, image, toolchain
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
 	preview preview-against-mocks render-diff guard pull-request-comment reference toolchain \
-	bench bench-timers bench-storm bench-report demo lab-up lab-down lab-status lab-purge clean-cache
+	bench bench-timers bench-storm bench-report demo lab-up lab-debian-13 lab-down lab-status lab-purge clean-cache

@@ -3,6 +3,9 @@
 A step is a script that is sent through stdin, so that neither it nor the files that it carries appear in a command line
 or an error, and so that a preview shows a change of one line as that line. A step runs again when its script changes,
 and on a new instance. There is no `delete`: a host that is gone must not block a destroy.
+
+A step that runs again is re-created, its old record removed first. An update would keep that record if it failed: with
+the old value back in the configuration Pulumi would see no change, and the host would keep what the failed run left.
 """
 
 from dataclasses import dataclass
@@ -41,8 +44,8 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
         opts=pulumi.ResourceOptions(
             parent=parent,
             additional_secret_outputs=["stdout"],
-            # A change of this command must not replace the keys of running hosts.
-            ignore_changes=["create"],
+            # Whatever changes about how a key is made, running hosts keep theirs.
+            ignore_changes=["*"],
         ),
     )
     lines = pair.stdout.apply(lambda text: text.strip().splitlines())
@@ -114,8 +117,8 @@ class Host:
                 parent=parent,
                 depends_on=[self._instance, *(after or [])],
                 deleted_with=self._instance,
-                custom_timeouts=pulumi.CustomTimeouts(
-                    create=f"{self._login.timeout}s", update=f"{self._login.timeout}s"
-                ),
+                replace_on_changes=["*"],
+                delete_before_replace=True,
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
             ),
         )

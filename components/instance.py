@@ -39,6 +39,10 @@ class RoleArgs:
         """What the configuration says of the role."""
         return self.role.settings(self.settings)
 
+    def with_proxy(self, script: pulumi.Input[str]) -> pulumi.Output[str]:
+        """A script with APT's proxy in it: a secret if that is one."""
+        return (pulumi.Output.secret if self.settings.apt_proxy_encrypted else pulumi.Output.from_input)(script)
+
     @property
     def group_name(self) -> str:
         """Name of the role's server group."""
@@ -92,8 +96,8 @@ def boot(
     *,
     parent: pulumi.Resource,
     after: list[pulumi.Resource] | None = None,
-) -> Server:
-    """The `index`-th instance of a role, and the wait for its SSH and cloud-init."""
+) -> Host:
+    """The `index`-th instance of a role; nothing waits for its SSH yet."""
     found = args.cloud.roles[args.role]
     zones = args.wanted.availability_zones
     key = make_host_key(name, parent=parent)
@@ -115,13 +119,14 @@ def boot(
             depends_on=[*([args.key_pair] if args.key_pair else []), *(after or [])],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
-            # A new image of the same name must not replace what runs; an image given by its id is meant.
-            ignore_changes=["imageId"] if found.image_by_name else None,
+            # User data is read at the first boot only. A new image of the same name must not replace what runs; an
+            # image given by its id is meant.
+            ignore_changes=["userData", *(["imageId"] if found.image_by_name else [])],
             replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
     )
-    host = Host(
+    return Host(
         name,
         instance=instance,
         address=port.all_fixed_ips.apply(lambda addresses: addresses[0]),
@@ -129,7 +134,15 @@ def boot(
         host_key=key.public,
         login=args.login,
     )
+
+
+def prepare(
+    host: Host, args: RoleArgs, *, parent: pulumi.Resource, after: list[pulumi.Resource] | None = None
+) -> Server:
+    """The wait for a host's SSH and cloud-init, and what has to be done before anything else runs on it."""
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
-    prepared = host.run("prepare", script, parent=parent)
-    interface = prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip())
+    prepared = host.run("prepare", args.with_proxy(script), parent=parent, after=after)
+    # Not a secret, even where the script is one: it is in files that previews should show.
+    out = pulumi.Output.unsecret(prepared.stdout)
+    interface = out.apply(lambda text: text.rpartition("interface=")[2].strip())
     return Server(host=host, interface=interface, prepared=prepared)

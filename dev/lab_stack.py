@@ -71,7 +71,7 @@ def state_folder() -> Path:
 
 
 def ssh_key() -> SshKey:
-    """The demo's key pair, made once."""
+    """The demo's key pair, created once."""
     file = state_folder() / "id_ed25519"
     if not file.exists():
         new = Ed25519PrivateKey.generate()
@@ -98,9 +98,7 @@ def pulumi_path() -> str:
     command = [ROOT / "toolchain" / "install", "--print-bin-dir"]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode:
-        raise StackError(
-            f"Pulumi is not to be had: toolchain/install ended with status {result.returncode} (see above)"
-        )
+        raise StackError(f"Pulumi is unavailable: toolchain/install ended with status {result.returncode} (see above)")
     return result.stdout.strip()
 
 
@@ -154,7 +152,7 @@ class Stack:
         self._log = state_folder() / "log" / f"pulumi-{name}.log"
         self._log.parent.mkdir(exist_ok=True)
         self._environment = environment()
-        # Automation looks for the CLI on this process's PATH, whatever environment it is told to use later.
+        # Automation looks for the CLI on this process's PATH, whatever environment it gets later.
         os.environ["PATH"] = self._environment["PATH"]
         options = automation.LocalWorkspaceOptions(env_vars=self._environment)
         try:
@@ -182,7 +180,7 @@ class Stack:
         """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty."""
 
         def destroy(**options: Any) -> None:
-            # The VIP's port is protected from a destroy in passing, and this one is meant.
+            # The VIP's port is protected, so a plain destroy refuses; this one is intended.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
             self._stack.workspace.pulumi_command.run(unprotect, cwd=str(ROOT), additional_env=self._environment)
             self._stack.destroy(**options)
@@ -302,9 +300,9 @@ def change_of(event: ResourcePreEvent) -> Change | None:
 
 
 def error_of(event: DiagnosticEvent) -> str | None:
-    """What an event of the engine tells of an error that no other event tells; None when that is nothing."""
-    # The bridge to Terraform's provider logs what the engine says then; and at the end the engine says of a failed
-    # program, and of a failed update, that it failed.
+    """The error in an engine event; None if the event has none, or only repeats another event's error."""
+    # The bridge to Terraform's provider logs each error that the engine then reports. At the end the engine reports
+    # that the run failed.
     repeated = event.message.startswith("sdk-v2/") or event.message.strip() == "update failed"
     if event.severity != "error" or repeated or "program exited with non-zero exit code" in event.message:
         return None

@@ -103,7 +103,7 @@ def prove_script(vip: IPv4Address, interface: str, address: IPv4Address) -> str:
 
 
 def user_data(host_private_key: str, host_public_key: str) -> str:
-    """For cloud-init: the host key, and nothing that could ever change, because a change replaces the instance."""
+    """For cloud-init: the host key, and nothing that could ever change, because instances ignore a change."""
     return _render("user_data.yaml.j2", private=host_private_key, public=host_public_key)
 
 

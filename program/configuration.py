@@ -4,11 +4,15 @@ This is the only place in the program where secrets are plain text, and only whi
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
-from model.settings import SECRET_KEYS, ConfigurationError, Settings, client_certificate_file
+from model.settings import ConfigurationError, Settings, client_certificate_file
+from model.settings.stack_file import with_numbers
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +36,12 @@ def read_configuration() -> ProgramConfiguration:
         for key, value in {**(get_config_env() or {}), **CONFIG.get()}.items()
         if key.startswith(namespace)
     }
-    unencrypted = frozenset(key for key in SECRET_KEYS if not is_config_secret(namespace + key))
+    encrypted = frozenset(key for key in values if is_config_secret(namespace + key))
+    file = ROOT / f"Pulumi.{pulumi.get_stack()}.yaml"
+    if file.exists():
+        values = with_numbers(values, file.read_text(), pulumi.get_project())
     try:
-        settings = Settings.parse(values, unencrypted=unencrypted)
+        settings = Settings.parse(values, encrypted=encrypted)
     except ConfigurationError as error:
         raise pulumi.RunError(str(error)) from None
     return ProgramConfiguration(

@@ -4,6 +4,7 @@ All look-ups run before the first resource is registered, and all that fail are 
 leaves nothing half built.
 """
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
@@ -13,9 +14,10 @@ import pulumi
 import pulumi_openstack as openstack
 from pulumi.runtime.settings import SETTINGS
 
+from model.api_servers import API_SERVER_REMEDY, api_server_problem
 from model.cloud import Cloud, RoleCloud, is_id
 from model.settings import Settings
-from model.topology import Role
+from model.topology import Role, host_names
 from model.vip import VIP_REMEDY, vip_problem
 
 T = TypeVar("T")
@@ -54,11 +56,13 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         subnet = finder.find(
             "subnet",
             settings.subnet,
-            f"openstack subnet list --network {settings.network}",
+            f"openstack subnet list --network {shlex.quote(settings.network)}",
             lambda wanted: _subnet(wanted, network.id),
         )
     if subnet and settings.vip:
         finder.problems += _vip_problems(settings.vip, subnet, vip_port_name)
+    if subnet:
+        finder.problems += _api_server_problems(settings, subnet, vip_port_name)
     pool = None
     if settings.floating_network:
         pool = finder.find(
@@ -127,10 +131,28 @@ def _reserved_vip(network_id: str, port_name: str) -> str | None:
 
 
 def _vip_problems(vip: IPv4Address, subnet: openstack.networking.GetSubnetResult, vip_port_name: str) -> list[str]:
-    ports = [
-        openstack.networking.get_port(port_id=port_id)
-        for port_id in openstack.networking.get_port_ids(network_id=subnet.network_id, fixed_ip=str(vip)).ids
-    ]
+    ports = _ports(vip, subnet.network_id)
     in_use_by = next((f"port {port.id} ({port.name})" for port in ports if port.name != vip_port_name), None)
     reason = vip_problem(vip, IPv4Network(subnet.cidr), gateway=subnet.gateway_ip, in_use_by=in_use_by)
     return [f"vip = {vip}: {reason}; {VIP_REMEDY}"] if reason else []
+
+
+def _api_server_problems(
+    settings: Settings, subnet: openstack.networking.GetSubnetResult, vip_port_name: str
+) -> list[str]:
+    cidr = IPv4Network(subnet.cidr)
+    own = {vip_port_name, *host_names(settings, Role.LOAD_BALANCER)}
+    problems: list[str] = []
+    for address in settings.api_servers:
+        if address in cidr:
+            port = next((port.name for port in _ports(address, subnet.network_id)), None)
+            if reason := api_server_problem(address, cidr, port=port, own=own):
+                problems.append(f"apiServers = {address}: {reason}; {API_SERVER_REMEDY}")
+    return problems
+
+
+def _ports(address: IPv4Address, network_id: str) -> list[openstack.networking.GetPortResult]:
+    return [
+        openstack.networking.get_port(port_id=port_id)
+        for port_id in openstack.networking.get_port_ids(network_id=network_id, fixed_ip=str(address)).ids
+    ]

@@ -1,5 +1,7 @@
 """The stack's outputs: addresses, ids, and how to connect."""
 
+import shlex
+
 import pulumi
 
 from components.host import Host
@@ -8,6 +10,8 @@ from components.virtual_ip import VirtualIp
 from model.rendering import kubeadm_config
 from model.settings import BastionSettings, Settings
 from model.topology import API_PORT, Role
+
+_SSH = "ssh -o UserKnownHostsFile=known_hosts"
 
 
 def export_outputs(
@@ -29,13 +33,10 @@ def export_outputs(
     )
     pulumi.export("securityGroupIds", {role.output_name: groups.ids[role] for role in Role})
     pulumi.export("sshCommands", {host.name: _ssh_command(host, settings.bastion) for host in every})
-    # `pulumi stack output knownHosts > known_hosts`, and ssh checks the hosts as the program does.
-    pulumi.export(
-        "knownHosts",
-        pulumi.Output.all(*(pulumi.Output.format("{0} {1}\n", host.address, host.host_key) for host in every)).apply(
-            "".join
-        ),
-    )
+    # `pulumi stack output knownHosts > known_hosts`, and ssh checks the hosts and the bastion as the program does.
+    known_hosts = [pulumi.Output.format("{0} {1}\n", host.address, host.host_key) for host in every]
+    bastion = settings.bastion.known_hosts if settings.bastion else ""
+    pulumi.export("knownHosts", pulumi.Output.all(*known_hosts, bastion).apply("".join))
     # What `./ha status` compares the load balancers' files with; a secret when they have one in them.
     pulumi.export("configurationDigests", digests)
     pulumi.export(
@@ -45,5 +46,9 @@ def export_outputs(
 
 
 def _ssh_command(host: Host, bastion: BastionSettings | None) -> pulumi.Output[str]:
-    jump = f"-J {bastion.user}@{bastion.host}:{bastion.port} " if bastion else ""
-    return pulumi.Output.format("ssh -o UserKnownHostsFile=known_hosts {0}{1}@{2}", jump, host.user, host.address)
+    through = ""
+    if bastion:
+        # Not -J: with it, ssh would look for the bastion's key in ~/.ssh/known_hosts only.
+        proxy = f"{_SSH} -W %h:%p -p {bastion.port} {bastion.user}@{bastion.host}"
+        through = f"-o {shlex.quote(f'ProxyCommand={proxy}')} "
+    return pulumi.Output.format("{0} {1}{2}@{3}", _SSH, through, host.user, host.address)

@@ -30,6 +30,7 @@ from operate.hosts.ssh import HostError
 from operate.probe import Mark, Probe, ProbeReport
 from operate.stack.applied import read_stack
 from operate.stack.files import ROOT
+from operate.stack.resources import recorded_ids
 
 PYTHON = ".venv/bin/python"
 # Seconds; generous, because the lab shares the machine with everything else on it.
@@ -52,7 +53,7 @@ def demo(context: typer.Context) -> None:
     outputs = stack.outputs()
     os.environ |= environment()
     applied = read_stack(stack.name)
-    pair = Pair(outputs, applied.configuration.cloud())
+    pair = Pair(outputs, recorded_ids(stack.name), applied.configuration.cloud())
     with phase("both load balancers answer", expected=5):
         # Undo what a killed run left behind.
         for name in outputs.load_balancers:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dev.lab import configuration, foreign_image, host_network, image, kvm, packages, rootfs
 from dev.lab.apt import HostApt
-from dev.lab.cloud import Cloud, answers, api_urls, wait_for, write_clouds_yaml
+from dev.lab.cloud import IMAGE, Cloud, answers, api_urls, wait_for, write_clouds_yaml
 from dev.lab.configuration import ConfiguredFile, Passwords
 from dev.lab.container import Container
 from dev.lab.errors import LabError
@@ -43,7 +43,7 @@ def up() -> None:
         host_network.assert_free(settings, apt.addresses())
         _assert_same_kind(settings)
         base = rootfs.ensure(settings, apt)
-        guest = image.ensure(settings, apt)
+        guest = image.ensure(IMAGE, settings, apt)
         passwords = Passwords.load(settings.state)
         files = configuration.render(settings, passwords)
         container = Container(settings)
@@ -113,15 +113,26 @@ def add_image(
     """Upload a downloaded cloud image, adapted so that the lab's kind of instance boots it."""
     settings = _settings()
     with _locked(settings):
-        if not answers(settings.auth_url):
-            raise LabError("The lab is not running: start it with `make lab-up`.")
+        _assert_up(settings)
         base = rootfs.ensure(settings, HostApt.read())
         foreign_image.add(Cloud(settings), settings, base, name, file)
 
 
 @app.command()
+def add_debian_13() -> None:
+    """Build and upload the image `debian-13`, made like `debian-12`. Does nothing if the lab has it already."""
+    settings = _settings()
+    with _locked(settings):
+        _assert_up(settings)
+        name = "debian-13"
+        folder = image.ensure(name, settings, HostApt.read())
+        with phase(f"adding the image {name}", expected=5):
+            Cloud(settings).seed_image(name, folder)
+
+
+@app.command()
 def clean_cache() -> None:
-    """Delete what was built: the cloud's root file system and the guest image."""
+    """Delete what was built: the cloud's root file system and the guest images."""
     settings = _settings()
     with _locked(settings):
         if Container(settings).pid() is not None:
@@ -133,6 +144,11 @@ def _settings() -> LabSettings:
     if os.geteuid() != 0:
         raise LabError("The lab creates network links and mounts: run it as root.")
     return LabSettings.from_environ()
+
+
+def _assert_up(settings: LabSettings) -> None:
+    if not answers(settings.auth_url):
+        raise LabError("The lab is not running: start it with `make lab-up`.")
 
 
 @contextmanager

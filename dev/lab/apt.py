@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from dev.lab.errors import LabError
 from dev.lab.shell import run
 
-SUITE = "bookworm"
+HOST_SUITE = "bookworm"
+"""Debian's name of the release that the host runs and the cloud is built from."""
 
 # Only the options needed to reach a mirror; a mirror of frozen packages needs the date checks off, as on the host.
 _CARRIED_OPTIONS = (
@@ -31,6 +32,10 @@ class HostApt:
     options: tuple[str, ...]
     hosts: tuple[str, ...]
     nameservers: tuple[str, ...]
+
+    def sources_of(self, suite: str) -> tuple[str, ...]:
+        """The sources of another Debian release. A mirror of Debian has every release in the same places."""
+        return tuple(source.replace(f" {HOST_SUITE}", f" {suite}") for source in self.sources)
 
     @classmethod
     def read(cls) -> "HostApt":
@@ -68,7 +73,7 @@ def _sources() -> tuple[tuple[str, ...], list[str]]:
     hosts: list[str] = []
     for row in run(["apt-get", "indextargets", "--format", format_, "Created-By: Packages"]).splitlines():
         target: dict[str, str] = json.loads(row)
-        if target["suite"].split("-")[0] != SUITE or target["component"] != "main":
+        if target["suite"].split("-")[0] != HOST_SUITE or target["component"] != "main":
             continue
         host = urlsplit(target["uri"]).hostname
         if host is None or _is_loopback(host):
@@ -80,7 +85,7 @@ def _sources() -> tuple[tuple[str, ...], list[str]]:
         hosts.append(host)
     if not lines:
         raise LabError(
-            f"APT on this host has no source for Debian 12 ({SUITE}), which the lab is built from. Use a "
+            f"APT on this host has no source for Debian 12 ({HOST_SUITE}), which the lab is built from. Use a "
             "Debian 12 host, or add such a source to /etc/apt/sources.list.d."
         )
     return tuple(dict.fromkeys(lines)), hosts

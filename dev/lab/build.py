@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from dev.lab.apt import SUITE, HostApt
+from dev.lab.apt import HOST_SUITE, HostApt
 from dev.lab.progress import phase
 from dev.lab.shell import run
 
@@ -55,9 +55,13 @@ def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title
     return result
 
 
-def bootstrap(target: Path, packages: Path, apt: HostApt, hooks: Sequence[str], log: Path) -> None:
-    """Installs Debian 12 and the packages in the file `packages` into `target`, with mmdebstrap and its hooks."""
+def bootstrap(
+    target: Path, packages: Path, apt: HostApt, hooks: Sequence[str], log: Path, *, suite: str = HOST_SUITE
+) -> None:
+    """Installs a Debian release and the packages in the file `packages` into `target`, with mmdebstrap and hooks."""
     lines = [line.strip() for line in packages.read_text().splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     options = [f"--aptopt={option.rstrip(';')}" for option in apt.options]
-    run([*_MMDEBSTRAP, *options, f"--include={','.join(names)}", *hooks, SUITE, target, *apt.sources], log=log)
+    run(
+        [*_MMDEBSTRAP, *options, f"--include={','.join(names)}", *hooks, suite, target, *apt.sources_of(suite)], log=log
+    )

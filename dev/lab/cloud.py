@@ -149,7 +149,7 @@ class Cloud:
             if name not in flavors:
                 self.api.compute.create_flavor(name=name, vcpus=processors, ram=memory, disk=disk)
         self._seed_network(apt)
-        self._seed_image(image)
+        self.seed_image(IMAGE, image)
 
     def _seed_network(self, apt: HostApt) -> None:
         # The member's project owns the network: by Neutron's default policy only the owner of a network (or an
@@ -179,18 +179,19 @@ class Cloud:
         elif subnet.dns_nameservers != nameservers:
             self.api.network.update_subnet(subnet, dns_nameservers=nameservers)
 
-    def _seed_image(self, folder: Path) -> None:
+    def seed_image(self, name: str, folder: Path) -> None:
+        """Uploads one of the lab's own images from the folder it was built in, if it is missing or out of date."""
         # The folder's name is a hash of what the image is built from.
-        present = list(self.api.image.images(name=IMAGE))
+        present = list(self.api.image.images(name=name))
         if [image.properties.get("lab_build") for image in present if image.status == "active"] == [folder.name]:
             return
         properties: dict[str, Any] = {"min_disk": 2, "os_distro": "debian", "lab_build": folder.name}
         if self._settings.virt_type != "lxc":
-            kernel = self.upload(f"{IMAGE}-kernel", folder / "vmlinuz", "aki")
-            ramdisk = self.upload(f"{IMAGE}-initrd", folder / "initrd.img", "ari")
+            kernel = self.upload(f"{name}-kernel", folder / "vmlinuz", "aki")
+            ramdisk = self.upload(f"{name}-initrd", folder / "initrd.img", "ari")
             properties |= {"kernel_id": kernel, "ramdisk_id": ramdisk, "os_command_line": _KERNEL_COMMAND_LINE}
             properties |= EMULATED_PROPERTIES
-        self.upload(IMAGE, folder / "disk.raw", "raw", **properties)
+        self.upload(name, folder / "disk.raw", "raw", **properties)
 
     def upload(self, name: str, file: Path, disk_format: str, **properties: Any) -> str:
         """Uploads a public image, replaces images of the same name, and returns the new image's id."""

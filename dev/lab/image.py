@@ -1,13 +1,16 @@
-"""The Debian 12 guest image with cloud-init: a bare ext4 file system, with kernel and initrd for emulated instances."""
+"""Debian guest images with cloud-init: a bare ext4 file system, with kernel and initrd for emulated instances."""
 
 import shlex
 import shutil
 from pathlib import Path
 
 from dev.lab import build
-from dev.lab.apt import HostApt
+from dev.lab.apt import HOST_SUITE, HostApt
 from dev.lab.settings import LabSettings
 from dev.lab.shell import run
+
+SUITES = {"debian-12": HOST_SUITE, "debian-13": "trixie"}
+"""Debian's names of the releases, by image."""
 
 _SOURCE = Path(__file__).parent / "guest"
 
@@ -15,25 +18,27 @@ _SOURCE = Path(__file__).parent / "guest"
 _SLACK_MIB = 256
 
 
-def ensure(settings: LabSettings, apt: HostApt) -> Path:
-    """The folder with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is missing."""
-    name = f"image-{build.digest(_files(), extra=(*apt.sources, *apt.options))}"
+def ensure(name: str, settings: LabSettings, apt: HostApt) -> Path:
+    """The folder of an image, with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is missing."""
+    suite = SUITES[name]
+    sources_list = apt.sources_of(suite)
+    folder = f"image-{build.digest(_files(), extra=(*sources_list, *apt.options))}"
 
     def make(target: Path, log: Path) -> None:
         root = target / "rootfs"
         root.mkdir()
         sources, options = target / "sources.list", target / "apt.conf"
-        sources.write_text("\n".join(apt.sources) + "\n")
+        sources.write_text("\n".join(sources_list) + "\n")
         options.write_text("\n".join(apt.options) + "\n")
         hooks = (
             f"--customize-hook=upload {shlex.quote(str(sources))} /etc/apt/sources.list",
             f"--customize-hook=upload {shlex.quote(str(options))} /etc/apt/apt.conf.d/90host",
             f'--customize-hook={shlex.quote(str(_SOURCE / "customize.sh"))} "$1"',
         )
-        build.bootstrap(root, _SOURCE / "packages", apt, hooks, log)
+        build.bootstrap(root, _SOURCE / "packages", apt, hooks, log, suite=suite)
         _pack(root, target)
 
-    return build.cached(settings.cache, name, make, title="building the guest image, once", expected=80)
+    return build.cached(settings.cache, folder, make, title=f"building the image {name}, once", expected=80)
 
 
 def _files() -> list[Path]:

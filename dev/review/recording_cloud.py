@@ -87,6 +87,8 @@ class RecordingCloud(pulumi.runtime.Mocks):
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
+    secret_keys: frozenset[str] = SECRET_KEYS
+    """Settings that are encrypted in the stack's file."""
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -136,7 +138,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         config = {
             f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
         }
-        secrets = [f"{PROJECT}:{key}" for key in SECRET_KEYS if values.get(key)]
+        secrets = [f"{PROJECT}:{key}" for key in self.secret_keys if values.get(key)]
 
         # The SDK uses the thread's event loop, which other tests have closed.
         asyncio.set_event_loop(asyncio.new_event_loop())

@@ -14,10 +14,12 @@ import typer
 import yaml
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
+from model.settings import SECRET_KEYS, ConfigurationError, Settings
 from operate.stack.files import stack_values
 
 SECRET = "(secret)"  # noqa: S105 - a placeholder
 STAND_IN_PASSWORD = "standin"  # noqa: S105 - the program accepts it; never shown
+STAND_IN_PROXY = "http://standin:standin@proxy.example:3128"
 
 
 class _Readable(yaml.SafeDumper):
@@ -40,9 +42,15 @@ def register(values: dict[str, Any]) -> RecordingCloud:
     readable = values | {"sshPrivateKey": private, "apiClientCertificate": ""}
     readable["publicKey"] = public if values.get("publicKey") else ""
     readable["vrrpPassword"] = STAND_IN_PASSWORD if values.get("vrrpPassword") else ""
+    secret_keys = SECRET_KEYS
+    if isinstance(values.get("aptProxy"), dict):  # encrypted
+        readable["aptProxy"] = STAND_IN_PROXY
+        secret_keys |= {"aptProxy"}
     vip = values.get("vip")
     # The real subnet is unknown here; this one contains the VIP.
-    cloud = RecordingCloud(subnet=str(ip_network(f"{vip}/8", strict=False))) if vip else RecordingCloud()
+    cloud = RecordingCloud(secret_keys=secret_keys)
+    if vip:
+        cloud.subnet = str(ip_network(f"{vip}/8", strict=False))
     return cloud.run(readable)
 
 
@@ -65,10 +73,12 @@ def main(
     """Write the inputs of each resource that the program would create for a stack, one file each."""
     try:
         values = stack_values(stack)
+        # As they are written. The program gets them as the engine passes them, with other secrets.
+        Settings.parse(values, secrets_are_readable=False)
         cloud = register(values)
     except FileNotFoundError as error:
         sys.exit(f"no stack file {error.filename}; set STACK to the name of a stack that has a Pulumi.STACK.yaml here")
-    except pulumi.RunError as error:
+    except (ConfigurationError, pulumi.RunError) as error:
         sys.exit(str(error))
     write(cloud, out, public_key=values.get("publicKey", ""))
 

@@ -44,8 +44,10 @@ class Secrets(Model):
         password = value.get_secret_value()
         if len(password) > 8:
             raise ValueError(
-                f"has {len(password)} characters, and VRRPv2 sends only 8 (RFC 2338, 5.3.6); use at most 8"
+                f"has {len(password)} characters, and VRRPv2 sends only 8 (RFC 2338, 5.3.6); use 6 to 8 characters"
             )
+        if 0 < len(password) < 6:
+            raise ValueError("has fewer than 6 characters, which are soon guessed; use 6 to 8, or no password")
         # keepalived.conf has comments (# !), quotes, blocks, variables ($) and conditions (@ at a line's start).
         if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9@%+=:,./_-]*)?", password):
             raise ValueError(

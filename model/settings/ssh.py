@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from model.settings.fields import LoginUser, Model, PublicKey, Text
+from model.settings.fields import HostName, LoginUser, Model, PublicKey, Text
 
 
 class BastionSettings(Model):
@@ -15,6 +15,12 @@ class BastionSettings(Model):
     user: str
     host_key: str
 
+    @property
+    def known_hosts(self) -> str:
+        """Its line in a known_hosts file, with the newline (sshd(8): the port is part of the name, unless it is 22)."""
+        name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+        return f"{name} {self.host_key}\n"
+
 
 class SshSettings(Model):
     """SSH to every host."""
@@ -22,7 +28,7 @@ class SshSettings(Model):
     key_pair: Text
     public_key: PublicKey
     ssh_timeout: Annotated[int, Field(ge=10, le=7200)]
-    bastion_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]*$")]
+    bastion_host: HostName
     bastion_port: Annotated[int, Field(ge=1, le=65535)]
     bastion_user: LoginUser
     bastion_host_key: PublicKey

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from operate.commands.options import StackName, Yes
+from operate.commands.options import StackName, Yes, insist_on_writable
 from operate.drill.faults import DRILL_FAULTS, FaultName
 from operate.drill.page import page
 from operate.drill.result import DrillResult, Planned
 from operate.drill.run import Drill, undo_leftovers
 from operate.stack.applied import read_stack
-from operate.stack.engine import StackError
-from operate.stack.files import ROOT
+from operate.stack.files import ROOT, as_file_name
 
 INTERRUPTED = 130
 
@@ -83,7 +82,7 @@ def drill(
         Path | None, typer.Option("--json", help="Also write all numbers to this file, as JSON.")
     ] = None,
     yes: Yes = False,
-    undo: Annotated[bool, typer.Option("--put-back", help="Only undo what a killed drill has left behind.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Only undo what a killed drill has left behind.")] = False,
 ) -> None:
     """Inject faults into a live stack one after the other, measure what clients notice, and undo each.
 
@@ -101,8 +100,10 @@ def drill(
         if not done:
             console.print("Nothing to undo.")
         return
-    file = report or ROOT / "build" / "drills" / f"{applied.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.html"
-    _insist_on_writable(file, as_json)
+    file = (
+        report or ROOT / "build" / "drills" / f"{as_file_name(applied.name)}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.html"
+    )
+    insist_on_writable(file, as_json, options="--report or --json")
     chosen = [DRILL_FAULTS[name] for name in faults or FaultName]
     it = Drill(applied, chosen, lambda line: console.print(line, markup=False))
     with it.alone():
@@ -132,18 +133,3 @@ def drill(
             console.print(f"Report: {path}", soft_wrap=True, highlight=False)
     if status:
         raise typer.Exit(status)
-
-
-def _insist_on_writable(*files: Path | None) -> None:
-    """Before any fault: StackError if a report cannot be written."""
-    for file in filter(None, files):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            was_there = file.exists()
-            file.touch()
-            if not was_there:  # a drill that is refused leaves no file
-                file.unlink()
-        except OSError as error:
-            raise StackError(
-                f"{file} cannot be written, so nothing was done: {error}; name another with --report or --json"
-            ) from None

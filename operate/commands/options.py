@@ -1,8 +1,13 @@
 """Options shared by several commands."""
 
+import os
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from operate.stack.engine import StackError
 
 StackName = Annotated[
     str | None, typer.Option("--stack", "-s", help="The stack; by default, the one selected in Pulumi.")
@@ -10,3 +15,29 @@ StackName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything that was found, as JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 LoadBalancer = Annotated[str, typer.Argument(metavar="NAME", help="The load balancer's name, as in `./ha status`.")]
+
+
+def insist_on_answer(*, yes: bool) -> None:
+    """StackError, before anything is done, if Pulumi will ask for confirmation where nobody can answer."""
+    # Then Pulumi does not ask either.
+    yes = yes or os.environ.get("PULUMI_SKIP_CONFIRMATIONS") in ("true", "1")
+    if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise StackError(
+            "Pulumi asks for confirmation, and this is no terminal, so nothing was done: run this in a terminal, "
+            "or with --yes"
+        )
+
+
+def insist_on_writable(*files: Path | None, options: str) -> None:
+    """StackError, before anything is done, if a file for the results, named with `options`, cannot be written."""
+    for file in filter(None, files):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            was_there = file.exists()
+            file.touch()
+            if not was_there:  # a command that is refused leaves no file
+                file.unlink()
+        except OSError as error:
+            raise StackError(
+                f"{file} cannot be written, so nothing was done: {error}; name another with {options}"
+            ) from None

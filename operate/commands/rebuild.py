@@ -3,23 +3,27 @@
 import typer
 from rich.console import Console
 
-from operate.commands.options import LoadBalancer, StackName, Yes
+from operate.commands.options import LoadBalancer, StackName, Yes, insist_on_answer
 from operate.hosts.pair import Pair, PairError
 from operate.hosts.state import collect
+from operate.maintenance.checks import insist_on_rebuild
 from operate.maintenance.moves import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
 from operate.stack.applied import read_stack
+from operate.stack.resources import recorded_ids
 
 
 def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:
     """Delete a load balancer's instance, or what is left of it, and re-create it while its peer serves.
 
-    It keeps its address and host key. Refused if the peer does not serve. To continue a rebuild that was cut off, run
-    it again.
+    It keeps its address and host key. Refused if the peer does not serve, if something is missing that it needs, or if
+    other changes wait for a `pulumi up`. To continue a rebuild that was cut off, run it again.
     """
+    insist_on_answer(yes=yes)
     console = Console(soft_wrap=True)
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
-    pair = Pair(applied.outputs, applied.configuration.cloud())
+    cloud = applied.configuration.cloud()
+    pair = Pair(applied.outputs, recorded_ids(applied.name), cloud)
     plan = plan_rebuild(applied, pair, name, maintenance.states())
     console.print(f"{plan.peer} serves; the instance of {name} is {plan.shown}. The rebuild")
     if plan.holds_vip:
@@ -33,13 +37,18 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
         agreed, plan = plan, plan_rebuild(applied, pair, name, states)
         if not plan.is_within(agreed):
             raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
-        if plan.orphans:
+        insist_on_rebuild(applied, cloud, name, freed=len(plan.instances), creator=pair.instance(plan.peer).user_id)
+        # Before anything is changed: Pulumi itself would refuse only afterwards.
+        if plan.orphans or plan.holds_vip:
             insist_on_no_other_run(applied.name, name)
         try:
             if plan.holds_vip:
                 maintenance.stop_keepalived(name, plan.peer)
             for orphan in plan.orphans:
+                maintenance.insist_alone()
                 pair.delete_instance(orphan)
+            # From here on Pulumi's own lock keeps others away, and to end halfway would leave the pair without standby.
+            maintenance.insist_alone()
             replace_instance(applied.name, name, ask=not yes)
         except BaseException:
             # Given up, refused, or failed before anything was deleted: the pair must not stay without a standby.

@@ -14,12 +14,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from operate.commands.options import AsJson, StackName
+from operate.commands.options import AsJson, StackName, Yes, insist_on_answer
 from operate.hosts.look import look
 from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, PairReport, compare_with_applied
 from operate.hosts.state import HostState, watch
+from operate.maintenance.checks import insist_on_nothing_pending
 from operate.stack import engine
 from operate.stack.applied import AppliedStack, read_stack
+from operate.stack.preview import parse_preview
 
 WATCH_SECONDS = 2.0
 
@@ -162,9 +164,12 @@ def status(
     reapply: Annotated[
         bool, typer.Option("--reapply", help="Then run `pulumi up` to restore files that differ.")
     ] = False,
+    yes: Yes = False,
     watched: Annotated[bool, typer.Option("--watch", "-w", help="Repeat every 2 s, until Ctrl-C.")] = False,
 ) -> None:
     """Show the state of a stack's load balancers, and compare their files with what was applied. Changes nothing.
+
+    With --reapply, Pulumi shows what it will do, and asks. Refused if other changes wait for a `pulumi up`.
 
     Exit status: 0 if nothing is wrong; 1 if a file differs from what Pulumi applied, or something does not run; 2 if
     the stack cannot be read. With --watch, 0 after Ctrl-C.
@@ -186,8 +191,10 @@ def status(
             # Never wrapped, so that it can be copied.
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:
+        insist_on_answer(yes=yes)
+        insist_on_nothing_pending(applied.name, parse_preview(engine.preview(applied.name)))
         _, *arguments = shlex.split(report.remedy)
-        engine.run_pulumi(*arguments, stack=applied.name, again="./ha status --reapply")
+        engine.run_pulumi(*arguments, *(["--yes"] if yes else []), stack=applied.name, again="./ha status --reapply")
         return
     if not report.whole:
         raise typer.Exit(1)

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from operate.commands.options import StackName
+from operate.commands.options import StackName, insist_on_writable
 from operate.commands.status import render_report
 from operate.hosts.report import PairReport
 from operate.stack.applied import read_stack
+from operate.stack.files import as_file_name
 from operate.support.bundle import build, write
 
 
@@ -51,7 +52,8 @@ def support_bundle(
         console.print(f"{time.monotonic() - began:5.1f} s  {text}", markup=False, highlight=False, soft_wrap=True)
 
     applied = read_stack(stack)
-    path = output or Path(f"support-{applied.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
+    path = output or Path(f"support-{as_file_name(applied.name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
+    insist_on_writable(path, options="--output")
     progress(f"collecting from {', '.join(applied.outputs.load_balancers)}, the cloud and Pulumi")
     archive = build(applied, f"-{since}", _text, progress)
     try:

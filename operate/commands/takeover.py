@@ -36,15 +36,19 @@ def takeover(
         typer.confirm("Take the VIP over?", abort=True)
     end_like_ctrl_c()
     with (
-        hold_all(applied.access, applied.outputs.load_balancers, "takeover"),
+        hold_all(applied.access, applied.outputs.load_balancers, "takeover") as lock,
         undone_on_failure(partial(typer.echo, err=True)) as done,
     ):
-        steps.narrow(applied, cloud, agreed, done)
-        steps.reserve(applied, cloud, agreed, done)
-        steps.move_vip(applied, cloud, agreed, done)
-        steps.wait_until_held(applied.name, agreed.vip)
-        steps.fence(cloud, agreed, done)
-        steps.prove(applied.name)
+        for step in (
+            partial(steps.narrow, applied, cloud, agreed, done),
+            partial(steps.reserve, applied, cloud, agreed, done),
+            partial(steps.move_vip, applied, cloud, agreed, done),
+            partial(steps.wait_until_held, applied.name, agreed.vip),
+            partial(steps.fence, cloud, agreed, done),
+            partial(steps.prove, applied.name),
+        ):
+            lock.check()
+            step()
     console.print(
         f"{applied.name} holds {agreed.vip}. docs/takeover.md says how to delete the old pair, and how to go back."
     )

@@ -22,6 +22,7 @@ from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError, failure_of, output
 from operate.stack.applied import AppliedStack
+from operate.stack.resources import recorded_ids
 
 UNDONE_BY_HOST_SECONDS = 30
 """After this time a host undoes a fault by itself; a drill leaves it in place for less."""
@@ -45,7 +46,7 @@ class Site:
 
     def __init__(self, stack: AppliedStack, patience: float = 10) -> None:
         self.outputs = stack.outputs
-        self.pair = Pair(stack.outputs, stack.configuration.cloud())
+        self.pair = Pair(stack.outputs, recorded_ids(stack.name), stack.configuration.cloud())
         self.profile = stack.settings.failover_profile
         self._load_balancers = replace(stack.access, patience=patience)
         self._control_plane = replace(self._load_balancers, user=stack.settings.control_plane_user)
@@ -144,7 +145,7 @@ class InstanceStopped(DrillFault):
     title = "its instance is stopped through Nova"
     measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "none", Profile.STEADY: "0.04 s"}
     notice = "the VIP moves, and connections through it are cut; there is no standby until the instance has booted"
-    way_back = "it is started through Nova; if this machine dies, run `./ha drill --put-back`"
+    way_back = "it is started through Nova; if this machine dies, run `./ha drill --undo`"
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
         """Only request it: Nova takes a while, in which the drill can be interrupted."""

@@ -57,7 +57,7 @@ def timeline(found: Measured, names: list[str]) -> Timeline:
     holders = [*_holders(found, names, end)]
     moments = (
         (found.inflicted, found.title),
-        (found.undone if found.put_back else None, "undone"),
+        (found.undone if found.undo_result else None, "undone"),
         (found.whole, "the pair is healthy again"),
     )
     happened = [(at, label) for at, label in moments if at is not None]

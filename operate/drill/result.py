@@ -45,7 +45,8 @@ class Measured(BaseModel):
     """How late the probe itself was at worst: a shorter interruption may be the probe's own."""
     samples: list[Sample] = Field(default=[], exclude=True)
     seen: list[Seen] = []
-    put_back: str | None = None
+    undo_result: str | None = None
+    """What was undone; None if there was nothing to do, or it was not undone."""
     left: str | None = None
     """Why it could not be undone."""
 
@@ -90,7 +91,7 @@ class Measured(BaseModel):
         """Seconds until the pair was healthy, counted from the undo, or from the fault if systemd undoes it."""
         if self.whole is None or self.inflicted is None:
             return None
-        return self.whole - (self.inflicted if self.put_back is None or self.undone is None else self.undone)
+        return self.whole - (self.inflicted if self.undo_result is None or self.undone is None else self.undone)
 
 
 class DrillResult(BaseModel):

@@ -14,7 +14,7 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_fixed
 
 from operate.drill.faults import DRILL_FAULTS, DrillFault, FaultName, Site
 from operate.drill.result import DrillResult, Measured, Planned, Seen
-from operate.hosts.lock import hold_all
+from operate.hosts.lock import Lock, hold_all
 from operate.hosts.look import look
 from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, wait_for
 from operate.hosts.report import PairReport
@@ -73,6 +73,7 @@ class Drill:
         self._faults = [fault(self._site) for fault in faults]
         self._progress = progress
         self._signals = DeferredSignals()
+        self._lock = Lock()
         self.in_place: str | None = None
         """The fault that is in place now."""
 
@@ -81,7 +82,7 @@ class Drill:
         """Hold the operators' lock while the context lasts; PairError if the pair is not healthy."""
         # First: a host that is down cannot be locked, and the error must say that it is down.
         self._look_at_whole_pair()
-        with hold_all(self._stack.access, self._stack.outputs.load_balancers, "drill"):
+        with hold_all(self._stack.access, self._stack.outputs.load_balancers, "drill") as self._lock:
             yield
 
     def plan(self) -> list[Planned]:
@@ -133,7 +134,7 @@ class Drill:
     @property
     def undo_command(self) -> str:
         """The command that undoes whatever any drill has left behind."""
-        return f"./ha drill --put-back --stack {self._stack.name}"
+        return f"./ha drill --undo --stack {self._stack.name}"
 
     def _look_at_whole_pair(self) -> PairReport:
         report = look(self._stack)
@@ -157,7 +158,7 @@ class Drill:
         )
 
     def _measure(self, fault: DrillFault, measured: list[Measured]) -> None:
-        self._signals.check()
+        self._insist_on_going_on()
         report = look(self._stack)
         if troubles := troubles_of(report):
             raise PairError(f"the pair is no longer healthy: {'; '.join(troubles)}")
@@ -204,7 +205,7 @@ class Drill:
                     reraise=True,
                 ):
                     with attempt:
-                        found.put_back = fault.undo(host)
+                        found.undo_result = fault.undo(host)
                 found.undone = probe.elapsed
                 self.in_place = None
             except Exception as error:
@@ -235,9 +236,14 @@ class Drill:
         answered = "clients get answers"
         self._wait(answered, lambda: min(probe.steady, probe.elapsed - healed) >= STEADY_SECONDS, PATIENCE_SECONDS)
 
+    def _insist_on_going_on(self) -> None:
+        """InterruptionError after a signal, HostError if the lock was lost."""
+        self._signals.check()
+        self._lock.check()
+
     def _wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
         def ready() -> bool:
-            self._signals.check()
+            self._insist_on_going_on()
             return condition()
 
         wait_for(what, ready, seconds)
@@ -253,12 +259,13 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
     # A host that is down cannot be locked; its peer's lock is enough.
     answering = {name for name, state in collect(stack).items() if isinstance(state, HostState)}
     up = {name: address for name, address in stack.outputs.load_balancers.items() if name in answering}
-    with hold_all(stack.access, up, "drill --put-back"):
+    with hold_all(stack.access, up, "drill --undo") as lock:
         # Instances first: the other faults are searched for on running hosts.
         for fault in sorted(
             (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
         ):
             for host in fault.places():
+                lock.check()
                 try:
                     done = fault.undo(host)
                 except (HostError, PairError, SDKException, ClientException) as error:

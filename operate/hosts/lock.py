@@ -4,8 +4,8 @@ import asyncio
 import getpass
 import shlex
 import socket
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from threading import Thread
 
@@ -17,20 +17,26 @@ LOCK = "/run/ha-api-operator.lock"
 """Only root may read it. A reboot removes it, and ends the process that holds it."""
 SIGN_OF_LIFE_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
-SILENCE_SECONDS = 20
+SILENCE_SECONDS = 20.0
 """After this time without a sign of life, the operator has lost the network, and loses the lock."""
+RETRY_SECONDS = 2.0
 
 # The lock is a file held open by a process on the host that ends with its SSH connection: if this program dies, the
 # lock is free at once. A lost network does not end the connection, so the process also ends when no sign of life (an
-# empty line) comes. The text in the file is shown to an operator who is refused.
+# empty line) comes. It answers each one, so that this program notices in time too. The text in the file is shown to an
+# operator who is refused.
 _TAKE = """
 exec 9<>"$1"
 flock --nonblock 9 || { cat "$1"; exit 75; }
 printf "%s\\n" "$2" >"$1"
 echo taken
-while read -r -t "$3" _; do :; done
+while read -r -t "$3" _; do echo; done
 """
 _TAKEN_BY_ANOTHER = 75
+
+
+class TakenError(HostError):
+    """Another operator has the lock."""
 
 
 def sign(purpose: str) -> str:
@@ -38,13 +44,31 @@ def sign(purpose: str) -> str:
     return f"{getpass.getuser()} on {socket.gethostname()}, {purpose}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-@asynccontextmanager
-async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGenerator[None]:
-    """Hold a load balancer's lock while the context lasts, or until the host goes down.
+class Lock:
+    """The operators' lock on a pair. One host's is enough: another operator needs that of every host that is up."""
 
-    HostError if another operator holds it, with who and why, or if the host is unreachable.
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+        """The hosts on which it is held now."""
+        self.lost: str | None = None
+        """Why another operator may be at work; None while none can be."""
+
+    def check(self) -> None:
+        """HostError if the lock was lost. To be called before each change, but not before one is undone."""
+        if self.lost:
+            raise HostError(
+                f"the lock against other operators was lost, so the work ended here: {self.lost}. See `./ha status`, "
+                "then run this again"
+            )
+
+
+@asynccontextmanager
+async def hold(access: Access, name: str, address: str, signature: str) -> AsyncGenerator[Awaitable[str]]:
+    """Hold a load balancer's lock while the context lasts; yields what ends with the reason when the lock is lost.
+
+    HostError if the host is unreachable, TakenError if another operator holds the lock, with who and why.
     """
-    command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, sign(purpose), str(SILENCE_SECONDS)])
+    command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, signature, str(SILENCE_SECONDS)])
     async with AsyncExitStack() as open_ones:
         try:
             connection = await open_ones.enter_async_context(access.connect(address))
@@ -54,41 +78,84 @@ async def hold(access: Access, name: str, address: str, purpose: str) -> AsyncGe
                 answer = (await process.stdout.readline()).strip()
             if answer != "taken":
                 ended = await process.wait(check=False)
-                if ended.exit_status == _TAKEN_BY_ANOTHER:
-                    raise HostError(f"{name} is in use by {answer}: wait until they are done")
+                # After a lost connection, the host may wait for a sign of our own life for a while.
+                if ended.exit_status == _TAKEN_BY_ANOTHER and answer != signature:
+                    raise TakenError(f"{name} is in use by {answer}: wait until they are done")
                 raise HostError(f"{name} cannot be locked: {ended.stderr or 'its shell ended'}")
         except (OSError, asyncssh.Error) as error:
             raise HostError(f"{name} ({address}) cannot be locked: {failure_of(error)}") from error
         life = asyncio.create_task(_live(process))
         try:
-            yield
+            yield life
         finally:
             life.cancel()
             # Without a closing handshake, which a host that is down would not answer.
             connection.abort()
 
 
-async def _live(process: asyncssh.SSHClientProcess[str]) -> None:
+async def _live(process: asyncssh.SSHClientProcess[str]) -> str:
+    """Give signs of life until one is not answered; why not."""
     try:
         while True:
-            await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SIGN_OF_LIFE_SECONDS):
+                    await process.wait_closed()
+                    break
             process.stdin.write("\n")
-    except OSError:  # the host is down; nobody else can work on it either
-        return
+            # The host counts from the last sign that reached it, so this ends first.
+            async with asyncio.timeout(SILENCE_SECONDS - SIGN_OF_LIFE_SECONDS):
+                if not await process.stdout.readline():
+                    break
+    except TimeoutError:
+        return f"the host has not answered for {SILENCE_SECONDS:.0f} s"
+    except (OSError, asyncssh.Error):
+        pass  # the connection ended while it was used
+    return "its connection ended, or the host went down"
 
 
 @contextmanager
-def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Generator[None]:
+def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Generator[Lock]:
     """Hold the locks of load balancers (addresses by name), for code that is not asynchronous.
 
+    One that is lost while another is held, because its host boots for example, is taken again as soon as possible.
     HostError as in `hold`; then none is held.
     """
-    locks = AsyncExitStack()
+    lock, signature = Lock(), sign(purpose)
+    holding: list[asyncio.Task[None]] = []
+
+    async def keep(name: str, address: str, taken: asyncio.Event) -> None:
+        while not lock.lost:
+            try:
+                async with hold(access, name, address, signature) as end:
+                    lock.held.add(name)
+                    taken.set()
+                    reason = await end
+                    lock.held.remove(name)
+                    if not lock.held:
+                        lock.lost = f"{name}: {reason}"
+            except HostError as error:
+                if not taken.is_set():
+                    raise
+                if isinstance(error, TakenError):
+                    lock.lost = str(error)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def take() -> None:
         # Sorted: of two operators who want the same hosts, one gets all of them.
         for name, address in sorted(addresses.items()):
-            await locks.enter_async_context(hold(access, name, address, purpose))
+            taken = asyncio.Event()
+            task = asyncio.create_task(keep(name, address, taken))
+            holding.append(task)
+            waiting = asyncio.create_task(taken.wait())
+            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                waiting.cancel()
+                await task
+
+    async def release() -> None:
+        for task in holding:
+            task.cancel()
+        await asyncio.gather(*holding, return_exceptions=True)
 
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="operator-lock")
@@ -96,9 +163,9 @@ def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Gene
     try:
         try:
             asyncio.run_coroutine_threadsafe(take(), loop).result()
-            yield
+            yield lock
         finally:
-            asyncio.run_coroutine_threadsafe(locks.aclose(), loop).result()
+            asyncio.run_coroutine_threadsafe(release(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

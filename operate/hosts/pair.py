@@ -1,7 +1,7 @@
 """The two load balancers as clients and the cloud see them: which one answers, its instance and its port."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from openstack.compute.v2.server import Server
@@ -9,6 +9,8 @@ from openstack.connection import Connection
 
 from model.topology import HEALTH_PORT
 from operate.stack.applied import Outputs
+from operate.stack.cloud import found
+from operate.stack.resources import PORT, SERVER_GROUP
 from program.holder import answering_load_balancer
 
 # Nova kills an instance that has not shut down after 60 s. A boot in software emulation takes over two minutes.
@@ -30,10 +32,15 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
 
 
 class Pair:
-    """The load balancers of a stack. Names are those of the stack's outputs."""
+    """The load balancers of a stack. Names are those of the stack's outputs.
 
-    def __init__(self, outputs: Outputs, cloud: Connection) -> None:
+    `ids` are those in Pulumi's state (`recorded_ids`). In the cloud, ports and instances are found by them alone: names
+    and addresses are not unique there, and another stack of the project may have the same cluster name.
+    """
+
+    def __init__(self, outputs: Outputs, ids: Mapping[tuple[str, str], str], cloud: Connection) -> None:
         self.outputs = outputs
+        self._ids = ids
         # openstacksdk creates its methods at run time, without types.
         untyped: Any = cloud
         self._compute, self._network = untyped.compute, untyped.network
@@ -65,26 +72,23 @@ class Pair:
             wait_for(f"{name} answers at http://{address}:{HEALTH_PORT}/healthz", answers, seconds)
 
     def instances(self, name: str) -> list[Any]:
-        """Nova's instances of a load balancer, normally one; those without an address come last."""
-        # A name is not unique in a cloud; with its address it is.
-        address = self.outputs.load_balancers[name]
-        servers = self._compute.servers(name=f"^{name}$")
-        found = [
-            it
-            for it in servers
-            # An instance that Nova could not build has no address.
-            if not it.addresses or any(port["addr"] == address for ports in it.addresses.values() for port in ports)
-        ]
-        return sorted(found, key=lambda it: not it.addresses)
+        """Nova's instances of a load balancer, normally one: the one on its port; those that never got there come last.
+
+        An instance that Nova could not build, or has not built yet, is not on the port, but in the server group.
+        """
+        port = found(self._network.get_port, self._ids.get((PORT, name)))
+        # The role's group is named like its hosts, without their index.
+        group = found(self._compute.get_server_group, self._ids.get((SERVER_GROUP, name.rpartition("-")[0])))
+        attached = found(self._compute.get_server, port.device_id if port else None)
+        members = (found(self._compute.get_server, it) for it in (group.member_ids if group else ()))
+        unbuilt = [it for it in members if it and it.name == name and not it.addresses]
+        return [attached, *(it for it in unbuilt if it.id != attached.id)] if attached else unbuilt
 
     def instance(self, name: str) -> Any:
         """The instance of a load balancer; PairError if there is none."""
         for server in self.instances(name):
             return server
-        address = self.outputs.load_balancers[name]
-        raise PairError(
-            f"the cloud has no instance {name} with the address {address}: `./ha rebuild {name}` re-creates it"
-        )
+        raise PairError(f"the cloud has no instance on the port of {name}: `./ha rebuild {name}` re-creates it")
 
     def delete_instance(self, instance_id: str) -> None:
         """Delete an instance, and wait until it is gone."""
@@ -118,7 +122,4 @@ class Pair:
 
     def set_port(self, name: str, *, up: bool) -> None:
         """Set a load balancer's port up or down through Neutron."""
-        address = self.outputs.load_balancers[name]
-        for port in self._network.ports(fixed_ips=f"ip_address={address}"):
-            if port.is_admin_state_up != up:
-                self._network.update_port(port, is_admin_state_up=up)
+        self._network.update_port(self._ids[PORT, name], is_admin_state_up=up)

@@ -61,10 +61,9 @@ class Access:
         async with AsyncExitStack() as open_ones:
             jump = None
             if self.bastion:
-                # Without the port: for port 22 the name must not include it.
-                known = f"{self.bastion.host} {self.bastion.host_key}"
+                there = self.bastion
                 jump = await open_ones.enter_async_context(
-                    await dial(self.bastion.host, self.bastion.port, self.bastion.user, known)
+                    await dial(there.host, there.port, there.user, there.known_hosts)
                 )
             yield await open_ones.enter_async_context(
                 await dial(address, self.port, self.user, self.known_hosts, tunnel=jump)

@@ -1,13 +1,12 @@
 """Work on one load balancer while its peer serves: move the VIP, drain and resume a load balancer, rebuild one."""
 
-import json
 import shlex
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from model.topology import API_PORT
-from operate.hosts.lock import hold_all, sign
+from operate.hosts.lock import Lock, hold_all, sign
 from operate.hosts.netfilter import NFT
 from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import BOOT_SECONDS, Pair, PairError, wait_for
@@ -16,6 +15,7 @@ from operate.hosts.ssh import HostError, on_all
 from operate.hosts.state import HostState, collect
 from operate.stack import engine
 from operate.stack.applied import AppliedStack
+from operate.stack.resources import INSTANCE, recorded_ids
 
 # The peer takes over within milliseconds of priority 0; the rest is for a busy host to answer.
 TAKE_OVER_SECONDS = 15.0
@@ -26,7 +26,6 @@ RETURN_SECONDS = 60.0
 HOLD_SECONDS = 0.1
 HELD = "inet ha_api_move"
 """The nftables table in which the holder drops new connections to the VIP during a move."""
-INSTANCE = "openstack:compute/instance:Instance"
 
 States = Mapping[str, HostState | str]
 
@@ -107,6 +106,7 @@ class Maintenance:
     def __init__(self, stack: AppliedStack) -> None:
         self._stack = stack
         self._addresses = stack.outputs.load_balancers
+        self._lock = Lock()
 
     def states(self) -> States:
         """The states of both load balancers, without the lock: the operator may take long to answer a question."""
@@ -125,23 +125,27 @@ class Maintenance:
             for name, address in self._addresses.items()
             if isinstance(states[name], HostState) and name != rebuilt
         }
-        with hold_all(self._stack.access, up, purpose):
+        with hold_all(self._stack.access, up, purpose) as self._lock:
             # Again: the previous owner of the lock may have changed them.
             yield self.states()
+
+    def insist_alone(self) -> None:
+        """HostError if the lock was lost meanwhile. Before each change; what was changed is undone without it."""
+        self._lock.check()
 
     def move(self, holder: str, peer: str) -> None:
         """Move the VIP to the peer."""
         # One command, so that keepalived starts again even if this program dies.
-        self._run(holder, self._giving_away("systemctl restart keepalived"))
+        self._change(holder, self._giving_away("systemctl restart keepalived"))
         self._wait_until_holds(peer)
 
     def drain(self, name: str, peer: str, reason: str) -> None:
         """Take a load balancer out of service until `resume`, also across reboots."""
         try:
-            self._run(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
+            self._change(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
             self.stop_keepalived(name, peer)
             # After the move: systemd reloads all units for it, which keeps the host busy for a moment.
-            self._run(name, "systemctl disable keepalived")
+            self._change(name, "systemctl disable keepalived")
         except BaseException:
             self._back(name)
             raise
@@ -153,6 +157,7 @@ class Maintenance:
 
     def resume(self, name: str) -> None:
         """Bring a load balancer back, and wait until it could serve alone."""
+        self.insist_alone()
         self._back(name)
         reasons: list[str] = []
 
@@ -167,7 +172,7 @@ class Maintenance:
 
     def stop_keepalived(self, name: str, peer: str) -> None:
         """Have a load balancer give up the VIP, if it holds it, and stay out of the election until it boots."""
-        self._run(name, self._giving_away("systemctl stop keepalived"))
+        self._change(name, self._giving_away("systemctl stop keepalived"))
         self._wait_until_holds(peer)
 
     def start_keepalived(self, name: str) -> None:
@@ -201,6 +206,10 @@ class Maintenance:
     def _back(self, name: str) -> None:
         self._run(name, f"rm -f {DRAINED}")
         self._run(name, "systemctl enable --now keepalived")
+
+    def _change(self, name: str, command: str) -> None:
+        self.insist_alone()
+        self._run(name, command)
 
     def _run(self, name: str, command: str, patience: float = 0) -> None:
         access = replace(self._stack.access, patience=patience)
@@ -241,8 +250,14 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
     holds = isinstance(state, HostState) and state.holds_vip
     if not holds and holder_of(states) != peer:
         raise PairError(f"{peer} does not hold the VIP, so nothing was done. See `./ha status`")
-    known = recorded_instance(stack.name, name)
+    known = recorded_ids(stack.name).get((INSTANCE, name))
     instances = pair.instances(name)
+    for it in instances:
+        if it.id != known and it.name != name:
+            raise PairError(
+                f"the port of {name} is plugged into {it.name} ({it.id}), which no `pulumi up` created, so nothing was "
+                "done: unplug it (`openstack server remove port`), and run this again"
+            )
     return Rebuild(
         name=name,
         peer=peer,
@@ -251,13 +266,6 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
         shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "not there",
         orphans=tuple(it.id for it in instances if it.id != known),
     )
-
-
-def recorded_instance(stack: str, name: str) -> str | None:
-    """The id of a host's instance in Pulumi's state; None if there is none."""
-    exported = json.loads(engine.query("stack", "export", "--stack", stack))
-    resources = exported["deployment"].get("resources", ())
-    return next((it.get("id") for it in resources if it["urn"].endswith(f"{INSTANCE}::{name}")), None)
 
 
 def replacement_command(stack: str, name: str) -> list[str]:

@@ -1,37 +1,84 @@
 """A temporary instance, created like a load balancer, for what can only be tried; then deleted.
 
-All its resources have one name, so that whatever a killed run left behind is found and deleted first.
+All its resources have one name, which no other run has. It says when and by which process they were created, so that
+the next run finds and deletes what a killed one left behind, and nothing of one that is still at work.
 """
 
 import asyncio
+import hashlib
+import os
+import re
 import shlex
+import socket
 import time
+import uuid
 from base64 import b64encode
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from typing import Any
 
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from openstack.exceptions import ForbiddenException, ResourceFailure, ResourceTimeout
+from openstack.exceptions import ConflictException, ForbiddenException, ResourceFailure, ResourceTimeout
 
 from model.rendering import install_script, prepare_script, user_data
 from model.settings import Settings
 from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
-from operate.preflight.finding import Finding, ok, problem
+from operate.preflight.finding import Finding, not_checked, ok, problem
 from operate.signals import end_like_ctrl_c, uninterrupted
 from operate.stack.applied import StackConfiguration
 
 DELETE_SECONDS = 300
+LEFT_AFTER = timedelta(days=1)
+"""A run takes minutes. Older resources are leftovers, whichever machine created them."""
 _DESCRIPTION = "Temporary, for `./ha preflight --boot`"
 
 
-def temporary_name(settings: Settings) -> str:
-    """The name of everything that is created."""
-    return f"{settings.cluster_name}-preflight"
+def temporary_name(settings: Settings, now: datetime) -> str:
+    """The name of everything that this run creates."""
+    return f"{settings.cluster_name}-preflight-{now:%Y%m%dT%H%M%SZ}-{_machine()}-{os.getpid()}"
+
+
+def _machine() -> str:
+    """This machine, in a few characters; containers on one host differ."""
+    return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()}".encode()).hexdigest()[:8]
+
+
+def is_left(name: str, settings: Settings, now: datetime) -> bool:
+    """Whether a resource is a leftover: of a process of this machine that has ended, or too old for any."""
+    found = re.fullmatch(
+        rf"{re.escape(settings.cluster_name)}-preflight-(\d{{8}}T\d{{6}}Z)-([0-9a-f]{{8}})-(\d+)", name
+    )
+    if not found:
+        return False
+    created = datetime.strptime(found[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return now - created > LEFT_AFTER or (found[2] == _machine() and not _runs(int(found[3])))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def leftovers(cloud: Any, project_id: str, settings: Settings, now: datetime) -> list[str]:
+    """Names of what killed runs have left behind in a project."""
+    resources = (
+        *cloud.compute.servers(name=f"^{settings.cluster_name}-preflight-"),
+        # Administrators see the ports and groups of all projects.
+        *cloud.network.ports(project_id=project_id),
+        *cloud.network.security_groups(project_id=project_id),
+        *cloud.compute.keypairs(),
+    )
+    return sorted({it.name for it in resources if is_left(it.name, settings, now)})
 
 
 def remove(cloud: Any, project_id: str, name: str) -> None:
@@ -42,7 +89,6 @@ def remove(cloud: Any, project_id: str, name: str) -> None:
             cloud.compute.delete_server(server, ignore_missing=True)
         for server in servers:
             cloud.compute.wait_for_delete(server, wait=DELETE_SECONDS)
-        # Administrators see the ports and groups of all projects.
         for port in list(cloud.network.ports(name=name, project_id=project_id)):
             cloud.network.delete_port(port, ignore_missing=True)
         for group in list(cloud.network.security_groups(name=name, project_id=project_id)):
@@ -55,9 +101,11 @@ def try_boot(facts: Facts, configuration: StackConfiguration) -> Generator[Findi
 
     A caller that stops early must close the generator: that deletes what was created.
     """
-    name, cloud = temporary_name(facts.settings), facts.cloud
+    now = datetime.now(UTC)
+    name, cloud = temporary_name(facts.settings, now), facts.cloud
     end_like_ctrl_c()
-    remove(cloud, facts.project_id, name)
+    for left in leftovers(cloud, facts.project_id, facts.settings, now):
+        remove(cloud, facts.project_id, left)
     try:
         port = yield from _create_port(facts, name)
         yield from _try(facts, configuration, name, port)
@@ -117,6 +165,8 @@ def _reserve(facts: Facts, name: str) -> Finding:
         return problem(
             "VIP, tried", f"refused: {error}", "leave vip empty, or have create_port:fixed_ips:ip_address allowed"
         )
+    except ConflictException as error:
+        return not_checked("VIP, tried", f"another port has it now, as that of a preflight at the same time: {error}")
     return ok("VIP, tried", f"Neutron reserved {vip}; the reservation was deleted again")
 
 

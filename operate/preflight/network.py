@@ -5,7 +5,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Any
 
-from model.topology import Role, host_names
+from model.api_servers import API_SERVER_REMEDY, api_server_problem
+from model.topology import Role, host_names, vip_port_name
 from model.vip import VIP_REMEDY, vip_problem
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, note, ok, problem
@@ -201,6 +202,21 @@ def _pooled(facts: Facts, address: IPv4Address) -> bool:
     return any(
         IPv4Address(pool["start"]) <= address <= IPv4Address(pool["end"]) for pool in facts.subnet.allocation_pools
     )
+
+
+def api_servers(facts: Facts) -> Generator[Finding]:
+    """No address in `apiServers` is the load balancers' own, or the subnet's network or broadcast address."""
+    configured = facts.settings.api_servers
+    own = {vip_port_name(facts.settings), *host_names(facts.settings, Role.LOAD_BALANCER)}
+    reasons: dict[IPv4Address, str] = {}
+    for address in configured:
+        port = next((port.name for port in facts.ports if _has(port, address)), None)
+        if reason := api_server_problem(address, facts.cidr, port=port, own=own):
+            reasons[address] = reason
+    for address, reason in reasons.items():
+        yield problem(f"API server {address}", reason, API_SERVER_REMEDY)
+    if configured and not reasons:
+        yield ok("API servers", "none of apiServers is the load balancers' own address")
 
 
 def address_pairs(facts: Facts) -> Generator[Finding]:

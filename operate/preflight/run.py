@@ -80,6 +80,7 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
             "subnet": network.subnet,
             "free addresses": network.free_addresses,
             "floating network": network.floating_network,
+            "API servers": network.api_servers,
             "backend": network.backend,
         },
         "VIP": {

@@ -222,7 +222,7 @@ def _bastion_access(bastion: BastionSettings, private_key: str) -> Access:
     return Access(
         user=bastion.user,
         private_key=private_key,
-        known_hosts=f"{bastion.host} {bastion.host_key}",
+        known_hosts=bastion.known_hosts,
         port=bastion.port,
         patience=0,
     )

@@ -8,12 +8,15 @@ from typing import Any
 from openstack.connection import Connection
 
 from model.settings import SECRET_KEYS, ConfigurationError, Settings
+from model.settings.stack_file import with_numbers
 from model.topology import Role
 from operate.hosts.ssh import Access
 from operate.stack.cloud import connect
 from operate.stack.engine import StackError, query
+from operate.stack.files import stack_file
 
-NAMESPACE = "openstack-ha-api:"
+PROJECT = "openstack-ha-api"
+NAMESPACE = f"{PROJECT}:"
 PROVIDER_NAMESPACE = "openstack:"
 _SECRET_KEYS = {f"{NAMESPACE}{key}" for key in SECRET_KEYS} | {
     f"{PROVIDER_NAMESPACE}{key}" for key in ("password", "token", "applicationCredentialSecret", "key")
@@ -108,8 +111,12 @@ def read_stack_configuration(stack: str | None) -> StackConfiguration:
         return {key.removeprefix(namespace): it["value"] for key, it in entries.items() if key.startswith(namespace)}
 
     values = of(NAMESPACE)
+    encrypted = frozenset(key.removeprefix(NAMESPACE) for key, it in entries.items() if it.get("secret"))
+    file = stack_file(name)
+    if file.exists():
+        values = with_numbers(values, file.read_text(), PROJECT)
     try:
-        settings = Settings.parse(values)
+        settings = Settings.parse(values, encrypted=encrypted)
     except ConfigurationError as error:
         raise StackError(str(error)) from None
     return StackConfiguration(

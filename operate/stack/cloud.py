@@ -1,6 +1,6 @@
 """A stack's cloud through openstacksdk, with the same settings as the program's OpenStack provider."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import openstack
@@ -13,7 +13,7 @@ from keystoneauth1.exceptions import (
 )
 from keystoneauth1.session import TCPKeepAliveAdapter
 from openstack.connection import Connection
-from openstack.exceptions import ConfigException, HttpException, SDKException
+from openstack.exceptions import ConfigException, HttpException, NotFoundException, SDKException
 from urllib3.util import Retry
 
 # openstacksdk's name of each key of the provider's configuration (`openstack:KEY`). Everything else comes from
@@ -105,3 +105,11 @@ def connect(provider: Mapping[str, str]) -> Connection:
     # The longest prefix wins. At this URL there is nothing but the login.
     session.mount(cloud.config.auth["auth_url"], TCPKeepAliveAdapter(max_retries=_RETRY_LOGIN))
     return cloud
+
+
+def found(get: Callable[[str], Any], resource_id: str | None) -> Any | None:
+    """What `get` returns for an id; None without an id, or if the cloud no longer has the resource."""
+    try:
+        return get(resource_id) if resource_id else None
+    except NotFoundException:
+        return None

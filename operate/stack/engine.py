@@ -22,7 +22,10 @@ def query(*arguments: str) -> str:
     """What a Pulumi command prints; StackError with Pulumi's own message if it fails."""
     done = _captured(*arguments)
     if done.returncode:
-        raise StackError(f"pulumi {' '.join(arguments[:2])} failed: {done.stderr.strip() or done.stdout.strip()}")
+        # Its output may have secrets in it by then.
+        printed = "" if "--show-secrets" in arguments else done.stdout.strip()
+        reason = done.stderr.strip() or printed or f"it ended with status {done.returncode} and no message"
+        raise StackError(f"pulumi {' '.join(arguments[:2])} failed: {reason}")
     return done.stdout
 
 

@@ -5,7 +5,19 @@ from typing import Any
 
 import yaml
 
+from model.settings.stack_file import own_values
+
 ROOT = Path(__file__).parents[2]
+
+
+def as_file_name(stack: str) -> str:
+    """A stack's name as a part of a file's name: `org/project/dev` becomes `org-project-dev`."""
+    return stack.replace("/", "-")
+
+
+def stack_file(stack: str) -> Path:
+    """The file with a stack's configuration, which need not exist."""
+    return ROOT / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
 
 
 def project_schema() -> dict[str, dict[str, Any]]:
@@ -19,11 +31,5 @@ def stack_values(stack: str) -> dict[str, Any]:
     Encrypted values stay as they are (`{"secure": ...}`). Raises `FileNotFoundError` if the stack has no file.
     """
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"]
-    content = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())
-    values = {key: entry["default"] for key, entry in project_schema().items() if "default" in entry}
-    config: dict[str, Any] = content.get("config") or {}
-    for key, value in config.items():
-        namespace, _, name = key.partition(":")
-        if namespace == project:
-            values[name] = value
-    return values
+    defaults = {key: entry["default"] for key, entry in project_schema().items() if "default" in entry}
+    return defaults | own_values(stack_file(stack).read_text(), project)

@@ -33,7 +33,7 @@ from operate.hosts.report import PairReport
 from operate.hosts.ssh import failure_of, output
 from operate.stack.applied import NAMESPACE, AppliedStack, without_secrets
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT, project_schema
+from operate.stack.files import ROOT, as_file_name, project_schema
 from operate.support import on_host
 from operate.support.redaction import REDACTED, redactor
 
@@ -103,7 +103,7 @@ def build(stack: AppliedStack, since: str, report: Callable[[PairReport], str], 
         redacted=REDACTED,
         manifest=manifest,
     )
-    return _archive(f"support-{stack.name}", {"README.txt": readme} | clean, created)
+    return _archive(f"support-{as_file_name(stack.name)}", {"README.txt": readme} | clean, created)
 
 
 def write(archive: bytes, path: Path) -> None:

@@ -33,7 +33,9 @@ from operate.signals import uninterrupted
 from operate.stack import engine
 from operate.stack.applied import NAMESPACE, AppliedStack, read_stack
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT
+from operate.stack.files import stack_file
+from operate.stack.preview import parse_preview
+from operate.stack.resources import PORT, recorded_ids
 from operate.takeover.undo import Action
 
 HELD_SECONDS = 30.0
@@ -96,10 +98,11 @@ def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
     if vip is None:
         raise StackError("vip is not set: set it to the address to take over (`pulumi config set vip ADDRESS`)")
     untyped: Any = cloud
-    own = [_own_load_balancer(untyped, stack, address) for address in stack.outputs.load_balancers.values()]
-    # The same address may be in use on other networks, and in other projects, by somebody else.
-    network_id = own[0].network_id
-    mine = _own_vip_port(untyped, stack, network_id, own[0].project_id)
+    # By the ids in the state: names and addresses may be in use on other networks, and in other projects.
+    ids = recorded_ids(stack.name)
+    own = [_own_port(untyped, ids, name) for name in stack.outputs.load_balancers]
+    mine = _own_port(untyped, ids, vip_port_name(stack.settings))
+    network_id = mine.network_id
     # A run that was killed may have changed the VIP already; then address pairs may be gone already too.
     taken = stack.outputs.vip == str(vip)
     problems: list[str] = []
@@ -252,7 +255,7 @@ def _return_vip(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
 @contextmanager
 def _configuration(stack: str, *, vip: str | None) -> Generator[Path]:
     """A copy of the stack's configuration file with another VIP, or none. Secrets are encrypted in it."""
-    content = yaml.safe_load((ROOT / f"Pulumi.{stack.rpartition('/')[2]}.yaml").read_text())
+    content = yaml.safe_load(stack_file(stack).read_text())
     content["config"].pop(f"{NAMESPACE}vip", None)
     if vip:
         content["config"][f"{NAMESPACE}vip"] = vip
@@ -291,24 +294,11 @@ def _up(stack: str, *arguments: str) -> None:
     )
 
 
-def _own_load_balancer(cloud: Any, stack: AppliedStack, address: str) -> Any:
-    """A load balancer's port: of all that have its address, the one in the group that the stack created."""
-    group = stack.outputs.security_group_ids["loadBalancers"]
-    for port in cloud.network.ports(fixed_ips=f"ip_address={address}"):
-        if group in port.security_group_ids:
-            return port
-    raise PairError(f"the cloud has no port with the address {address} in the group {group}: run `pulumi up`")
-
-
-def _own_vip_port(cloud: Any, stack: AppliedStack, network_id: str, project_id: str) -> Any:
-    """The port that reserves the stack's VIP."""
-    name = vip_port_name(stack.settings)
-    # A run that was killed may have given it the new address already.
-    for address in (stack.outputs.vip, str(stack.settings.vip)):
-        for port in cloud.network.ports(network_id=network_id, fixed_ips=f"ip_address={address}"):
-            if port.name == name and port.project_id == project_id:
-                return port
-    raise PairError(f"the cloud has no port {name} with the address {stack.outputs.vip}: run `pulumi up --refresh`")
+def _own_port(cloud: Any, ids: Mapping[tuple[str, str], str], name: str) -> Any:
+    """A port of the stack."""
+    if (PORT, name) not in ids:
+        raise PairError(f"the stack has no port {name}: run `pulumi up`")
+    return cloud.network.get_port(ids[PORT, name])
 
 
 def _in_use(port: Any) -> bool:
@@ -353,9 +343,8 @@ def _pending_problems(stack: AppliedStack) -> list[str]:
     # If there was none, Neutron chose it.
     vip = applied[0].get(f"{NAMESPACE}vip", {}).get("value") if applied else stack.outputs.vip
     with _configuration(stack.name, vip=vip) as file:
-        preview: dict[str, Any] = json.loads(engine.query("preview", "--config-file", str(file), *of_stack))
-    steps: list[Any] = preview.get("steps", [])
-    changes = [f"{it['op']} {it['urn'].rpartition('::')[2]}" for it in steps if it["op"] not in ("same", "read")]
+        preview = engine.query("preview", "--show-sames", "--config-file", str(file), *of_stack)
+    changes = [f"{it.op} {it.name}" for it in parse_preview(preview) if it.op not in ("same", "read")]
     if not changes:
         return []
     return [

@@ -5,7 +5,7 @@ import os
 import signal
 from collections import defaultdict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from tests.e2e.harness import System
 from tests.e2e.stories import STORIES
 
 _seconds: defaultdict[str, float] = defaultdict(float)
+_kept: list[ExitStack] = []
+"""The lab, kept by one test for the next."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,9 +30,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    with lab(alone=item.get_closest_marker("measures") is not None):
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
+    # Tests that measure keep the lab from one to the next. Else the other stories would have to end their test and wait
+    # before each of them.
+    if _kept:
+        lock = _kept.pop()
+    else:
+        lock = ExitStack()
+        lock.enter_context(lab(alone=_measures(item)))
+    try:
         return (yield)
+    finally:
+        if _measures(item) and nextitem and _measures(nextitem):
+            _kept.append(lock)
+        else:
+            lock.close()
+
+
+def _measures(item: pytest.Item) -> bool:
+    return item.get_closest_marker("measures") is not None
 
 
 @contextmanager
@@ -87,8 +105,8 @@ def pair(system: System) -> Generator[System]:
 
 @pytest.fixture(scope="session")
 def watched() -> Generator[System]:
-    """The stack on which nothing is measured, serving with one API server."""
-    system = System("lab-watched", "watched")
+    """The stack on which nothing is measured, serving with one API server; its load balancers run Debian 13."""
+    system = System("lab-watched", "watched", loadBalancerImage="debian-13")
     system.stack.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()

@@ -28,6 +28,7 @@ from operate.probe import Probe
 from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
+from operate.stack.resources import recorded_ids
 
 # Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
 PATIENCE_SECONDS = 2.0
@@ -112,7 +113,7 @@ class System:
         self.config |= config
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
         self.outputs, self.access = self.stack.outputs(), self.stack.access()
-        self.pair = Pair(self.outputs, openstack.connect(cloud=CLOUD))
+        self.pair = Pair(self.outputs, recorded_ids(self.name), openstack.connect(cloud=CLOUD))
         return changes
 
     def configure(self, **config: object) -> None:

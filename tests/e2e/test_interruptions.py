@@ -82,7 +82,7 @@ def test_a_pair_that_is_not_whole_is_left_alone(pair: System):
     finally:
         pair.do("watched-lb-0", "sudo systemctl start ha-api-watchdog")
     assert "watched-lb-0: ha-api-watchdog is inactive" in found.words
-    assert f"`./ha drill --put-back --stack {pair.name}`" in found.words
+    assert f"`./ha drill --undo --stack {pair.name}`" in found.words
     pair.wait_until_whole()
 
 
@@ -127,7 +127,7 @@ def test_an_api_server_that_a_killed_drill_has_stopped_is_continued_by_the_opera
     with running(pair, FaultName.API_HUNG) as process:
         wait_for("an API server is stopped", lambda: bool(stopped(pair)), 30)
         process.kill()
-    found = pair.ha("drill", "--put-back")
+    found = pair.ha("drill", "--undo")
     assert re.search(r"watched-cp-0: process \d+ continues", found.stdout)
     assert stopped(pair) == []
     pair.wait_until_whole()
@@ -140,7 +140,7 @@ def test_an_instance_that_a_killed_drill_has_stopped_is_found_and_started(pair: 
         process.kill()
     wait_for("it is off", lambda: any(status_of(pair, name) == "SHUTOFF" for name in names), 120)
     refused = pair.ha("drill", "--yes", status=2)
-    assert f"`./ha drill --put-back --stack {pair.name}`" in refused.words
-    assert "its instance was started" in pair.ha("drill", "--put-back").stdout
+    assert f"`./ha drill --undo --stack {pair.name}`" in refused.words
+    assert "its instance was started" in pair.ha("drill", "--undo").stdout
     pair.wait_until_whole()
-    assert "Nothing to undo" in pair.ha("drill", "--put-back").stdout
+    assert "Nothing to undo" in pair.ha("drill", "--undo").stdout

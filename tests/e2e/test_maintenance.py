@@ -5,20 +5,27 @@ The tests are one story and run in the order of the file; each leaves the pair w
 
 import os
 import re
+import secrets
 import signal
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import openstack
 import pytest
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
 
 from dev.lab.progress import console
+from dev.lab_stack import CLOUD
 from model.topology import HEALTH_PORT
 from operate.hosts.lock import hold_all
 from operate.hosts.pair import wait_for
 from operate.maintenance.moves import HELD
 from operate.stack.files import ROOT
-from tests.e2e.harness import System, start
+from tests.e2e.harness import System, clouds_yaml, start
 
 LB_0, LB_1 = "e2e-lb-0", "e2e-lb-1"
 MOVES = 4
@@ -88,17 +95,95 @@ def test_a_drained_load_balancer_stays_out_after_a_boot_until_it_is_resumed(pair
     assert "new kernel" not in pair.ha("status").words
 
 
+@contextmanager
+def namesake(pair: System, name: str) -> Generator[Any]:
+    """An instance that another stack of the project, with the same cluster name, could have."""
+    cloud: Any = openstack.connect(cloud=CLOUD)
+    ours = pair.pair.instance(name)
+    image, flavor = ours.image.id, cloud.compute.find_flavor(str(pair.config.get("loadBalancerFlavor", "lab.small"))).id
+    other = cloud.compute.create_server(name=name, image_id=image, flavor_id=flavor, networks="none")
+    try:
+        yield other
+        assert cloud.compute.get_server(other.id).id == other.id
+    finally:
+        cloud.compute.delete_server(other.id)
+        cloud.compute.wait_for_delete(other)
+
+
 @pytest.mark.measures
-def test_an_instance_that_is_off_is_rebuilt_and_its_peer_is_not_touched(pair: System):
+def test_an_instance_that_is_off_is_rebuilt_and_neither_its_peer_nor_a_namesake_is_touched(pair: System):
     standby = pair.pair.peer_of(pair.pair.holder())
     before = pair.pair.instance(standby).id
-    with undisturbed(pair):
+    with namesake(pair, standby) as other, undisturbed(pair):
+        assert other.id not in {it.id for it in pair.pair.instances(standby)}
         pair.pair.stop(standby)
         said = pair.ha("rebuild", pair.pair.holder(), "--yes", status=2).words
         assert f"{standby} cannot serve alone" in said
         assert "not reachable" in said
         assert standby in pair.ha("rebuild", standby, "--yes").words
     assert pair.pair.instance(standby).id != before
+    pair.ha("status")
+
+
+def test_a_rebuild_and_a_reapply_are_refused_while_a_change_of_both_load_balancers_waits_for_an_up(pair: System):
+    holder = pair.pair.holder()
+    standby = pair.pair.peer_of(holder)
+    before = pair.pair.instance(standby).id
+    edited = "/etc/sysctl.d/60-ha-api.conf"
+    content = str(pair.run(standby, f"cat {edited}").stdout)
+    pair.write(standby, edited, f"{content}# edited\n")
+    pair.configure(vrrpRouterId=99)
+    try:
+        for command in (["rebuild", standby, "--yes"], ["status", "--reapply", "--yes"]):
+            said = pair.ha(*command, status=2).words
+            assert f"{holder}-configure" in said
+            assert f"first run `pulumi up --stack {pair.name}`, or revert" in said
+    finally:
+        pair.configure()
+    assert pair.pair.instance(standby).id == before
+    assert "--yes" in pair.ha("status", "--reapply", status=2).words
+    pair.ha("status", "--reapply", "--yes")
+    pair.ha("status")
+
+
+@contextmanager
+def another_user(file: Path) -> Generator[Any]:
+    """Another member of the project, whose clouds.yaml is written; yields a connection of theirs."""
+    admin: Any = openstack.connect(cloud="lab-admin")
+    project = openstack.connect(cloud=CLOUD).current_project_id
+    password = secrets.token_urlsafe()
+    user = admin.identity.create_user(name="e2e-second", password=password, domain_id="default")
+    try:
+        admin.identity.assign_project_role_to_user(project, user, admin.identity.find_role("member"))
+        clouds_yaml(file, username="e2e-second", password=password)
+        config = OpenStackConfig(config_files=[str(file)], load_envvars=False)
+        yield Connection(config=config.get_one(CLOUD))
+    finally:
+        admin.identity.delete_user(user)
+
+
+@pytest.mark.measures
+def test_a_second_user_needs_a_key_pair_of_the_same_name_for_a_rebuild(pair: System, tmp_path: Path):
+    """In Nova key pairs belong to users. Without it nothing is deleted."""
+    holder = pair.pair.holder()
+    standby = pair.pair.peer_of(holder)
+    before = pair.pair.instance(standby).id
+    file = tmp_path / "clouds.yaml"
+    with another_user(file) as second, undisturbed(pair):
+        env = {"OS_CLIENT_CONFIG_FILE": str(file)}
+        said = pair.ha("rebuild", standby, "--yes", status=2, env=env).words
+        assert f"keypair create --public-key FILE {pair.cluster}" in said
+        assert pair.pair.instance(standby).user_id in said
+        assert pair.pair.instance(standby).id == before
+        public = openstack.connect(cloud=CLOUD).compute.get_keypair(pair.cluster).public_key
+        second.compute.create_keypair(name=pair.cluster, public_key=public)
+        try:
+            pair.ha("rebuild", standby, "--yes", env=env)
+        finally:
+            second.compute.delete_keypair(pair.cluster)
+    assert pair.pair.instance(standby).id != before
+    # Of the first user again, for the tests that follow.
+    pair.ha("rebuild", standby, "--yes")
     pair.ha("status")
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from operate.stack.files import ROOT
 from tests.e2e.harness import NO_ENV, Ended, clouds_yaml, ha, start
 
 CONFIG: dict[str, object] = {"clusterName": "pre", "controlPlaneCount": 1, "workerCount": 0, "vip": "198.18.1.241"}
-THROW_AWAY = "pre-preflight"
+THROW_AWAY = "pre-preflight-"
+"""What the name of each run's resources begins with."""
 # A boot and a load balancer's packages, on a machine that does other things as well.
 BOOT_SECONDS = 240
 AUTH = ("password", "auth_url")
@@ -47,7 +49,7 @@ def left_of_throw_away() -> list[str]:
         *cloud.network.ports(),
         *cloud.network.security_groups(),
     ]
-    return [it.name for it in everything if it.name == THROW_AWAY]
+    return [it.name for it in everything if it.name.startswith(THROW_AWAY)]
 
 
 def test_a_cloud_in_order_has_no_problem(stack: Stack):
@@ -174,15 +176,25 @@ def test_a_throw_away_instance_proves_the_rest_and_is_deleted(stack: Stack):
     assert left_of_throw_away() == []
 
 
+def test_two_runs_at_once_do_not_disturb_each_other(stack: Stack):
+    stack.configure({})
+    with ThreadPoolExecutor() as both:
+        runs = [both.submit(preflight, stack, "--boot", "--json") for _ in range(2)]
+    for run in runs:
+        assert run.result().returncode == 0, run.result().stdout + run.result().stderr
+        assert findings(run.result())["packages"]["result"] == "ok"
+    assert left_of_throw_away() == []
+
+
 def test_a_throw_away_instance_is_deleted_after_an_interruption_and_by_the_run_after_a_kill(stack: Stack):
     stack.configure({})
     for number in (signal.SIGKILL, signal.SIGINT):  # the second run takes away what the first has left
         run = start(ROOT / "ha", "preflight", "--stack", stack.name, "--boot")
         cloud: Any = openstack.connect(cloud=CLOUD)
-        known = {server.id for server in cloud.compute.servers(name=f"^{THROW_AWAY}$")}
+        known = {server.id for server in cloud.compute.servers(name=f"^{THROW_AWAY}")}
 
         def is_there(cloud: Any = cloud, known: set[str] = known) -> bool:
-            return bool({server.id for server in cloud.compute.servers(name=f"^{THROW_AWAY}$")} - known)
+            return bool({server.id for server in cloud.compute.servers(name=f"^{THROW_AWAY}")} - known)
 
         try:
             # Until the one of the run before is deleted, and that waits until Nova has built it.

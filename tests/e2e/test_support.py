@@ -64,7 +64,7 @@ def test_status_reports_the_pair_within_seconds(system: System):
     holder = system.pair.holder()
     assert done.stdout.startswith(f"{holder} has held the VIP since ")
     assert "\x1b" not in done.stdout, "no colours for a pipe"
-    for expected in ("L7OK", "Debian GNU/Linux 12", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
+    for expected in ("L7OK", "Debian GNU/Linux 13", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
         assert expected in done.words
     found = status_json(system)
     assert found["whole"]

@@ -4,6 +4,7 @@ After an intended change: `make golden UPDATE=1`, then review the difference.
 """
 
 import os
+import shlex
 import subprocess
 from ipaddress import IPv4Address
 from itertools import product
@@ -22,6 +23,7 @@ from model.rendering import (
     prove_script,
 )
 from model.settings import Settings
+from tests.golden import debian_13
 from tests.unit.example import example_values
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -35,6 +37,7 @@ FILES = [
     "etc/keepalived/check_haproxy.sh",
     "etc/keepalived/keepalived.conf",
     "etc/sysctl.d/60-ha-api.conf",
+    "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf",
     "etc/systemd/system/ha-api-metrics.service",
     "etc/systemd/system/ha-api-metrics.timer",
     "etc/systemd/system/ha-api-watchdog.service",
@@ -44,6 +47,7 @@ FILES = [
 ]
 PROGRAMS = ["etc/keepalived/notify.sh", "usr/local/lib/ha-api/watchdog.py", "usr/local/lib/ha-api/metrics.py"]
 HOSTS = ["k8s-lb-0", "k8s-lb-1"]
+RELEASES = pytest.mark.parametrize("debian_13_s", [False, True], ids=["installed", "Debian 13's"])
 
 
 @pytest.fixture(scope="session", params=STACKS)
@@ -68,14 +72,22 @@ def test_every_rendered_file_is_the_reviewed_one(rendered: tuple[str, Path]):
         assert text == expected.read_text(), f"{file} has changed; if this is intended: make golden UPDATE=1"
 
 
+def command(name: str, *, debian_13_s: bool) -> list[str]:
+    return debian_13.program(name) if debian_13_s else [name]
+
+
+@RELEASES
 @pytest.mark.parametrize("host", HOSTS)
-def test_haproxy_accepts_its_configuration(rendered: tuple[str, Path], host: str):
+def test_haproxy_accepts_its_configuration(rendered: tuple[str, Path], host: str, debian_13_s: bool):
     config = rendered[1] / host / "etc/haproxy/haproxy.cfg"
-    subprocess.run(["haproxy", "-c", "-q", "-f", config], check=True)
+    haproxy = command("haproxy", debian_13_s=debian_13_s)
+    # Warnings count: a newer release announces what the next one refuses.
+    subprocess.run([*haproxy, "-c", "-q", "-dW", "-f", config], check=True)
 
 
+@RELEASES
 @pytest.mark.parametrize("host", HOSTS)
-def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: str, tmp_path: Path):
+def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: str, tmp_path: Path, debian_13_s: bool):
     """In a network namespace of its own, because keepalived needs the interface; every code but 0 is a refusal."""
     tree = rendered[1] / host
     # It names its scripts by where they are on the host.
@@ -83,9 +95,14 @@ def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: 
     text = (tree / "etc/keepalived/keepalived.conf").read_text()
     config.write_text(text.replace("/etc/keepalived/", f"{tree}/etc/keepalived/"))
     interface = f"ip link add {STAND_IN_INTERFACE} type veth peer name peer"
-    script = f"{interface} && exec keepalived --config-test --use-file {config}"
+    keepalived = shlex.join(command("keepalived", debian_13_s=debian_13_s))
+    # As on a load balancer: the folder of the tracked files, and the package's file that newer ones read first.
+    place = "mount -t tmpfs none /run && mkdir /run/ha-api && "
+    if debian_13_s:
+        place += f"mount --bind {debian_13.FOLDER}/etc/keepalived /etc/keepalived && "
+    script = f"{place}{interface} && exec {keepalived} --config-test --use-file {config}"
     result = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script],
+        ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", script],
         check=False,
         capture_output=True,
         text=True,
@@ -101,7 +118,9 @@ def test_a_configuration_that_haproxy_refuses_fails_its_check(tmp_path: Path):
 
 def scripts() -> dict[str, str]:
     every = Settings.parse(
-        example_values(aptProxy="http://proxy:3142", aptMirror="http://mirror/debian", haproxyBranch="3.0")
+        example_values(
+            aptProxy="http://proxy:3142", aptNoProxy='["mirror"]', aptMirror="http://mirror/debian", haproxyBranch="3.0"
+        )
     )
     plain = Settings.parse(example_values())
     host = LoadBalancerHost(

@@ -7,10 +7,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncssh
+import pulumi
 import pytest
 from pulumi import automation
+
+from components.host import make_host_key
 
 TOOLCHAIN = Path(__file__).parents[2] / "toolchain"
 PROGRAM = Path(__file__).parent / "program"
@@ -68,28 +72,47 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("state")
 
 
-@pytest.fixture(scope="module")
-def stack(server: Server, state: Path) -> Iterator[automation.Stack]:
-    """The stack, not yet up, with its own state folder and a passphrase for its secrets."""
+def options(state: Path) -> automation.LocalWorkspaceOptions:
+    """A state folder of its own, and a passphrase for its secrets."""
+    return automation.LocalWorkspaceOptions(
+        env_vars={"PULUMI_BACKEND_URL": state.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "passphrase"}
+    )
+
+
+def edit(stack: automation.Stack, change: dict[str, Any]) -> None:
+    """Change the inputs of each command in the state, and the outputs, which contain them."""
+    exported = stack.export_stack()
+    assert exported.deployment
+    resources: list[dict[str, Any]] = exported.deployment["resources"]
+    for resource in resources:
+        if resource["type"].startswith("command:"):
+            resource["inputs"].update(change)
+            resource["outputs"].update(change)
+    stack.import_stack(exported)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> Iterator[None]:
+    """The engine and its plugins are on PATH."""
     front = subprocess.run(
         [TOOLCHAIN / "install", "--print-bin-dir"], check=True, capture_output=True, text=True
     ).stdout.strip()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PATH", f"{TOOLCHAIN.parent / '.venv/bin'}:{front}:{os.environ['PATH']}")
         environment.delenv("SSH_AUTH_SOCK", raising=False)
-        stack = automation.create_or_select_stack(
-            "check",
-            work_dir=str(PROGRAM),
-            opts=automation.LocalWorkspaceOptions(
-                env_vars={"PULUMI_BACKEND_URL": state.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "passphrase"},
-            ),
-        )
-        stack.set_config("port", automation.ConfigValue(str(server.port)))
-        stack.set_config("hostKey", automation.ConfigValue(server.identity.export_public_key().decode()))
-        stack.set_config("privateKey", automation.ConfigValue(server.login.export_private_key().decode(), secret=True))
-        yield stack
-        stack.destroy()
-        stack.workspace.remove_stack("check")
+        yield
+
+
+@pytest.fixture(scope="module")
+def stack(server: Server, state: Path) -> Iterator[automation.Stack]:
+    """The stack, not yet up."""
+    stack = automation.create_or_select_stack("check", work_dir=str(PROGRAM), opts=options(state))
+    stack.set_config("port", automation.ConfigValue(str(server.port)))
+    stack.set_config("hostKey", automation.ConfigValue(server.identity.export_public_key().decode()))
+    stack.set_config("privateKey", automation.ConfigValue(server.login.export_private_key().decode(), secret=True))
+    yield stack
+    stack.destroy()
+    stack.workspace.remove_stack("check")
 
 
 def test_preview_runs_nothing(stack: automation.Stack, server: Server) -> None:
@@ -118,6 +141,11 @@ def test_an_unchanged_program_shows_no_changes_with_and_without_a_refresh(stack:
     stack.preview(expect_no_changes=True)
 
 
+def test_a_state_of_an_older_build_of_the_plugin_shows_no_changes(stack: automation.Stack) -> None:
+    edit(stack, {"addPreviousOutputInEnv": True})
+    stack.preview(expect_no_changes=True)
+
+
 def test_new_stdin_updates_in_place(stack: automation.Stack, server: Server) -> None:
     stack.set_config("content", automation.ConfigValue("second"))
     result = stack.up()
@@ -143,6 +171,38 @@ def test_a_wrong_host_key_is_refused_and_the_right_one_works_again(stack: automa
     assert "PRIVATE KEY" not in str(refusal.value)
     stack.set_config("hostKey", good)
     stack.up()
+
+
+def test_a_host_key_stays_whatever_changes_about_how_it_is_made(tmp_path_factory: pytest.TempPathFactory) -> None:
+    def program() -> None:
+        key = make_host_key("host", parent=pulumi.ComponentResource("test:index:Hosts", "hosts"))
+        pulumi.export("public", key.public)
+
+    keys = automation.create_or_select_stack(
+        "keys", project_name="host-keys", program=program, opts=options(tmp_path_factory.mktemp("keys"))
+    )
+    first = keys.up().outputs["public"].value
+    assert first.startswith("ssh-ed25519 ")
+    edit(
+        keys,
+        {
+            "create": "echo other",
+            "update": "echo other",
+            "delete": "true",
+            "stdin": "other",
+            "environment": {"OTHER": "value"},
+            "interpreter": ["/bin/bash", "-c"],
+            "dir": "/",
+            "logging": "stdout",
+            "triggers": ["other"],
+            "addPreviousOutputInEnv": True,
+        },
+    )
+    keys.preview(expect_no_changes=True)
+    assert keys.up().outputs["public"].value == first
+    edit(keys, {"create": "echo another"})
+    assert keys.up(refresh=True).outputs["public"].value == first
+    keys.destroy()
 
 
 def test_the_private_key_is_encrypted_in_the_state(state: Path) -> None:

@@ -21,6 +21,9 @@ const (
 // inputs are a resource's inputs, as plain Go values.
 type inputs map[string]any
 
+// secret is a secret value.
+type secret struct{ value any }
+
 // with is i with more inputs.
 func (i inputs) with(more inputs) inputs {
 	all := maps.Clone(i)
@@ -156,6 +159,8 @@ func toValue(t *testing.T, in any) property.Value {
 			values[name] = toValue(t, value)
 		}
 		return property.New(values)
+	case secret:
+		return toValue(t, in.value).WithSecret(true)
 	case []any:
 		values := []property.Value{}
 		for _, value := range in {

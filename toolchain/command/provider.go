@@ -6,6 +6,7 @@ import (
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
+	"github.com/pulumi/pulumi/sdk/v3/go/property"
 
 	"openstack-ha-api/toolchain/command/local"
 	"openstack-ha-api/toolchain/command/remote"
@@ -25,11 +26,25 @@ func newProvider() (p.Provider, error) {
 	}
 	diff := plugin.Diff
 	plugin.Diff = func(ctx context.Context, request p.DiffRequest) (p.DiffResponse, error) {
-		response, err := diff(ctx, request)
+		response, err := diff(ctx, withoutOldDefault(request))
 		replaceOnTriggers(response.DetailedDiff)
 		return response, err
 	}
 	return plugin, nil
+}
+
+// withoutOldDefault removes from a state what builds of this plugin once stored as a default, so that it is no change
+// that the inputs no longer have it.
+func withoutOldDefault(request p.DiffRequest) p.DiffRequest {
+	const name = "addPreviousOutputInEnv"
+	if _, ok := request.Inputs.GetOk(name); !ok {
+		for _, old := range []*property.Map{&request.State, &request.OldInputs} {
+			if value := old.Get(name); value.IsBool() && value.AsBool() {
+				*old = old.Delete(name)
+			}
+		}
+	}
+	return request
 }
 
 var replacing = map[p.DiffKind]p.DiffKind{p.Add: p.AddReplace, p.Delete: p.DeleteReplace, p.Update: p.UpdateReplace}

@@ -3,28 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 )
-
-func TestDefaultsAreThoseOfThePublishedPlugin(t *testing.T) {
-	checked := newEngine(t, remoteCommand).checked(inputs{
-		"connection": inputs{"host": "h", "proxy": inputs{"host": "b"}}, "create": "true",
-	})
-	assert.True(t, checked.Get("addPreviousOutputInEnv").AsBool())
-	connection := checked.Get("connection").AsMap()
-	for _, endpoint := range []property.Map{connection, connection.Get("proxy").AsMap()} {
-		assert.Equal(t, "root", endpoint.Get("user").AsString())
-		assert.Equal(t, 22.0, endpoint.Get("port").AsNumber())
-		assert.Equal(t, 10.0, endpoint.Get("dialErrorLimit").AsNumber())
-		assert.Equal(t, 15.0, endpoint.Get("perDialTimeout").AsNumber())
-	}
-}
 
 func TestCreateRunsTheCommandOnceAndKeepsItsOutput(t *testing.T) {
 	server := newServer(t).Start(t)
@@ -247,14 +233,16 @@ func TestSecretsStayOutOfErrorsEvenIfTheCommandPrintsThem(t *testing.T) {
 	keyFile := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, os.WriteFile(keyFile, []byte(server.Key), 0o600))
 	err := newEngine(t, remoteCommand).create(inputs{
-		"connection":  server.connection(inputs{"password": server.Password}),
-		"create":      "echo begin; cat; echo $TOKEN >&2; echo " + server.Password + "; cat " + keyFile + "; exit 1",
-		"stdin":       "stdin-of-the-step\nwith two lines\n",
-		"environment": inputs{"TOKEN": "environment-of-the-step"},
+		"connection": server.connection(inputs{"password": server.Password}),
+		"create": "echo begin; cat -n; echo \"$TOKEN\" | sed 's/^/: /' >&2; echo " + server.Password +
+			"; sed 's/^/: /' " + keyFile + "; exit 1",
+		"stdin":       "stdin-of-the-step\nwith \"two\" lines\n",
+		"environment": inputs{"TOKEN": "environment\nof the \"step\""},
 	}, 0)
 	require.ErrorContains(t, err, "begin")
 	for _, secret := range []string{
-		"stdin-of-the-step", "with two lines", "environment-of-the-step", server.Password, "PRIVATE KEY", server.Key,
+		"stdin-of-the-step", "lines", "environment", "of the", server.Password, "PRIVATE KEY",
+		strings.Split(server.Key, "\n")[1],
 	} {
 		assert.NotContains(t, err.Error(), secret)
 	}

@@ -1,5 +1,6 @@
 """What the configuration accepts, what it refuses, and what it says then."""
 
+import json
 import re
 from dataclasses import fields, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -13,7 +14,9 @@ from pydantic.alias_generators import to_camel
 
 from dev.standin.certificate import self_signed
 from model.settings import SECRET_KEYS, ConfigurationError, ServerGroupPolicy, Settings, client_certificate_file
+from model.settings.stack_file import with_numbers
 from model.timers import PROFILES, Profile, Timers
+from model.topology import ELECTION_ADDRESS
 from operate.stack.files import project_schema, stack_values
 from tests.unit.example import example_values, key_pair
 
@@ -39,7 +42,7 @@ def test_the_committed_example_stack_is_valid():
 
 
 def test_the_schema_and_the_settings_have_the_same_keys():
-    computed = {"vrrpAuthentication", "apiClientCertificateSet", "loginPublicKey"}
+    computed = {"vrrpAuthentication", "apiClientCertificateSet", "aptProxyEncrypted", "loginPublicKey"}
     known = {field.alias for field in Settings.model_fields.values()} - computed | SECRET_KEYS
     assert known == set(project_schema())
 
@@ -64,23 +67,38 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("apiAllowedCidrs", '["10.0.0.0/8", "10.1.0.0/16"]', "10.0.0.0/8 and 10.1.0.0/16 overlap"),
         ("apiAllowedCidrs", '["10.0.0.0/8", "10.0.0.0/8"]', "overlap"),
         ("network", "", "is empty"),
-        ("network", "a\nb", "contains '\\\\n'"),
-        ("network", "$(reboot)", r"contains '\$'"),
-        ("network", 'a"b', "contains"),
-        ("loadBalancerFlavor", "it's", "contains"),
+        ("network", "a\nb", "contains '\\\\n'.*remove it"),
+        ("network", " lan", "white space.*remove it"),
+        ("loadBalancerFlavor", "tab\tbed", "contains '\\\\t'"),
+        ("workerAvailabilityZones", '["a\\nb"]', "contains '\\\\n'"),
+        ("workerAvailabilityZones", "[1.10]", "put it in quotes"),
         ("workerFlavor", "", "set workerCount to 0"),
         ("clusterName", "K8s", "lower-case"),
         ("clusterName", "a" * 41, "at most 40"),
-        ("loadBalancerUser", "deb ian", "pattern"),
+        ("loadBalancerUser", "deb ian", "not a login name; use .*letters, digits"),
+        ("controlPlaneUser", "-root", "not a login name"),
+        ("workerUser", "a" * 33, "not a login name.*at most 32"),
+        ("bastionUser", "root;id", "not a login name"),
+        ("bastionUser", "", "not a login name"),
         ("loadBalancerServerGroupPolicy", "affinity", "'soft-anti-affinity', 'anti-affinity' or 'none'"),
         ("vrrpRouterId", "0", "greater than or equal to 1"),
         ("vrrpRouterId", "256", "less than or equal to 255"),
         ("publicKey", "ssh-rsa nonsense", "not an OpenSSH public key"),
         ("keyPair", "mine", "both set"),
-        ("bastionHost", "jump host", "pattern"),
+        ("bastionHost", "jump host", "not an address or a name"),
+        ("bastionHost", "-oProxyCommand=id", "not an address or a name"),
+        ("bastionHost", "jump.example:2222", "port belongs in bastionPort"),
+        ("bastionHost", "[2001:db8::1]", "without brackets"),
+        ("bastionHost", "fe80::1%$(id)", "not an address or a name"),
         ("aptProxy", "proxy:3142", "http"),
         ("aptMirror", "http://user:password@mirror/debian", "without user"),
-        ("haproxyBranch", "3.0; reboot", "pattern"),
+        ("haproxyBranch", "3.0; reboot", "not a branch of HAProxy"),
+        ("haproxyBranch", "3", r"put it in quotes.*3\.0"),  # what the engine makes of 3.0 without quotes
+        ("haproxyBranch", 3.0, "put it in quotes"),
+        ("haproxyBranch", 3.1, "put it in quotes"),
+        ("network", 22.1, "put it in quotes"),
+        ("clusterName", True, "put it in quotes"),
+        ("loadBalancerUser", None, "put it in quotes"),
         ("sshTimeout", "1", "greater than or equal to 10"),
         ("failoverProfile", "furious", "'steady', 'default' or 'fast'"),
         ("advertisementInterval", "55", "hundredths of a second; use 60"),
@@ -90,12 +108,231 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("watchdogInterval", "5000", "less than or equal to 4000"),
         ("apiCheckTimeout", "-1", "greater than or equal to 0"),
         ("apiCaCertificate", "/etc/kubernetes/pki/ca.crt", "not a certificate in PEM"),
-        ("vipp", "198.51.100.1", "not a key of this project"),
     ],
 )
-def test_a_wrong_value_is_refused_with_key_value_and_reason(key: str, value: str, reason: str):
-    problems = [problem for problem in problems_of(**{key: value}) if problem.startswith((f"{key} =", "publicKey ="))]
+def test_a_wrong_value_is_refused_with_key_value_and_reason(key: str, value: object, reason: str):
+    problems = [problem for problem in problems_of(**{key: value}) if problem.startswith((f"{key} ", "publicKey "))]
     assert any(re.search(reason, problem) for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1", "loopback.*connect to itself"),
+        ("127.1.2.3", "loopback"),
+        ("0.0.0.0", "this network"),  # noqa: S104 - nothing listens
+        ("0.1.2.3", "this network"),
+        ("169.254.169.254", "link-local"),
+        (ELECTION_ADDRESS, "link-local"),
+        ("224.0.0.18", "multicast"),
+        ("239.1.1.1", "multicast"),
+        ("240.0.0.1", "reserved"),
+        ("255.255.255.255", "reserved"),
+    ],
+)
+def test_an_address_that_no_api_server_can_have_is_refused(address: str, reason: str):
+    (problem,) = problems_of(apiServers=f'["198.51.100.9", "{address}"]')
+    assert problem.startswith(f"apiServers = '{address}': ")
+    assert re.search(f"{reason}.*; list the address", problem)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "100.64.0.1", "192.168.0.10", "198.18.0.1", "203.0.113.5", "8.8.8.8"])
+def test_any_unicast_address_can_be_an_api_server(address: str):
+    assert Settings.parse(example_values(apiServers=f'["{address}"]')).api_servers == (IPv4Address(address),)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("network", "R&D-net"),
+        ("subnet", "lan (v4) 'old'"),
+        ("floatingNetwork", "public; <internet>"),
+        ("loadBalancerImage", "Ubuntu 22.04 LTS (Jammy)"),
+        ("controlPlaneImage", "Debian 12 | $(latest)"),
+        ("workerFlavor", 'größe "L" {4 vCPU}'),
+        ("loadBalancerFlavor", "`m1.small`\\2"),
+        ("workerFlavor", 42),
+        ("workerImage", "Fläche: stable"),
+    ],
+)
+def test_a_name_that_only_the_cloud_reads_may_have_any_printable_character(key: str, name: object):
+    values = Settings.parse(example_values(**{key: name})).model_dump(by_alias=True)
+    assert values[key] == str(name)
+
+
+def test_a_key_pair_and_zones_may_have_any_printable_character():
+    settings = Settings.parse(
+        example_values(publicKey="", keyPair="Jane's key (work)", workerAvailabilityZones='["DC 1 & 2", 3]')
+    )
+    assert settings.key_pair == "Jane's key (work)"
+    assert settings.workers.availability_zones == ("DC 1 & 2", "3")
+
+
+def test_a_public_key_s_comment_may_have_any_printable_character():
+    public = f"{key_pair()[1]} Jane <jane@example.com>"
+    assert Settings.parse(example_values(publicKey=public)).public_key == public
+
+
+@pytest.mark.parametrize("user", ["first.last", "debian", "_svc", "svc_k8s-1", "Administrator", "0day"])
+@pytest.mark.parametrize("key", ["loadBalancerUser", "controlPlaneUser", "workerUser", "bastionUser"])
+def test_a_posix_login_name_is_accepted(key: str, user: str):
+    assert Settings.parse(example_values(**{key: user})).model_dump(by_alias=True)[key] == user
+
+
+@pytest.mark.parametrize("host", ["2001:db8::1", "198.51.100.7", "jump_host.corp", "jump.example", "localhost", "::1"])
+def test_a_bastion_is_an_address_or_a_name(host: str):
+    bastion = Settings.parse(example_values(bastionHost=host, bastionHostKey=key_pair()[1])).bastion
+    assert bastion
+    assert bastion.host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "name"),
+    [
+        ("jump.example", "22", "jump.example"),
+        ("jump.example", "2222", "[jump.example]:2222"),
+        ("2001:db8::1", "22", "2001:db8::1"),
+        ("2001:db8::1", "2222", "[2001:db8::1]:2222"),
+    ],
+)
+def test_a_bastion_s_known_hosts_line_names_it_as_openssh_looks_it_up(host: str, port: str, name: str):
+    values = example_values(bastionHost=host, bastionPort=port, bastionHostKey=key_pair()[1])
+    bastion = Settings.parse(values).bastion
+    assert bastion
+    assert bastion.known_hosts == f"{name} {key_pair()[1]}\n"
+
+
+@pytest.mark.parametrize("branch", ["", "2.8", "3.0", "3.10"])
+def test_a_haproxy_branch_is_text(branch: str):
+    assert Settings.parse(example_values(haproxyBranch=branch)).haproxy_branch == branch
+
+
+@pytest.mark.parametrize(
+    ("in_file", "passed", "refused"),
+    [
+        ("3.10", "3.1", True),
+        ("3.1", "3.1", True),
+        ("3.0", "3", True),
+        ('"3.10"', "3.10", False),
+        ("3.10", "2.8", False),  # another file's value (`pulumi --config-file`)
+    ],
+)
+def test_a_number_without_quotes_is_found_where_the_engine_has_made_text_of_it(
+    in_file: str, passed: str, refused: bool
+):
+    file = f"config:\n  p:haproxyBranch: {in_file}\n  p:network: lan\n  q:haproxyBranch: 3.0\n"
+    values = with_numbers(example_values(haproxyBranch=passed), file, "p")
+    if refused:
+        with pytest.raises(ConfigurationError, match=r"haproxyBranch = .*put it in quotes"):
+            Settings.parse(values)
+    else:
+        assert Settings.parse(values).haproxy_branch == passed
+
+
+@pytest.mark.parametrize("file", ["", "config:\n", "encryptionsalt: x\n", "config: {p:a: 2024-99-99}", "{"])
+def test_a_stack_s_file_without_such_numbers_changes_nothing(file: str):
+    assert with_numbers({"a": "b"}, file, "p") == {"a": "b"}
+
+
+BAD_VALUES = ("\x00", "a\nb", "$(id) `id`", "-x", "[", "[null]", '["\\u0000"]', "x" * 300, "", -1, 1.5, None, True)
+
+
+@pytest.mark.parametrize("key", project_schema())
+def test_no_message_contains_a_regular_expression(key: str):
+    problems: list[str] = []
+    for bad in BAD_VALUES:
+        try:
+            Settings.parse(example_values(**{key: bad}))
+        except ConfigurationError as error:
+            problems += [problem.replace(repr(bad), "") for problem in error.problems]
+    assert problems
+    for problem in problems:
+        assert not re.search(r"pattern|regular expression|\\[dws]|\[[A-Za-z]-|\^|\(\?|\{\d|[\])][*+?]", problem), (
+            problem
+        )
+
+
+def test_no_setting_is_checked_by_a_bare_pattern():
+    """Its message would show the regular expression."""
+    assert '"pattern"' not in json.dumps(Settings.model_json_schema(mode="validation"))
+
+
+PRIVATE_KEY_BODY = "".join(key_pair()[0].splitlines()[1:-1])
+
+
+def test_the_value_of_an_unknown_key_is_never_shown_and_the_right_key_is_suggested():
+    (problem,) = problems_of(sshPrivatekey=key_pair()[0])
+    assert problem.startswith("sshPrivatekey is not a key of this project")
+    assert "sshPrivateKey?" in problem
+    assert "pulumi config rm sshPrivatekey" in problem
+    assert "PRIVATE KEY" not in problem
+    (problem,) = problems_of(vrrpPasword="hunter22")
+    assert "vrrpPassword?" in problem
+    assert "hunter22" not in problem
+    (problem,) = problems_of(zzz="198.51.100.1")
+    assert "?" not in problem
+    assert "198.51.100.1" not in problem
+
+
+SECRETS_IN_CLEAR = (
+    key_pair()[0],
+    key_pair()[0].replace("\n", ""),
+    PRIVATE_KEY_BODY,
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nhunter22",
+    "http://user:hunter22@proxy:3128/a b",
+    "gAAAAABmXx0123456789abcdefghijklmnopqrstuvwxyz",
+)
+
+
+@pytest.mark.parametrize("secret", SECRETS_IN_CLEAR, ids=range(len(SECRETS_IN_CLEAR)))
+@pytest.mark.parametrize("key", [key for key in project_schema() if key not in SECRET_KEYS])
+def test_a_value_that_looks_like_a_secret_is_never_shown(key: str, secret: str):
+    for value in (secret, json.dumps([secret])):
+        try:
+            Settings.parse(example_values(**{key: value}))
+        except ConfigurationError as error:
+            text = str(error)
+            parts = [part for part in re.split(r"\s+|\\n", secret) if len(part) > 20 or "hunter22" in part]
+            assert parts
+            assert not [part for part in parts if part in text]
+
+
+def test_a_value_that_is_not_shown_is_refused_with_its_reason():
+    (problem,) = problems_of(publicKey=key_pair()[0])
+    assert problem.startswith("publicKey (not shown, because it looks like a secret) is not an OpenSSH public key")
+    (problem,) = problems_of(apiCaCertificate=key_pair()[0])
+    assert "is not a certificate in PEM format" in problem
+
+
+@pytest.mark.parametrize("key", ["vrrpAuthentication", "apiClientCertificateSet", "loginPublicKey"])
+def test_what_the_program_computes_is_not_a_key(key: str):
+    (problem,) = problems_of(**{key: "x"})
+    assert problem.startswith(f"{key} is not a key of this project")
+
+
+def test_a_plain_setting_is_refused_as_a_secret_and_not_shown():
+    """It would be in Pulumi's state, previews and outputs in clear text."""
+    encrypted = SECRET_KEYS | {"network", "workerCount", "vip", "unknown"}
+    values = example_values(network="hidden-lan", workerCount="77", workerFlavor="", vip="nowhere", unknown="hunter22")
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.parse(values, encrypted=encrypted)
+    text = str(refused.value)
+    for key in ("network", "workerCount", "vip"):
+        assert re.search(rf"{key} is set as a secret.*without --secret", text)
+    assert "unknown is not a key of this project" in text
+    assert not [value for value in ("hidden-lan", "77", "nowhere", "hunter22") if value in text]
+
+
+def test_ciphertext_in_a_stack_s_file_is_never_shown():
+    values = example_values(
+        network={"secure": "v1:hidden"},
+        adminCidrs=["198.51.100.0/24", {"secure": "v1:hidden"}],
+        odd={"secure": "v1:hidden"},
+    )
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.parse(values, secrets_are_readable=False)
+    assert [problem.split()[0] for problem in refused.value.problems] == ["network", "adminCidrs", "odd"]
+    assert "hidden" not in str(refused.value)
 
 
 def test_the_vip_is_refused_as_an_api_server():
@@ -126,16 +363,18 @@ def test_all_problems_are_reported_together():
 @pytest.mark.parametrize(
     ("password", "reason"),
     [
-        ("P@ssw0rd9", "has 9 characters"),
-        ("a\nb", "letters"),
-        ('"a"', "letters"),
-        ("$(id)", "letters"),
-        ("#abc", "letters"),
+        ("P@ssw0rd9", "has 9 characters.*use 6 to 8"),
+        ("P@s5w", "fewer than 6 characters.*use 6 to 8"),
+        ("Q", "fewer than 6 characters"),
+        ("abc\ndef", "letters"),
+        ('"abcd"', "letters"),
+        ("$(idid)", "letters"),
+        ("#abcdef", "letters"),
     ],
 )
 def test_a_vrrp_password_that_keepalived_would_misread_is_refused_and_not_shown(password: str, reason: str):
     (problem,) = problems_of(vrrpPassword=password)
-    assert reason in problem
+    assert re.search(reason, problem)
     assert password not in problem
 
 
@@ -181,7 +420,7 @@ def test_a_missing_secret_is_reported_with_the_remedy():
 
 def test_a_secret_in_clear_text_is_refused():
     with pytest.raises(ConfigurationError, match=r"vrrpPassword .*clear text"):
-        Settings.parse(example_values(vrrpPassword="P@ssw0rd"), unencrypted=frozenset({"vrrpPassword"}))
+        Settings.parse(example_values(vrrpPassword="P@ssw0rd"), encrypted=SECRET_KEYS - {"vrrpPassword"})
 
 
 def test_a_profile_sets_all_timers_and_each_can_be_overridden():
@@ -256,3 +495,42 @@ def test_an_unusable_client_certificate_is_refused_and_not_shown(parts: list[str
     assert problem.startswith("apiClientCertificate (a secret)")
     assert reason in problem
     assert "BEGIN" not in problem.replace("-----BEGIN CERTIFICATE-----", "")
+
+
+PROXY = "http://me:50%25@proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://proxy.example:3128", "http://[2001:db8::1]:3128", "https://198.51.100.7", ""]
+)
+def test_a_proxy_without_a_password_needs_no_encryption(proxy: str):
+    settings = Settings.parse(example_values(aptProxy=proxy))
+    assert settings.apt_proxy.get_secret_value() == proxy
+    assert not settings.apt_proxy_encrypted
+
+
+def test_a_proxy_with_a_password_is_accepted_if_it_is_encrypted_and_never_shown():
+    settings = Settings.parse(example_values(aptProxy=PROXY), encrypted=SECRET_KEYS | {"aptProxy"})
+    assert settings.apt_proxy_encrypted
+    assert "50%25" not in repr(settings)
+    (problem,) = problems_of(aptProxy=PROXY)
+    assert "`pulumi config set --secret aptProxy`" in problem
+    assert "50%25" not in problem
+
+
+def test_an_encrypted_proxy_that_is_refused_is_not_shown():
+    with pytest.raises(ConfigurationError) as error:
+        Settings.parse(example_values(aptProxy="socks://hidden"), encrypted=SECRET_KEYS | {"aptProxy"})
+    assert "aptProxy" in str(error.value)
+    assert "hidden" not in str(error.value)
+
+
+def test_an_encrypted_proxy_counts_as_set_where_it_is_unreadable():
+    values = example_values(aptProxy={"secure": "v1:hidden"}, sshPrivateKey={"secure": "v1:hidden"})
+    assert Settings.parse(values, secrets_are_readable=False).apt_proxy_encrypted
+
+
+@pytest.mark.parametrize("host", ["mirror example", 'mirror"', "mirror/debian", ""])
+def test_what_is_no_host_is_refused_as_an_exception_from_the_proxy(host: str):
+    (problem,) = problems_of(aptNoProxy=json.dumps([host]))
+    assert problem.startswith("aptNoProxy")

@@ -1,14 +1,21 @@
 """How a report is shown."""
 
 import io
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from operate.commands import status as command
 from operate.commands.status import render_report
+from operate.hosts.pair import PairError
 from operate.hosts.report import PairReport, compare_with_applied
 from operate.hosts.state import HostState
+from operate.stack import engine
+from operate.stack.engine import StackError
 from tests.unit.operate.hosts.test_report import ADDRESSES, DIGESTS, NOW, certificate, state
 
 DAY = 86_400
@@ -71,3 +78,64 @@ def test_text_from_a_host_is_never_markup(states: dict[str, Any]):
     assert "[/red] ada [bold]on" in text
     assert "not reachable: [red]refused[/]" in text
     assert "\x1b" not in text
+
+
+def giving(result: object) -> Callable[..., object]:
+    """A function that always returns `result`."""
+
+    def give(*_: object, **__: object) -> object:
+        return result
+
+    return give
+
+
+@pytest.fixture
+def pulumi(states: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """A pair with a file that was edited manually; how Pulumi is run."""
+    path = next(iter(states["k8s-lb-0"]["files"]))
+    states["k8s-lb-0"]["files"][path] |= {"digest": "edited"}
+    runs: list[tuple[str, ...]] = []
+
+    def run_pulumi(*arguments: str, **_: object) -> None:
+        runs.append(arguments)
+
+    monkeypatch.setattr(command, "read_stack", giving(SimpleNamespace(name="production")))
+    monkeypatch.setattr(command, "look", giving(report(states)))
+    monkeypatch.setattr(engine, "run_pulumi", run_pulumi)
+    return runs
+
+
+def preview_of(*ops: str) -> str:
+    urn = "urn:pulumi:dev::openstack-ha-api::LoadBalancers$command:remote:Command::k8s-lb-{}-configure"
+    return json.dumps({"steps": [{"op": op, "urn": urn.format(index)} for index, op in enumerate(ops)]})
+
+
+def test_drift_is_fixed_by_one_run_of_pulumi(pulumi: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine, "preview", giving(preview_of("same", "same")))
+    command.status("production", reapply=True, yes=True)
+    (run,) = pulumi
+    assert run[:3] == ("up", "--stack", "production")
+    assert "**::k8s-lb-0-configure" in run
+    assert run[-1] == "--yes"
+
+
+@pytest.mark.parametrize("ops", [("update", "update"), ("update", "same"), ("same", "delete-replaced")])
+def test_drift_is_not_fixed_while_changes_wait_for_an_up(
+    pulumi: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, ops: tuple[str, ...]
+):
+    monkeypatch.setattr(engine, "preview", giving(preview_of(*ops)))
+    with pytest.raises(PairError, match=r"-configure \(.*first run `pulumi up --stack production`"):
+        command.status("production", reapply=True, yes=True)
+    assert pulumi == []
+
+
+def test_without_a_terminal_a_reapply_needs_yes(pulumi: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    monkeypatch.delenv("PULUMI_SKIP_CONFIRMATIONS", raising=False)
+    with pytest.raises(StackError, match=r"no terminal.*--yes"):
+        command.status("production", reapply=True)
+    assert pulumi == []
+    monkeypatch.setattr(engine, "preview", giving(preview_of("same", "same")))
+    monkeypatch.setenv("PULUMI_SKIP_CONFIRMATIONS", "true")
+    command.status("production", reapply=True)
+    assert len(pulumi) == 1

@@ -1,9 +1,12 @@
 """The whole program against mocks, in preview and in update: what would be made, in which order, and what is secret."""
 
+import json
 import re
+import shlex
 from collections import Counter
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -13,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
+from model.settings import SECRET_KEYS
 from tests.unit.example import example_values
 
 VIP = "198.51.100.100"
@@ -135,8 +139,37 @@ def test_existing_api_servers_are_served_with_or_without_the_program_s_own():
     assert sorted(alone.of_type("compute/instance:Instance")) == ["k8s-lb-0", "k8s-lb-1", "k8s-worker-0"]
 
 
-def test_load_balancers_are_configured_after_the_api_servers_hosts_have_booted(preview: bool):
-    assert "k8s-cp-2-prepare" in run(preview).of_type("remote:Command")["k8s-lb-0-configure"].depends_on
+def test_no_load_balancer_waits_for_another_role_s_host(preview: bool):
+    """Only for the addresses of their ports: a host that is down must keep no change from the load balancers."""
+    cloud = run(preview)
+    steps = cloud.of_type("remote:Command")
+    for name in ("k8s-lb-0", "k8s-lb-1"):
+        for resource in (
+            cloud.of_type("compute/instance:Instance")[name],
+            *(it for it in steps.values() if name in it.name),
+        ):
+            others = {it for it in resource.depends_on if re.match("k8s-(cp|worker)-", it)}
+            assert others <= cloud.of_type("networking/port:Port").keys()
+
+
+def test_after_a_failure_on_another_host_the_load_balancers_are_done_already(preview: bool):
+    """The engine starts nothing more after the first failure."""
+    steps = run(preview).of_type("remote:Command")
+    for name in ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"):
+        assert "k8s-lb-1-configure" in steps[f"{name}-prepare"].depends_on
+
+
+def test_a_step_is_re_created_whatever_changes():
+    """After a failure its record is gone, so the next run repeats it, also with the old value."""
+    for step in run().of_type("remote:Command").values():
+        assert "*" in step.registration.replaceOnChanges
+        assert step.registration.deleteBeforeReplace
+
+
+def test_the_pair_is_proven_again_after_every_run_on_a_host():
+    steps = run().of_type("remote:Command")
+    for name in ("k8s-lb-0", "k8s-lb-1"):
+        assert f"id-of-{name}-configure" in steps[f"{name}-prove"].inputs["triggers"]
 
 
 def test_a_new_public_key_replaces_the_key_pair_but_no_host():
@@ -192,8 +225,15 @@ def test_an_image_given_by_name_stays_as_first_found_and_one_given_by_id_is_foll
     image_id = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
     instances = run(loadBalancerImage=image_id).of_type("compute/instance:Instance")
     assert instances["k8s-lb-0"].inputs["imageId"] == image_id
-    assert list(instances["k8s-lb-0"].registration.ignoreChanges) == []
-    assert list(instances["k8s-cp-0"].registration.ignoreChanges) == ["imageId"]
+    assert "imageId" not in instances["k8s-lb-0"].registration.ignoreChanges
+    assert "imageId" in instances["k8s-cp-0"].registration.ignoreChanges
+
+
+def test_nothing_about_how_a_host_key_is_made_replaces_a_host():
+    cloud = run()
+    assert all(list(key.registration.ignoreChanges) == ["*"] for key in cloud.of_type("local:Command").values())
+    for instance in cloud.of_type("compute/instance:Instance").values():
+        assert "userData" in instance.registration.ignoreChanges
 
 
 def test_an_instance_is_shut_down_before_it_is_deleted_within_five_minutes():
@@ -228,6 +268,17 @@ def test_secrets_are_secret_in_the_state(preview: bool):
     for key in cloud.of_type("local:Command").values():
         assert list(key.registration.additionalSecretOutputs) == ["stdout"]
         assert key.inputs["logging"] == "none"
+
+
+def test_an_encrypted_proxy_is_a_secret_wherever_it_is_and_hides_no_file():
+    cloud = RecordingCloud(secret_keys=SECRET_KEYS | {"aptProxy"})
+    cloud.run(example_values(vip=VIP, aptProxy="http://me:hunter2hunter2@proxy.example:3128", haproxyBranch="3.0"))
+    carriers = [it for it in cloud.resources if "hunter2hunter2" in str(it.inputs)]
+    assert {it.name.rpartition("-")[2] for it in carriers} == {"prepare", "install"}
+    assert all(it.is_secret("stdin") and "hunter2hunter2" in it.inputs["stdin"] for it in carriers)
+    assert not cloud.of_type("remote:Command")["k8s-lb-0-configure"].is_secret("stdin")
+    assert "hunter2hunter2" not in str(cloud.outputs)
+    assert "configurationDigests" not in cloud.secret_outputs
 
 
 def test_without_a_password_previews_show_the_files():
@@ -267,6 +318,25 @@ def test_a_bastion_is_used_and_its_key_is_pinned():
     )
     assert connection["proxy"]["host"] == "jump.example"
     assert connection["proxy"]["hostKey"] == key_pair()[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "known_as"),
+    [
+        ("jump_host.corp", "22", "jump_host.corp"),
+        ("2001:db8::1", "22", "2001:db8::1"),
+        ("2001:db8::1", "2222", "[2001:db8::1]:2222"),
+    ],
+)
+def test_the_output_known_hosts_checks_the_bastion_in_the_ssh_commands_too(host: str, port: str, known_as: str):
+    bastion = {"bastionHost": host, "bastionPort": port, "bastionUser": "first.last", "bastionHostKey": key_pair()[1]}
+    outputs = run(**bastion).outputs
+    assert f"{known_as} {key_pair()[1]}\n" in outputs["knownHosts"]
+    words = shlex.split(outputs["sshCommands"]["k8s-lb-0"])
+    assert "-J" not in words  # it would not use the file for the bastion
+    proxy = words[words.index("-o", 2) + 1]
+    assert proxy == f"ProxyCommand=ssh -o UserKnownHostsFile=known_hosts -W %h:%p -p {port} first.last@{host}"
+    assert words[-1] == f"debian@{outputs['addresses']['loadBalancers']['k8s-lb-0']}"
 
 
 def test_the_outputs_have_what_the_next_steps_need():
@@ -347,6 +417,62 @@ def test_a_vip_that_is_in_use_is_refused_with_its_port():
 
 def test_the_stack_s_own_vip_port_is_no_conflict():
     RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
+
+
+@pytest.mark.parametrize(
+    ("address", "ports", "reason"),
+    [
+        ("198.51.100.0", {}, "network or broadcast address"),
+        ("198.51.100.255", {}, "network or broadcast address"),
+        ("198.51.100.10", {"198.51.100.10": "k8s-vip"}, "belongs to k8s-vip.*connect to themselves"),
+        ("198.51.100.11", {"198.51.100.11": "k8s-lb-0"}, "belongs to k8s-lb-0.*connect to themselves"),
+    ],
+)
+def test_an_address_that_is_no_api_server_s_on_this_subnet_is_refused(address: str, ports: dict[str, str], reason: str):
+    message = refused(RecordingCloud(ports_in_use=ports), apiServers=f'["198.51.100.9", "{address}"]')
+    assert re.search(f"apiServers = {address}: .*{reason}.*; list the addresses", message)
+    assert "198.51.100.9:" not in message
+
+
+def test_a_hint_with_a_name_can_be_pasted_into_a_shell():
+    message = refused(RecordingCloud(missing=frozenset({"lan"})), network="R&D $(id)", subnet="lan")
+    assert "`openstack subnet list --network 'R&D $(id)'`" in message
+
+
+def test_what_only_the_cloud_reads_never_reaches_a_host():
+    name = "Ubuntu 22.04 LTS (Jammy) $(reboot) `id` 'a' \"b\" & <c>"
+    keys = [key for key in example_values() if key.endswith(("Flavor", "Image", "etwork", "subnet"))]
+    zones = {f"{role}AvailabilityZones": json.dumps([name]) for role in ("loadBalancer", "controlPlane", "worker")}
+    values = example_values(**dict.fromkeys(keys, name), **zones) | {"publicKey": "", "keyPair": name}
+    cloud = RecordingCloud().run(values)
+    assert cloud.of_type("compute/instance:Instance")["k8s-lb-0"].inputs["availabilityZone"] == name
+    for command in [*cloud.of_type("remote:Command").values(), *cloud.of_type("local:Command").values()]:
+        assert "Jammy" not in json.dumps(command.inputs)
+    for instance in cloud.of_type("compute/instance:Instance").values():
+        assert "Jammy" not in instance.inputs["userData"]
+    assert "Jammy" not in json.dumps(cloud.outputs)
+
+
+def test_a_plain_setting_that_is_a_secret_is_refused_and_not_shown():
+    cloud = RecordingCloud(secret_keys=SECRET_KEYS | {"network", "sshPrivatekey"})
+    message = refused(cloud, network="hidden-lan", sshPrivatekey="hunter22")
+    assert "network is set as a secret" in message
+    assert "sshPrivatekey is not a key" in message
+    assert "hidden" not in message
+    assert "hunter22" not in message
+
+
+def test_a_secret_in_clear_text_stops_before_the_first_resource():
+    message = refused(RecordingCloud(secret_keys=SECRET_KEYS - {"vrrpPassword"}), vrrpPassword="P@ssw0rd")
+    assert "vrrpPassword is in the stack's file in clear text" in message
+    assert "P@ssw0rd" not in message
+
+
+def test_a_number_in_the_stack_s_file_is_refused_where_text_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "Pulumi.test.yaml").write_text("config:\n  openstack-ha-api:haproxyBranch: 3.10\n")
+    monkeypatch.setattr("program.configuration.ROOT", tmp_path)
+    assert "put it in quotes" in refused(RecordingCloud(), haproxyBranch="3.1")
+    RecordingCloud().run(example_values(haproxyBranch="3.0"))
 
 
 def test_a_private_key_that_does_not_match_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):

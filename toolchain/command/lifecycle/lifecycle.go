@@ -6,28 +6,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
-	"github.com/pulumi/pulumi-go-provider/infer"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 )
 
 // Inputs are the inputs of every command resource.
 type Inputs struct {
-	Triggers               *[]any            `pulumi:"triggers,optional" provider:"replaceOnChanges"`
-	Create                 *string           `pulumi:"create,optional"`
-	Update                 *string           `pulumi:"update,optional"`
-	Delete                 *string           `pulumi:"delete,optional"`
-	Stdin                  *string           `pulumi:"stdin,optional"`
-	Environment            map[string]string `pulumi:"environment,optional"`
-	Logging                *Logging          `pulumi:"logging,optional"`
-	AddPreviousOutputInEnv *bool             `pulumi:"addPreviousOutputInEnv,optional"`
-}
-
-// Annotate sets the defaults, which are part of a resource's state: they must be the published plugin's, or a stack
-// would show changes when it moves from one plugin to the other.
-func (i *Inputs) Annotate(a infer.Annotator) {
-	a.SetDefault(&i.AddPreviousOutputInEnv, true)
+	Triggers    *[]any            `pulumi:"triggers,optional" provider:"replaceOnChanges"`
+	Create      *string           `pulumi:"create,optional"`
+	Update      *string           `pulumi:"update,optional"`
+	Delete      *string           `pulumi:"delete,optional"`
+	Stdin       *string           `pulumi:"stdin,optional"`
+	Environment map[string]string `pulumi:"environment,optional"`
+	Logging     *Logging          `pulumi:"logging,optional"`
+	// AddPreviousOutputInEnv is true where it is nil. It has no default in the schema, because a default would be part
+	// of the state, and the published plugin has none: a stack would change when it moves from one to the other.
+	AddPreviousOutputInEnv *bool `pulumi:"addPreviousOutputInEnv,optional"`
 }
 
 // OnUpdate is the command that updates a changed resource, or nil if there is none.
@@ -64,25 +58,9 @@ func NewID(name string) (string, error) {
 	return resource.NewUniqueHex(name, 8, 0)
 }
 
-// minSecret is the shortest value that is hidden: hiding a shorter one ("1", "yes") would blank out half a message.
-const minSecret = 4
-
-// Failure is the error of a command that ended with err. It quotes the command and its output, with the inputs and the
-// secrets of the connection blanked out.
-func (i *Inputs) Failure(err error, command, output string, secrets ...string) error {
-	for _, value := range i.Environment {
-		secrets = append(secrets, value)
-	}
-	if i.Stdin != nil {
-		secrets = append(secrets, *i.Stdin, strings.TrimSpace(*i.Stdin))
-	}
-	quoted := fmt.Sprintf("%q:\n%s", command, output)
-	for _, secret := range secrets {
-		if len(secret) >= minSecret {
-			quoted = strings.ReplaceAll(quoted, secret, "[hidden]")
-		}
-	}
-	return fmt.Errorf("%w: running %s", err, quoted)
+// Failure is the error of a command that ended with err. It quotes the command and its output after hide.
+func Failure(err error, command, output string, hide func(string) string) error {
+	return fmt.Errorf("%w: running %q:\n%s", err, hide(command), hide(output))
 }
 
 // Stopped is the reason why ctx, the context of a request, is done. Call it only when it is.

@@ -42,8 +42,8 @@ type Capture struct {
 	shown          []*lineLogger
 }
 
-// NewCapture returns a Capture whose lines go to the log of the request in ctx.
-func NewCapture(ctx context.Context, logging *Logging) *Capture {
+// NewCapture returns a Capture whose lines go to the log of the request in ctx, each after hide.
+func NewCapture(ctx context.Context, logging *Logging, hide func(string) string) *Capture {
 	c := &Capture{}
 	which := LogStdoutAndStderr
 	if logging != nil {
@@ -52,7 +52,7 @@ func NewCapture(ctx context.Context, logging *Logging) *Capture {
 	stream := func(buffer *bytes.Buffer, show bool) io.Writer {
 		writers := []io.Writer{buffer, &lockedWriter{&c.mu, &c.both}}
 		if show {
-			logger := &lineLogger{log: p.GetLogger(ctx).InfoStatus}
+			logger := &lineLogger{log: func(line string) { p.GetLogger(ctx).InfoStatus(hide(line)) }}
 			c.shown = append(c.shown, logger)
 			writers = append(writers, logger)
 		}

@@ -10,15 +10,15 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// shown runs a command that prints to both streams, and returns what was logged.
-func shown(t *testing.T, logging *Logging) string {
+// shown runs a command that prints to both streams, and returns what was logged, without secrets.
+func shown(t *testing.T, logging *Logging, secrets ...string) string {
 	t.Helper()
 	var log bytes.Buffer
 	old := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 	defer slog.SetDefault(old)
 
-	capture := NewCapture(t.Context(), logging)
+	capture := NewCapture(t.Context(), logging, (&Inputs{}).Hider(secrets...))
 	for _, piece := range []string{"first ", "line\nsecond", " line\nthe rest"} {
 		fmt.Fprint(capture.Stdout, piece)
 	}
@@ -49,4 +49,13 @@ func TestLoggingShowsBothStreamsByDefault(t *testing.T) {
 	log := shown(t, nil)
 	assert.Contains(t, log, "first line")
 	assert.Contains(t, log, "complaint")
+}
+
+func TestLoggingShowsNoSecret(t *testing.T) {
+	log := shown(t, nil, "first line\nsecond line", "complaint")
+	assert.Contains(t, log, "[hidden]")
+	assert.Contains(t, log, "the rest")
+	for _, secret := range []string{"first line", "second line", "complaint"} {
+		assert.NotContains(t, log, secret)
+	}
 }

@@ -89,7 +89,8 @@ func (s *CommandOutputs) run(ctx context.Context, command *string) error {
 	if s.Stdin != nil {
 		process.Stdin = strings.NewReader(*s.Stdin)
 	}
-	capture := lifecycle.NewCapture(ctx, s.Logging)
+	hide := s.Hider()
+	capture := lifecycle.NewCapture(ctx, s.Logging, hide)
 	process.Stdout, process.Stderr = capture.Stdout, capture.Stderr
 
 	err := process.Run()
@@ -98,7 +99,7 @@ func (s *CommandOutputs) run(ctx context.Context, command *string) error {
 		err = lifecycle.Stopped(ctx)
 	}
 	if err != nil {
-		return s.Failure(err, *command, capture.Both())
+		return lifecycle.Failure(err, *command, capture.Both(), hide)
 	}
 	s.Outputs = capture.Outputs()
 	return nil

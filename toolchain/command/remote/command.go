@@ -91,7 +91,8 @@ func (s *CommandOutputs) run(ctx context.Context, command *string) error {
 	if s.Stdin != nil {
 		session.Stdin = strings.NewReader(*s.Stdin)
 	}
-	capture := lifecycle.NewCapture(ctx, s.Logging)
+	hide := s.Hider(s.Connection.secrets()...)
+	capture := lifecycle.NewCapture(ctx, s.Logging, hide)
 	session.Stdout, session.Stderr = capture.Stdout, capture.Stderr
 
 	err = session.Run(*command)
@@ -100,7 +101,7 @@ func (s *CommandOutputs) run(ctx context.Context, command *string) error {
 		err = lifecycle.Stopped(ctx)
 	}
 	if err != nil {
-		return s.Failure(err, *command, capture.Both(), s.Connection.secrets()...)
+		return lifecycle.Failure(err, *command, capture.Both(), hide)
 	}
 	s.Outputs = capture.Outputs()
 	return nil

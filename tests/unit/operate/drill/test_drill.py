@@ -20,6 +20,7 @@ from operate.drill.faults import DRILL_FAULTS, UNDONE_BY_HOST_SECONDS, DrillFaul
 from operate.drill.page import page, timeline
 from operate.drill.result import DrillResult, Measured, Planned, Seen
 from operate.drill.run import Drill
+from operate.hosts.lock import Lock
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
@@ -132,6 +133,7 @@ class Rehearsal(Drill):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], None] = lambda _: None) -> None:
         self.events: list[str] = []
         self._signals = DeferredSignals()
+        self._lock = Lock()
         self._progress = self.events.append
         self.in_place = None
         self._fails = fails
@@ -139,7 +141,7 @@ class Rehearsal(Drill):
 
     @property
     def undo_command(self) -> str:
-        return "./ha drill --put-back --stack dev"
+        return "./ha drill --undo --stack dev"
 
     def happens(self, event: str) -> None:
         self.events.append(event)
@@ -195,7 +197,7 @@ def test_a_fault_is_undone(monkeypatch: pytest.MonkeyPatch):
     drill = Rehearsal(monkeypatch)
     found = strike(drill)
     assert drill.events == ["inflicted", "in effect?", "undone", "in place: None; left: None"]
-    assert (found.inflicted, found.undone, found.put_back) == (1.0, 1.0, "lb-0: undone")
+    assert (found.inflicted, found.undone, found.undo_result) == (1.0, 1.0, "lb-0: undone")
 
 
 @pytest.mark.parametrize("event", ["inflicted", "in effect?"])
@@ -216,9 +218,21 @@ def test_a_signal_ends_the_waiting_and_the_fault_is_undone(monkeypatch: pytest.M
     assert drill.events == ["inflicted", "undone", "in place: None; left: None"]
 
 
+def test_a_lost_lock_ends_the_drill_and_the_fault_is_undone(monkeypatch: pytest.MonkeyPatch):
+    drill = Rehearsal(monkeypatch)
+    untyped: Any = drill
+    untyped._lock.lost = "dev-lb-1 is in use by ada"
+    with pytest.raises(HostError, match="in use by ada"):
+        strike(drill)
+    assert drill.events == ["inflicted", "undone", "in place: None; left: None"]
+    with pytest.raises(HostError, match="in use by ada"):
+        untyped._measure(FakeFault(drill), [])
+    assert drill.events[-1] == "in place: None; left: None"
+
+
 def test_a_fault_that_cannot_be_undone_is_reported_with_the_command_that_undoes_it(monkeypatch: pytest.MonkeyPatch):
     drill = Rehearsal(monkeypatch, fail_at("undone", HostError("lb-0: unreachable")))
-    with pytest.raises(PairError, match=r"on lb-0 .* is cut .*unreachable.*`\./ha drill --put-back --stack dev`"):
+    with pytest.raises(PairError, match=r"on lb-0 .* is cut .*unreachable.*`\./ha drill --undo --stack dev`"):
         strike(drill)
     assert "left: on lb-0 VRRP is cut (lb-0: unreachable)" in drill.events[-1]
 
@@ -292,7 +306,7 @@ def test_numbers_of_a_measurement():
     assert found.gap == pytest.approx((2.981, 3.501))
     assert found.taken_over == pytest.approx(0.6)
     assert found.whole_after == pytest.approx(3)
-    assert measured(put_back="dev-lb-0: started", undone=5.0).whole_after == pytest.approx(1)
+    assert measured(undo_result="dev-lb-0: started", undone=5.0).whole_after == pytest.approx(1)
     assert measured(seen=[Seen(at=0, holder="dev-lb-0"), Seen(at=4, holder=None)]).taken_over is None
 
 
@@ -378,7 +392,7 @@ def test_text_from_hosts_is_escaped_in_the_page():
             stack=evil,
             ended_by=evil,
             versions={evil: evil},
-            measured=[measured(host=evil, before=evil, after=evil, put_back=evil, seen=[Seen(at=0, holder=evil)])],
+            measured=[measured(host=evil, before=evil, after=evil, undo_result=evil, seen=[Seen(at=0, holder=evil)])],
         )
     )
     assert "<script>" not in text
@@ -386,7 +400,7 @@ def test_text_from_hosts_is_escaped_in_the_page():
 
 
 def test_the_timeline_shows_events_at_their_time():
-    drawn = timeline(measured(put_back="started", undone=5.0), ["dev-lb-0", "dev-lb-1"])
+    drawn = timeline(measured(undo_result="started", undone=5.0), ["dev-lb-0", "dev-lb-1"])
     assert [(bar.kind, round(bar.x), round(bar.x + bar.width)) for bar in drawn.requests] == [
         ("answered", 0, 30), ("failed", 30, 34), ("answered", 34, 100),
     ]  # fmt: skip
@@ -428,9 +442,9 @@ def test_undoing_leftovers_starts_instances_first_and_continues_past_a_failing_h
         name = FaultName.INSTANCE_STOPPED
 
     @contextmanager
-    def hold_all(_access: object, addresses: Mapping[str, str], _purpose: str) -> Generator[None]:
+    def hold_all(_access: object, addresses: Mapping[str, str], _purpose: str) -> Generator[Lock]:
         locked.extend(addresses)
-        yield
+        yield Lock()
 
     def collect(_stack: object) -> Mapping[str, object]:
         return {"dev-lb-0": "TimeoutError", "dev-lb-1": HostState.model_construct()}

@@ -1,12 +1,15 @@
 """The operators' lock, against a real SSH server on loopback, where a stand-in for sudo gives no rights."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
@@ -15,12 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from operate.hosts import lock
-from operate.hosts.lock import hold_all
+from operate.hosts.lock import Lock, hold_all
+from operate.hosts.pair import wait_for
 from operate.hosts.ssh import Access, HostError
 from operate.stack.files import ROOT
 
-ADDRESS = "127.0.0.1"
+ADDRESS, OTHER = "127.0.0.1", "127.0.0.2"
 HOSTS = {"dev-lb-0": ADDRESS}
+BOTH = HOSTS | {"dev-lb-1": OTHER}
 
 
 def new_key() -> str:
@@ -36,7 +41,7 @@ def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def access(tmp_path: Path) -> Iterator[Access]:
-    """Access to a host whose commands run here."""
+    """Access to two hosts whose commands run here; each has a lock file of its own."""
     sudo = tmp_path / "bin" / "sudo"
     sudo.parent.mkdir()
     sudo.write_text('#!/bin/sh\nshift\nexec "$@"\n')
@@ -45,6 +50,8 @@ def access(tmp_path: Path) -> Iterator[Access]:
 
     async def run_here(process: asyncssh.SSHServerProcess[bytes]) -> None:
         command = f"PATH={sudo.parent}:$PATH; {process.command}"
+        if process.get_extra_info("sockname")[0] == OTHER:
+            command = command.replace(".lock", ".other")
         shell = await asyncio.create_subprocess_shell(command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         await process.redirect(shell.stdin, shell.stdout, shell.stderr)
         ended, closed = asyncio.ensure_future(shell.wait()), asyncio.ensure_future(process.wait_closed())
@@ -53,10 +60,10 @@ def access(tmp_path: Path) -> Iterator[Access]:
             shell.stdin.close()
         process.exit(await ended)
 
-    async def listen() -> asyncssh.SSHAcceptor:
+    async def listen(address: str, port: int = 0) -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(
-            ADDRESS,
-            0,
+            address,
+            port,
             server_host_keys=[asyncssh.import_private_key(host_key)],
             authorized_client_keys=asyncssh.import_authorized_keys(
                 asyncssh.import_private_key(key).export_public_key().decode()
@@ -68,15 +75,28 @@ def access(tmp_path: Path) -> Iterator[Access]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    acceptor = asyncio.run_coroutine_threadsafe(listen(), loop).result(5)
+    acceptor = asyncio.run_coroutine_threadsafe(listen(ADDRESS), loop).result(5)
     port = acceptor.get_port()
+    other = asyncio.run_coroutine_threadsafe(listen(OTHER, port), loop).result(5)
     public = asyncssh.import_private_key(host_key).export_public_key().decode()
-    yield Access(user="debian", private_key=key, known_hosts=f"[{ADDRESS}]:{port} {public}", port=port, patience=0)
+    yield Access(
+        user="debian",
+        private_key=key,
+        known_hosts=f"[{ADDRESS}]:{port},[{OTHER}]:{port} {public}",
+        port=port,
+        patience=0,
+    )
 
     async def end() -> None:
         acceptor.close()
+        other.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.wait(others, timeout=5) if others else None
+        if others:
+            await asyncio.wait(others, timeout=0.5)
+            # A process that was killed never reads its input to the end, and asyncssh waits for that.
+            for it in others:
+                it.cancel()
+            await asyncio.wait(others, timeout=5)
 
     asyncio.run_coroutine_threadsafe(end(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
@@ -117,8 +137,8 @@ def test_an_error_releases_the_lock(access: Access):
 
 
 def test_both_hosts_are_locked_or_none(access: Access):
-    refused = pytest.raises(HostError, match=r"dev-lb-1 \(127.0.0.2\) cannot be locked: ConnectionRefused")
-    with refused, hold_all(access, HOSTS | {"dev-lb-1": "127.0.0.2"}, "move"):
+    refused = pytest.raises(HostError, match=r"dev-lb-1 \(127.0.0.3\) cannot be locked: ConnectionRefused")
+    with refused, hold_all(access, HOSTS | {"dev-lb-1": "127.0.0.3"}, "move"):
         pass
     assert seconds_until_free(access) < 1
 
@@ -159,7 +179,105 @@ def test_an_operator_without_network_loses_the_lock(access: Access, monkeypatch:
 def test_signs_of_life_keep_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "SILENCE_SECONDS", 0.6)
     monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 0.1)
-    with hold_all(access, HOSTS, "drill"):
+    with hold_all(access, HOSTS, "drill") as held:
         time.sleep(1.2)
+        held.check()
         with pytest.raises(HostError, match="drill"), hold_all(access, HOSTS, "move"):
             pass
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("SILENCE_SECONDS", 0.6), ("SIGN_OF_LIFE_SECONDS", 0.1), ("RETRY_SECONDS", 0.1)):
+        monkeypatch.setattr(lock, name, seconds)
+
+
+def signal_on_host(lock_file: Path, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to the process that holds a lock on the host."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(link.readlink() == lock_file for link in (folder / "fd").iterdir()):
+                os.kill(int(folder.name), number)
+
+
+def until_lost(held: Lock) -> str:
+    said: list[str] = []
+
+    def lost() -> bool:
+        try:
+            held.check()
+        except HostError as error:
+            said.append(str(error))
+        return bool(said)
+
+    wait_for("the lock is lost", lost, 5)
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGKILL, "its connection ended, or the host went down"), (signal.SIGSTOP, "has not answered for")],
+    ids=["session ended", "host hangs"],
+)
+@pytest.mark.usefixtures("hasty")
+def test_an_operator_notices_that_the_lock_was_lost(
+    access: Access, lock_file: Path, number: signal.Signals, reason: str
+):
+    with hold_all(access, HOSTS, "drain") as held:
+        held.check()
+        signal_on_host(lock_file, number)
+        said = until_lost(held)
+        signal_on_host(lock_file)
+    assert "dev-lb-0: " in said
+    assert reason in said
+    assert "`./ha status`" in said
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_lock_that_ends_with_its_host_is_taken_again_while_the_other_host_s_is_held(access: Access, lock_file: Path):
+    """As during a drill that stops an instance. Then the other host's may end too."""
+    with hold_all(access, BOTH, "drill") as held:
+        for file in (lock_file, lock_file.with_suffix(".other")) * 2:
+            before = file.stat().st_mtime_ns
+            signal_on_host(file)
+            wait_for("it is taken again", lambda file=file, before=before: file.stat().st_mtime_ns > before, 5)
+            wait_for("it is held", lambda: held.held == BOTH.keys(), 5)
+        held.check()
+        with pytest.raises(HostError, match="is in use by"), hold_all(access, BOTH, "move"):
+            pass
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_lock_that_another_operator_takes_meanwhile_is_lost(
+    access: Access, lock_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with hold_all(access, BOTH, "drill") as held:
+        monkeypatch.setattr(lock, "RETRY_SECONDS", 2)
+        signal_on_host(lock_file)
+        wait_for("it is noticed", lambda: len(held.held) == 1, 5)
+        with hold_all(access, HOSTS, "rebuild of dev-lb-1"):
+            said = until_lost(held)
+    assert "dev-lb-0 is in use by" in said
+    assert ", rebuild of dev-lb-1, since" in said
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_host_that_still_waits_for_our_lost_connection_is_not_another_operator_s(access: Access, lock_file: Path):
+    with hold_all(access, BOTH, "drill") as held:
+        signature = lock_file.read_text()
+        signal_on_host(lock_file)
+        take = 'exec 9<>"$1"; flock 9; printf %s "$2" >"$1"; sleep 1'
+        subprocess.run(["bash", "-c", take, "bash", lock_file, signature], check=True)
+        wait_for("it is held", lambda: held.held == BOTH.keys(), 5)
+        held.check()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_lock_is_lost_with_the_last_host_s_and_not_taken_again(access: Access, lock_file: Path):
+    with hold_all(access, HOSTS, "drill") as held:
+        signal_on_host(lock_file)
+        until_lost(held)
+        time.sleep(0.5)
+        assert seconds_until_free(access) < 1
+        with pytest.raises(HostError, match="was lost"):
+            held.check()

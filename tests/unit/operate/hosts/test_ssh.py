@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from model.settings import BastionSettings
 from operate.hosts.ssh import Access, HostError, failure_of, on_all, output
 
 ADDRESS = "127.0.0.1"
@@ -115,6 +116,18 @@ def test_a_wrong_host_key_is_refused_at_once(server: Server) -> None:
     with pytest.raises(asyncssh.HostKeyNotVerifiable):
         asyncio.run(wrong.run(ADDRESS, "true"))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("host", ["2001:db8::1", "jump_host.corp", "198.51.100.7"])
+@pytest.mark.parametrize("port", [22, 2222])
+def test_a_bastion_s_key_is_found_by_its_address_and_port(host: str, port: int) -> None:
+    public = asyncssh.import_private_key(HOST_KEY).export_public_key().decode().strip()
+    bastion = BastionSettings(host=host, port=port, user="debian", host_key=public)
+    known = asyncssh.import_known_hosts(bastion.known_hosts)
+    # asyncssh looks for a name without a port if it is the usual one.
+    keys = known.match(host, "", None if port == 22 else port)[0]
+    assert [key.export_public_key().decode().strip() for key in keys] == [public]
+    assert not known.match(host, "", 2200)[0] or port == 22
 
 
 def test_all_failures_are_reported_with_host_and_reason(server: Server) -> None:

@@ -1,5 +1,6 @@
 """What is refused before anything is done to a pair."""
 
+import io
 import shlex
 import subprocess
 from collections.abc import Callable, Generator
@@ -13,8 +14,10 @@ import pytest
 import typer
 
 from operate.commands import drain, move, rebuild
+from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import PairError
 from operate.hosts.report import compare_with_applied
+from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
 from operate.maintenance import moves as maintenance
 from operate.maintenance.moves import (
@@ -29,6 +32,7 @@ from operate.maintenance.moves import (
     unfit,
 )
 from operate.stack.engine import StackError
+from operate.stack.resources import INSTANCE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LB_0, LB_1 = "dev-lb-0", "dev-lb-1"
@@ -158,7 +162,7 @@ class FakeMaintenance:
         yield self.states()
 
     def __getattr__(self, name: str) -> Any:
-        def do(*_: object) -> None:
+        def do(*_: object, **__: object) -> None:
             self.done.append(name)
 
         return do
@@ -190,10 +194,10 @@ def test_a_change_while_the_prompt_was_open_is_noticed(monkeypatch: pytest.Monke
 
 def test_a_rebuild_continues_if_a_known_instance_boots_but_not_if_it_would_delete_more(monkeypatch: pytest.MonkeyPatch):
     """An instance left by a killed rebuild is built and boots while the next rebuild checks it."""
-    monkeypatch.setattr(maintenance, "recorded_instance", giving("known"))
+    monkeypatch.setattr(maintenance, "recorded_ids", giving({(INSTANCE, LB_1): "known"}))
 
     def plan(standby: HostState | str, **instances: str) -> Rebuild:
-        found = [SimpleNamespace(id=name, status=status) for name, status in instances.items()]
+        found = [SimpleNamespace(id=name, name=LB_1, status=status) for name, status in instances.items()]
         pair: Any = SimpleNamespace(instances=giving(found))
         return plan_rebuild(stack, pair, LB_1, {LB_0: host(master=True), LB_1: standby})
 
@@ -206,24 +210,129 @@ def test_a_rebuild_continues_if_a_known_instance_boots_but_not_if_it_would_delet
         assert not changed.is_within(before)
 
 
-@pytest.mark.usefixtures("stack")
-@pytest.mark.parametrize("holds_vip", [True, False])
-@pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
-def test_a_failed_rebuild_starts_keepalived_again(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, *, holds_vip: bool
-):
+def test_an_instance_that_no_up_created_is_never_deleted(monkeypatch: pytest.MonkeyPatch):
+    """Somebody plugged the load balancer's port into it."""
+    monkeypatch.setattr(maintenance, "recorded_ids", giving({(INSTANCE, LB_1): "known"}))
+    stack: Any = SimpleNamespace(name="dev")
+    pair: Any = SimpleNamespace(instances=giving([SimpleNamespace(id="1234", name="database", status="ACTIVE")]))
+    with pytest.raises(PairError, match=r"database \(1234\).*nothing was done.*remove port"):
+        plan_rebuild(stack, pair, LB_1, {LB_0: host(master=True), LB_1: "TimeoutError"})
+
+
+@pytest.fixture
+def rebuilding(stack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Callable[[Rebuild], FakeMaintenance]:
+    """Has `rebuild` follow a plan; what it does to the pair, to instances, and through Pulumi is recorded in order."""
+
+    def follow(plan: Rebuild) -> FakeMaintenance:
+        fake = FakeMaintenance({}, {})
+        peer = SimpleNamespace(user_id="ada")
+        pair = SimpleNamespace(instance=giving(peer), delete_instance=fake.delete_instance)
+        monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
+        monkeypatch.setattr(rebuild, "Pair", giving(pair))
+        monkeypatch.setattr(rebuild, "recorded_ids", giving({}))
+        monkeypatch.setattr(rebuild, "plan_rebuild", giving(plan))
+        monkeypatch.setattr(rebuild, "read_stack", giving(stack))
+        for name in ("insist_on_rebuild", "insist_on_no_other_run", "replace_instance"):
+            monkeypatch.setattr(rebuild, name, getattr(fake, name))
+        monkeypatch.setattr(rebuild, "collect", giving({LB_0: host(), LB_1: host(master=True)}))
+        return fake
+
+    return follow
+
+
+def plan_of(*, holds_vip: bool, orphans: tuple[str, ...] = ()) -> Rebuild:
+    return Rebuild(
+        name=LB_0, peer=LB_1, holds_vip=holds_vip, instances=("1", *orphans), shown="ACTIVE (1)", orphans=orphans
+    )
+
+
+def fail_with(error: Exception) -> Callable[..., None]:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    plan = Rebuild(name=LB_0, peer=LB_1, holds_vip=holds_vip, instances=("1",), shown="ACTIVE (1)", orphans=())
-    fake = FakeMaintenance({}, {})
-    monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
-    monkeypatch.setattr(rebuild, "Pair", giving(None))
-    monkeypatch.setattr(rebuild, "plan_rebuild", giving(plan))
-    monkeypatch.setattr(rebuild, "replace_instance", fail)
+    return fail
+
+
+def test_everything_is_checked_before_anything_is_changed(rebuilding: Callable[[Rebuild], FakeMaintenance]):
+    fake = rebuilding(plan_of(holds_vip=True, orphans=("2",)))
+    rebuild.rebuild(LB_0, "dev", yes=True)
+    checks, changes = fake.done[:2], fake.done[2:]
+    assert checks == ["insist_on_rebuild", "insist_on_no_other_run"]
+    assert changes == ["stop_keepalived", "insist_alone", "delete_instance", "insist_alone", "replace_instance"]
+
+
+@pytest.mark.parametrize("check", ["insist_on_rebuild", "insist_on_no_other_run"])
+def test_a_rebuild_that_is_refused_has_changed_nothing(
+    rebuilding: Callable[[Rebuild], FakeMaintenance], monkeypatch: pytest.MonkeyPatch, check: str
+):
+    fake = rebuilding(plan_of(holds_vip=True, orphans=("2",)))
+    monkeypatch.setattr(rebuild, check, fail_with(PairError("key pair")))
+    with pytest.raises(PairError, match="key pair"):
+        rebuild.rebuild(LB_0, "dev", yes=True)
+    assert {*fake.done} <= {"insist_on_rebuild"}
+
+
+@pytest.mark.parametrize("holds_vip", [True, False])
+@pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
+def test_a_failed_rebuild_starts_keepalived_again(
+    rebuilding: Callable[[Rebuild], FakeMaintenance],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    *,
+    holds_vip: bool,
+):
+    fake = rebuilding(plan_of(holds_vip=holds_vip))
+    monkeypatch.setattr(rebuild, "replace_instance", fail_with(error))
     with pytest.raises(type(error)):
         rebuild.rebuild(LB_0, "dev", yes=True)
-    assert fake.done == (["stop_keepalived", "start_keepalived"] if holds_vip else [])
+    assert [it for it in fake.done if "keepalived" in it] == (
+        ["stop_keepalived", "start_keepalived"] if holds_vip else []
+    )
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_rebuild_that_nobody_can_confirm_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(StackError, match=r"nothing was done.*--yes"):
+        rebuild.rebuild(LB_0, "dev")
+
+
+@pytest.mark.parametrize(
+    ("change", "undone"),
+    [
+        (("move", LB_0, LB_1), []),
+        (("stop_keepalived", LB_0, LB_1), []),
+        (("resume", LB_0), []),
+        # Whatever of it was done.
+        (("drain", LB_0, LB_1, "new kernel"), [f"rm -f {DRAINED}", "systemctl enable --now keepalived"]),
+    ],
+)
+def test_without_the_lock_nothing_more_is_changed(
+    monkeypatch: pytest.MonkeyPatch, change: tuple[str, ...], undone: list[str]
+):
+    run: list[str] = []
+
+    def record(_: object, _name: str, command: str) -> None:
+        run.append(command)
+
+    monkeypatch.setattr(Maintenance, "_run", record)
+    stack: Any = SimpleNamespace(access=None, outputs=SimpleNamespace(vip="198.51.100.9", load_balancers={}))
+    it: Any = Maintenance(stack)
+    it._lock.lost = "dev-lb-1 is in use by ada"
+    with pytest.raises(HostError, match="dev-lb-1 is in use by ada"):
+        getattr(it, change[0])(*change[1:])
+    assert run == undone
+
+
+def test_a_rebuild_without_its_lock_deletes_nothing(
+    rebuilding: Callable[[Rebuild], FakeMaintenance], monkeypatch: pytest.MonkeyPatch
+):
+    for orphans in ((), ("2",)):
+        fake = rebuilding(plan_of(holds_vip=True, orphans=orphans))
+        monkeypatch.setattr(fake, "insist_alone", fail_with(HostError("the lock was lost")), raising=False)
+        with pytest.raises(HostError, match="lock was lost"):
+            rebuild.rebuild(LB_0, "dev", yes=True)
+        assert fake.done[2:] == ["stop_keepalived", "start_keepalived"]
 
 
 @pytest.mark.parametrize(

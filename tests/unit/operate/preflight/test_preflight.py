@@ -1,6 +1,8 @@
 """What preflight finds, of a cloud that a test spoils one thing at a time; no network is asked."""
 
+import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,13 +12,19 @@ from typing import Any
 
 import pytest
 from keystoneauth1.exceptions import ConnectFailure, MissingRequiredOptions, NotFound, ServiceUnavailable, Unauthorized
-from openstack.exceptions import ConfigException, ForbiddenException, HttpException, NotFoundException
+from openstack.exceptions import (
+    ConfigException,
+    ConflictException,
+    ForbiddenException,
+    HttpException,
+    NotFoundException,
+)
 
 from model.settings import Settings
 from model.topology import Role, security_rules
 from operate.hosts.ssh import Access
-from operate.preflight import account, instances, network, segment
-from operate.preflight.boot import remove
+from operate.preflight import account, boot, instances, network, segment
+from operate.preflight.boot import LEFT_AFTER, is_left, leftovers, remove, temporary_name
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, Outcome
 from operate.preflight.network import Backend, find_backend
@@ -591,6 +599,21 @@ def test_an_unusable_vip_is_a_problem(cloud: Cloud, vip: str, expected: str) -> 
     assert expected in only(network.vip(cloud.facts(vip=vip))).found
 
 
+def test_an_api_server_at_an_address_of_our_own_or_of_no_host_is_a_problem(cloud: Cloud) -> None:
+    cloud.ports = [port("k8s-vip", "198.51.100.10"), port("k8s-lb-1", "198.51.100.12"), port("web")]
+    usable = '["198.51.100.50", "10.0.0.1"]'
+    assert all_ok(network.api_servers(cloud.facts(apiServers=usable)))
+    for address, expected in (
+        ("198.51.100.10", "k8s-vip"),
+        ("198.51.100.12", "k8s-lb-1"),
+        ("198.51.100.255", "broadcast"),
+    ):
+        finding = only(network.api_servers(cloud.facts(apiServers=f'["198.51.100.50", "{address}"]')))
+        assert address in finding.looked_at
+        assert expected in finding.found
+    assert [*network.api_servers(cloud.facts())] == []
+
+
 def test_a_vip_in_an_allocation_pool_is_noted_until_it_is_reserved(cloud: Cloud) -> None:
     vip = "198.51.100.150"
     assert "allocation pool" in only(network.vip(cloud.facts(vip=vip)), Outcome.NOTE).found
@@ -849,3 +872,63 @@ def test_the_temporary_resources_are_deleted_and_nothing_else() -> None:
     )
     remove(cloud, "ours", "k8s-preflight")
     assert deleted == ["server", "waited", "port", "group", "k8s-preflight"]
+
+
+def test_a_vip_that_another_preflight_tries_at_the_same_time_is_no_problem() -> None:
+    refused = refusal(ConflictException("409: IpAddressAlreadyAllocated"))
+    network = plain(create_port=refused, delete_port=refused)
+    settings = Settings.parse(example_values(vip=VIP))
+    untyped: Any = boot
+    found = untyped._reserve(
+        plain(settings=settings, cloud=plain(network=network), subnet=plain(id="s"), network=plain(id="n")), "name"
+    )
+    assert found.result is Outcome.NOT_CHECKED
+    assert "409" in found.found
+
+
+def ended_process() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_two_runs_at_once_leave_each_other_s_resources_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.parse(example_values())
+    mine = temporary_name(settings, NOW)
+    assert not is_left(mine, settings, NOW)
+    monkeypatch.setattr(os, "getpid", os.getppid)
+    on_this_machine = temporary_name(settings, NOW)
+    monkeypatch.setattr(os, "getpid", ended_process)
+    killed_here = temporary_name(settings, NOW)
+    monkeypatch.setattr(boot, "_machine", lambda: "0123abcd")
+    elsewhere, old = temporary_name(settings, NOW), temporary_name(settings, NOW - LEFT_AFTER * 1.1)
+    monkeypatch.undo()
+    assert len({mine, on_this_machine, killed_here, elsewhere, old}) == 5
+    assert not is_left(on_this_machine, settings, NOW)
+    assert not is_left(elsewhere, settings, NOW)
+    assert is_left(killed_here, settings, NOW)
+    assert is_left(old, settings, NOW)
+    for other in (killed_here.replace("k8s-", "k8s-2-"), f"{killed_here}-0", "k8s-preflight", "k8s-lb-0"):
+        assert not is_left(other, settings, NOW), other
+
+
+def test_leftovers_of_every_kind_are_found_and_only_in_the_project() -> None:
+    settings = Settings.parse(example_values())
+    names = [temporary_name(settings, NOW - days * LEFT_AFTER) for days in range(2, 6)]
+
+    def of_project(name: str) -> Any:
+        def listed(project_id: str) -> list[Any]:
+            assert project_id == "ours"
+            return [plain(name=name), plain(name="k8s-lb-0")]
+
+        return listed
+
+    cloud = plain(
+        compute=plain(
+            servers=saying(lambda: [plain(name=names[0]), plain(name=temporary_name(settings, NOW))]),
+            keypairs=saying(lambda: [plain(name=names[1]), plain(name="k8s")]),
+        ),
+        network=plain(ports=of_project(names[2]), security_groups=of_project(names[3])),
+    )
+    assert leftovers(cloud, "ours", settings, NOW) == sorted(names)

@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 from model.settings import Settings
 from operate.__main__ import app
 from operate.commands import takeover as command
+from operate.hosts.lock import Lock
 from operate.hosts.pair import PairError
-from operate.stack import engine
+from operate.stack import engine, resources
 from operate.stack.applied import AppliedStack
 from operate.stack.engine import StackError
+from operate.stack.resources import PORT
 from operate.takeover import takeover, undo
 from operate.takeover.undo import Action
 from tests.unit.example import example_values
@@ -166,6 +168,10 @@ class Pulumi:
         self.previewed_with: list[str | None] = []
 
     def query(self, *arguments: str) -> str:
+        if arguments[:2] == ("stack", "export"):
+            ids = {"k8s-lb-0": "own-0", "k8s-lb-1": "own-1", "k8s-vip": "mine"}
+            resources = [{"type": PORT, "urn": f"urn:pulumi:dev::p::t::{name}", "id": it} for name, it in ids.items()]
+            return json.dumps({"deployment": {"resources": resources}})
         if arguments[:2] == ("stack", "history"):
             entry = {"kind": "update", "result": "succeeded", "config": {"openstack-ha-api:vip": {"value": OWN_VIP}}}
             return json.dumps([{"kind": "update", "result": "failed", "config": {}}, entry])
@@ -189,7 +195,8 @@ class Pulumi:
 @pytest.fixture(autouse=True)
 def pulumi(monkeypatch: pytest.MonkeyPatch) -> Pulumi:
     it = Pulumi()
-    monkeypatch.setattr(engine, "query", it.query)
+    for module in (engine, resources):
+        monkeypatch.setattr(module, "query", it.query)
     monkeypatch.setattr(engine, "run_pulumi", it.run_pulumi)
     monkeypatch.setattr(undo, "UNDO_SECONDS", 0)
     return it
@@ -481,7 +488,12 @@ def test_other_pending_changes_of_the_stack_are_refused(cloud: Neutron, pulumi: 
 
 
 @pytest.fixture
-def whole(cloud: Neutron, monkeypatch: pytest.MonkeyPatch) -> Neutron:
+def lock() -> Lock:
+    return Lock()
+
+
+@pytest.fixture
+def whole(cloud: Neutron, lock: Lock, monkeypatch: pytest.MonkeyPatch) -> Neutron:
     """Everything that `ha takeover` needs, with a port that reserves the VIP."""
     applied: Any = stack()
     applied.configuration = SimpleNamespace(cloud=lambda: SimpleNamespace(compute=cloud, network=cloud))
@@ -489,7 +501,7 @@ def whole(cloud: Neutron, monkeypatch: pytest.MonkeyPatch) -> Neutron:
     monkeypatch.setattr(takeover, "SETTLED_SECONDS", 0)
     monkeypatch.setattr(takeover, "wait_until_held", lambda *_: None)  # pyright: ignore
     monkeypatch.setattr(command, "read_stack", lambda _: applied)  # pyright: ignore
-    monkeypatch.setattr(command, "hold_all", lambda *_: nullcontext())  # pyright: ignore
+    monkeypatch.setattr(command, "hold_all", lambda *_: nullcontext(lock))  # pyright: ignore
     monkeypatch.setattr(command, "end_like_ctrl_c", lambda: None)
     return cloud
 
@@ -562,6 +574,18 @@ def test_ctrl_c_undoes_everything(whole: Neutron, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(takeover, "wait_until_held", interrupt)
     assert run().exit_code != 0
+    assert state(whole) == before
+
+
+def test_a_lost_lock_undoes_everything(whole: Neutron, lock: Lock, monkeypatch: pytest.MonkeyPatch, pulumi: Pulumi):
+    before = state(whole)
+
+    def lose(*_: object) -> None:
+        lock.lost = "k8s-lb-0: its connection ended"
+
+    monkeypatch.setattr(takeover, "wait_until_held", lose)
+    assert run().exit_code != 0
+    assert pulumi.ups == [MOVE, OWN_VIP]
     assert state(whole) == before
 
 

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/pulumi/pulumi-terraform-bridge/v3/pkg/tfbridge"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
+	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// defaults are what the state has of inputs that a program does not set, besides a name: the defaults of the Terraform
+// provider, because the published plugin adds none to a resource. A change here is a change of every stack.
+var defaults = map[string]map[string]any{
+	"openstack_blockstorage_volume_v3": {"volumeRetypePolicy": "never"},
+	"openstack_compute_instance_v2":    {"powerState": "active"},
+	"openstack_networking_subnet_v2":   {"enableDhcp": true, "ipVersion": 4.0},
+}
+
+func TestTheStateHasOnlyTheTerraformProvidersDefaultsAndAName(t *testing.T) {
+	info := provider()
+	server := tfbridge.NewProvider(t.Context(), nil, "openstack", sdkVersion, info.P, info, []byte(schema))
+	for name, member := range info.Resources {
+		t.Run(name, func(t *testing.T) {
+			urn := "urn:pulumi:stack::project::" + string(member.Tok) + "::host"
+			response, err := server.Check(t.Context(), &pulumirpc.CheckRequest{Urn: urn, RandomSeed: make([]byte, 32)})
+			require.NoError(t, err)
+			checked, err := plugin.UnmarshalProperties(response.Inputs, plugin.MarshalOptions{})
+			require.NoError(t, err)
+			inputs := checked.Mappable()
+
+			want := map[string]any{}
+			listed := []any{}
+			for input, value := range defaults[name] {
+				want[input] = value
+				listed = append(listed, input)
+			}
+			if _, named := info.P.ResourcesMap().Get(name).Schema().GetOk("name"); named {
+				assert.Regexp(t, "^host-[0-9a-f]{7}$", inputs["name"])
+				want["name"] = inputs["name"]
+				listed = append(listed, "name")
+			}
+			assert.ElementsMatch(t, listed, inputs["__defaults"])
+			delete(inputs, "__defaults")
+			assert.Equal(t, want, inputs)
+		})
+	}
+}
