@@ -50,6 +50,10 @@ load_balancers = LoadBalancers(
         holder=answering_load_balancer(cloud.reserved_vip) if cloud.reserved_vip else None,
     ),
 )
+# After a failure the engine starts nothing more, so what waits for the other hosts comes last: one that is down, or
+# fails, keeps no change from the load balancers.
+for servers in (control_plane, workers):
+    servers.prepare(after=load_balancers.configured)
 hosts = {
     Role.LOAD_BALANCER: load_balancers.hosts,
     Role.CONTROL_PLANE: control_plane.hosts,

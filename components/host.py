@@ -3,6 +3,9 @@
 A step is a script that is sent through stdin, so that neither it nor the files that it carries appear in a command line
 or an error, and so that a preview shows a change of one line as that line. A step runs again when its script changes,
 and on a new instance. There is no `delete`: a host that is gone must not block a destroy.
+
+A step that runs again is re-created, its old record removed first. An update would keep that record if it failed: with
+the old value back in the configuration Pulumi would see no change, and the host would keep what the failed run left.
 """
 
 from dataclasses import dataclass
@@ -69,7 +72,7 @@ class Host:
         self.address = address
         self.user = user
         self.host_key = host_key
-        self._instance = instance
+        self.instance = instance
         self._login = login
         proxy = None
         if login.bastion:
@@ -107,15 +110,15 @@ class Host:
             connection=self._connection,
             create="sudo -n bash -s",
             stdin=script,
-            triggers=[self._instance.id, *(triggers or [])],
+            triggers=[self.instance.id, *(triggers or [])],
             # Otherwise the script's environment would contain its predecessor's output.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=parent,
-                depends_on=[self._instance, *(after or [])],
-                deleted_with=self._instance,
-                custom_timeouts=pulumi.CustomTimeouts(
-                    create=f"{self._login.timeout}s", update=f"{self._login.timeout}s"
-                ),
+                depends_on=[self.instance, *(after or [])],
+                deleted_with=self.instance,
+                replace_on_changes=["*"],
+                delete_before_replace=True,
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
             ),
         )

@@ -4,6 +4,7 @@ An instance's name, port and key depend on its index alone: growing or shrinking
 removed. servers.py and load_balancers.py decide in which order instances are created.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -39,6 +40,10 @@ class RoleArgs:
         """What the configuration says of the role."""
         return self.role.settings(self.settings)
 
+    def with_proxy(self, script: pulumi.Input[str]) -> pulumi.Output[str]:
+        """A script with APT's proxy in it: a secret if that is one."""
+        return (pulumi.Output.secret if self.settings.apt_proxy_encrypted else pulumi.Output.from_input)(script)
+
     @property
     def group_name(self) -> str:
         """Name of the role's server group."""
@@ -69,7 +74,10 @@ def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.comp
 def make_port(
     name: str, args: RoleArgs, *, parent: pulumi.Resource, vip: pulumi.Output[str] | None = None
 ) -> openstack.networking.Port:
-    """An instance's port; with `vip` it may answer for that address, too."""
+    """An instance's port; with `vip` it may answer for that address, too.
+
+    Without `vip` its address pairs are not the program's: a network plugin such as Calico sets them for its pods.
+    """
     # The exact address, no network: with a floating IP on it OVN takes nothing else.
     pairs = [openstack.networking.PortAllowedAddressPairArgs(ip_address=vip)] if vip else None
     return openstack.networking.Port(
@@ -79,7 +87,7 @@ def make_port(
         fixed_ips=[openstack.networking.PortFixedIpArgs(subnet_id=args.cloud.subnet_id)],
         security_group_ids=[args.security_group_id],
         allowed_address_pairs=pairs,
-        opts=pulumi.ResourceOptions(parent=parent),
+        opts=pulumi.ResourceOptions(parent=parent, ignore_changes=None if pairs else ["allowedAddressPairs"]),
     )
 
 
@@ -91,46 +99,77 @@ def boot(
     group: openstack.compute.ServerGroup | None,
     *,
     parent: pulumi.Resource,
-    after: list[pulumi.Resource] | None = None,
-) -> Server:
-    """The `index`-th instance of a role, and the wait for its SSH and cloud-init."""
+    after: Sequence[pulumi.Resource] = (),
+) -> Host:
+    """The `index`-th instance of a role; nothing waits for its SSH yet."""
     found = args.cloud.roles[args.role]
     zones = args.wanted.availability_zones
+    size = args.wanted.root_volume_size
+    volume = openstack.compute.InstanceBlockDeviceArgs(
+        source_type="image",
+        uuid=found.image_id,
+        destination_type="volume",
+        volume_size=size,
+        volume_type=args.wanted.root_volume_type or None,
+        boot_index=0,
+        delete_on_termination=True,
+    )
+    image_path = "blockDevices[0].uuid" if size else "imageId"
     key = make_host_key(name, parent=parent)
     instance = openstack.compute.Instance(
         name,
         name=name,
         flavor_id=found.flavor_id,
-        image_id=found.image_id,
+        # Not both: an instance that boots from a volume has no image, and every run would rebuild it.
+        image_id=None if size else found.image_id,
+        block_devices=[volume] if size else None,
+        # Not False, which would replace the hosts of stacks that were created without this input.
+        config_drive=args.settings.config_drive or None,
         key_pair=args.key_pair_name,
         availability_zone=zones[index % len(zones)] if zones else None,
         networks=[openstack.compute.InstanceNetworkArgs(port=port.id)],
         scheduler_hints=[openstack.compute.InstanceSchedulerHintArgs(group=group.id)] if group else None,
+        # Refused by the provider before anything is deleted: existing instances ignore it, but a replacement takes the
+        # program's values, and could not be created once the old instance is gone.
+        power_state=found.gone or None,
         user_data=pulumi.Output.all(key.private, key.public).apply(lambda pair: user_data(*pair)),
         # In a clean shutdown keepalived sends priority 0, etcd hands over leadership, HAProxy closes its connections.
         # Nova's delete alone is a power cut. An instance that is gone or in ERROR is deleted all the same.
         stop_before_destroy=True,
         opts=pulumi.ResourceOptions(
             parent=parent,
-            depends_on=[*([args.key_pair] if args.key_pair else []), *(after or [])],
+            depends_on=[*([args.key_pair] if args.key_pair else []), *after],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
             # User data is read at the first boot only. A new image of the same name must not replace what runs; an
-            # image given by its id is meant.
-            ignore_changes=["userData", *(["imageId"] if found.image_by_name else [])],
+            # image given by its id is meant. What is gone is gone for new instances only.
+            ignore_changes=[
+                "userData",
+                *([image_path] if found.image_kept else []),
+                *(["flavorId"] if found.flavor_kept else []),
+                *(["powerState"] if found.gone else []),
+            ],
             replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
         ),
     )
-    host = Host(
+    return Host(
         name,
         instance=instance,
-        address=port.all_fixed_ips.apply(lambda addresses: addresses[0]),
+        address=port.all_fixed_ips.apply(args.cloud.address_of),
         user=args.wanted.user,
         host_key=key.public,
         login=args.login,
     )
+
+
+def prepare(
+    host: Host, args: RoleArgs, *, parent: pulumi.Resource, after: list[pulumi.Resource] | None = None
+) -> Server:
+    """The wait for a host's SSH and cloud-init, and what has to be done before anything else runs on it."""
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
-    prepared = host.run("prepare", script, parent=parent)
-    interface = prepared.stdout.apply(lambda out: out.rpartition("interface=")[2].strip())
+    prepared = host.run("prepare", args.with_proxy(script), parent=parent, after=after)
+    # Not a secret, even where the script is one: it is in files that previews should show.
+    out = pulumi.Output.unsecret(prepared.stdout)
+    interface = out.apply(lambda text: text.rpartition("interface=")[2].strip())
     return Server(host=host, interface=interface, prepared=prepared)

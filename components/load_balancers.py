@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 import pulumi
 
 from components.host import Host
-from components.instance import RoleArgs, Server, boot, make_port, make_server_group
+from components.instance import RoleArgs, Server, boot, make_port, make_server_group, prepare
 from components.servers import Servers
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import configure_script, install_script, load_balancer_files, prove_script
@@ -37,6 +37,8 @@ class LoadBalancers(pulumi.ComponentResource):
     """The configured pair."""
 
     hosts: list[Host]
+    configured: list[pulumi.Resource]
+    """The step after which both serve."""
     digests: dict[str, pulumi.Output[dict[str, str]]]
     """By host and path: SHA-256 of each file. As secret as what is in the files: a password of 8 characters can be
     found by trying, given the digest of a file that is known but for it."""
@@ -48,27 +50,31 @@ class LoadBalancers(pulumi.ComponentResource):
         group = make_server_group(args, self)
         names = host_names(args.settings, args.role)
         ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
-        addresses = [port.all_fixed_ips.apply(lambda addresses: addresses[0]) for port in ports]
+        addresses = [port.all_fixed_ips.apply(args.cloud.address_of) for port in ports]
         pair = self._pair()
         servers: dict[str, Server] = {}
         scripts: dict[str, pulumi.Output[str]] = {}
+        runs: dict[str, pulumi.Output[str]] = {}
         configured: list[pulumi.Resource] = []
         for host_name in sorted(names, key=lambda name: name == args.holder):
             index = names.index(host_name)
-            server = boot(index, ports[index], host_name, args, group, parent=self, after=configured)
+            host = boot(index, ports[index], host_name, args, group, parent=self, after=configured)
+            server = prepare(host, args, parent=self)
             facts = _facts_of(server, pair, peer_address=addresses[1 - index])
             script = facts.apply(lambda host: configure_script(host, load_balancer_files(host)))
             self.digests[host_name] = facts.apply(_digests)
             installed = server.host.run(
-                "install", install_script(args.settings), parent=self, after=[server.prepared, *configured]
+                "install",
+                args.with_proxy(install_script(args.settings)),
+                parent=self,
+                after=[server.prepared, *configured],
             )
-            # HAProxy takes a server that it did not know for alive until a check says otherwise. One that still boots
-            # would swallow connections until then; one that has booted refuses them, and another server is tried.
-            ready = [installed, *args.control_plane.prepared, *configured]
-            configured = [server.host.run("configure", script, parent=self, after=ready)]
-            servers[host_name], scripts[host_name] = server, script
+            step = server.host.run("configure", script, parent=self, after=[installed, *configured])
+            configured = [step]
+            servers[host_name], scripts[host_name], runs[host_name] = server, script, step.id
+        self.configured = configured
         # From here on in the order of their names: which was first is no change.
-        self._prove([servers[name] for name in names], [scripts[name] for name in names], after=configured)
+        self._prove([(servers[name], runs[name]) for name in names], [scripts[name] for name in names])
         self.hosts = [servers[name].host for name in names]
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
 
@@ -86,14 +92,15 @@ class LoadBalancers(pulumi.ComponentResource):
             )
         )
 
-    def _prove(self, servers: list[Server], scripts: list[pulumi.Output[str]], *, after: list[pulumi.Resource]) -> None:
-        # Every change of either host's files has the pair proven again.
+    def _prove(self, servers: list[tuple[Server, pulumi.Output[str]]], scripts: list[pulumi.Output[str]]) -> None:
+        # Every change of either host's files has the pair proven again. So has every run on a host: one that repeats a
+        # failed one may have no change.
         digest = pulumi.Output.all(*scripts).apply(lambda texts: hashlib.sha256("".join(texts).encode()).hexdigest())
-        for server in servers:
+        for server, run in servers:
             script = pulumi.Output.all(self._args.vip, server.interface, server.host.address).apply(
                 lambda facts: prove_script(IPv4Address(facts[0]), facts[1], IPv4Address(facts[2]))
             )
-            server.host.run("prove", script, parent=self, after=after, triggers=[digest])
+            server.host.run("prove", script, parent=self, after=self.configured, triggers=[digest, run])
 
 
 def _facts_of(

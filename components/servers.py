@@ -1,29 +1,38 @@
-"""The instances of a role whose members do not depend on each other: control plane and workers.
+"""The instances of the control plane and the workers.
 
 They come up with SSH and cloud-init ready for kubeadm. This component does not care what runs on them.
+
+The control plane's instances are created one after another: Nova decides on anti-affinity when it schedules an
+instance, by what runs already, so instances that are scheduled at the same moment may all land on one hypervisor, and
+etcd's majority with them. Only the creation waits for the one before, not what runs on the host. Workers are created in
+parallel: there may be hundreds, no majority depends on them, and the more there are, the more even Nova's choice.
 """
 
 import pulumi
 
 from components.host import Host
-from components.instance import RoleArgs, boot, make_port, make_server_group
-from model.topology import host_names
+from components.instance import RoleArgs, boot, make_port, make_server_group, prepare
+from model.topology import Role, host_names
 
 
 class Servers(pulumi.ComponentResource):
     """A role's hosts."""
 
     hosts: list[Host]
-    prepared: list[pulumi.Resource]
-    """Per host: the step before anything else runs on it."""
 
     def __init__(self, name: str, args: RoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:compute:Servers", name, None, opts)
+        self._args = args
         group = make_server_group(args, self)
-        servers = [
-            boot(index, make_port(host_name, args, parent=self), host_name, args, group, parent=self)
-            for index, host_name in enumerate(host_names(args.settings, args.role))
-        ]
-        self.hosts = [server.host for server in servers]
-        self.prepared = [server.prepared for server in servers]
+        in_turn = group is not None and args.role is Role.CONTROL_PLANE
+        self.hosts = []
+        for index, host_name in enumerate(host_names(args.settings, args.role)):
+            port = make_port(host_name, args, parent=self)
+            before = [host.instance for host in self.hosts[-1:] if in_turn]
+            self.hosts.append(boot(index, port, host_name, args, group, parent=self, after=before))
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
+
+    def prepare(self, *, after: list[pulumi.Resource]) -> None:
+        """Wait until each host can be worked on, and set up its APT."""
+        for host in self.hosts:
+            prepare(host, self._args, parent=self, after=after)

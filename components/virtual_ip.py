@@ -49,7 +49,7 @@ class VirtualIp(pulumi.ComponentResource):
             no_security_groups=True,
             opts=kept,
         )
-        self.address = port.all_fixed_ips.apply(lambda addresses: addresses[0])
+        self.address = port.all_fixed_ips.apply(args.cloud.address_of)
         self.floating_address = pulumi.Output.from_input(None)
         if args.cloud.floating_pool:
             floating_ip = openstack.networking.FloatingIp(

@@ -301,8 +301,8 @@ def change_of(event: ResourcePreEvent) -> Change | None:
 
 def error_of(event: DiagnosticEvent) -> str | None:
     """The error in an engine event; None if the event has none, or only repeats another event's error."""
-    # The bridge to Terraform's provider logs each error that the engine then reports. At the end the engine reports that
-    # the program or the update failed.
+    # The bridge to Terraform's provider logs each error that the engine then reports. At the end the engine reports
+    # that the run failed.
     repeated = event.message.startswith("sdk-v2/") or event.message.strip() == "update failed"
     if event.severity != "error" or repeated or "program exited with non-zero exit code" in event.message:
         return None

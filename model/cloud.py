@@ -1,15 +1,26 @@
 """What the cloud calls the things that the configuration names."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
 from uuid import UUID
 
 from model.topology import Role
 
 
-def is_id(name_or_id: str) -> bool:
-    """Whether this is an id: OpenStack's are UUIDs, with or without hyphens."""
+def address_in(subnet: IPv4Network, addresses: Iterable[str]) -> str | None:
+    """The first of a port's addresses that is in the subnet; None if none is.
+
+    Neutron adds an address of its own accord for every IPv6 subnet with SLAAC on the network, and sorts a port's
+    addresses as text, so neither their number nor their order means anything.
+    """
+    return next((address for address in addresses if ip_address(address) in subnet), None)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this could be the id of anything but a flavor, whose ids are free text. A name may be a UUID too."""
     try:
-        UUID(name_or_id)
+        UUID(text)
     except ValueError:
         return False
     return True
@@ -21,8 +32,12 @@ class RoleCloud:
 
     flavor_id: str
     image_id: str
-    image_by_name: bool
-    """The id was found by name, and another image may have that name tomorrow."""
+    image_kept: bool
+    """Existing instances keep their image: it was found by name, and another may have that name tomorrow."""
+    flavor_kept: bool = False
+    """Existing instances keep their flavor: the configured one is gone, and so is theirs."""
+    gone: str = ""
+    """Why no instance can be created: the flavor or the image is gone. Empty if it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +46,20 @@ class Cloud:
 
     network_id: str
     subnet_id: str
+    subnet: IPv4Network
     floating_pool: str
     """Name of the external network for the floating IP, which Neutron's API calls a pool; empty for none."""
     roles: dict[Role, RoleCloud]
     reserved_vip: str | None
     """The VIP that an earlier run reserved; None before the first."""
+
+    def address_of(self, fixed_ips: Iterable[str]) -> str:
+        """The address of a port in the configured subnet. Raises `ValueError` for a port without one."""
+        every = [*fixed_ips]
+        address = address_in(self.subnet, every)
+        if address is None:
+            raise ValueError(
+                f"a port has no address in the subnet {self.subnet}, only {', '.join(every) or 'none at all'}; "
+                "give it one (`openstack port set --fixed-ip`), or correct subnet"
+            )
+        return address

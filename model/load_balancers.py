@@ -43,6 +43,8 @@ _WATCHDOG_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_WATCHDOG,))
 _WATCHDOG_UNIT = LoadBalancerFile(0o644, (_DAEMON_RELOAD, Consequence.RESTART_WATCHDOG))
 # In force from the service's next start: a restart would cut connections.
 _SERVICE_DROP_IN = LoadBalancerFile(0o644, (_DAEMON_RELOAD,))
+# In force at once: systemd computes a waiting timer's next hour again.
+_TIMER_DROP_IN = LoadBalancerFile(0o644, (_DAEMON_RELOAD,))
 
 LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
     "etc/firewalld/zones/public.xml": _FIREWALLD,
@@ -53,6 +55,7 @@ LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
     "etc/keepalived/keepalived.conf": _KEEPALIVED,
     "etc/keepalived/notify.sh": _KEEPALIVED_SCRIPT,
     "etc/sysctl.d/60-ha-api.conf": _SYSCTL,
+    "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf": _TIMER_DROP_IN,
     "etc/systemd/system/ha-api-metrics.service": _METRICS_UNIT,
     "etc/systemd/system/ha-api-metrics.timer": _METRICS_UNIT,
     "etc/systemd/system/ha-api-watchdog.service": _WATCHDOG_UNIT,

@@ -34,6 +34,24 @@ class Timers:
         """How long the peer waits, without the skew time (RFC 5798, 6.1)."""
         return self.advertisement_interval * self.missed_advertisements
 
+    @property
+    def rival_interval(self) -> int:
+        """How long a holder that hears another one advertise waits for it to yield, before it gives up its own place.
+
+        The other one yields at the first advertisement that it receives, which is sent within an interval; one may be
+        lost, and a busy host gets 300 ms.
+        """
+        return 2 * self.advertisement_interval + 300
+
+    @property
+    def second_announcement(self) -> int:
+        """Seconds until a new holder repeats its gratuitous ARP: only after an unheard old holder has fallen silent.
+
+        That happens at the first advertisement after the rival interval. The old holder keeps the VIP for another
+        master-down interval, so clients find one of the two at any time.
+        """
+        return ceil((self.rival_interval + self.advertisement_interval) / 1000)
+
     def in_whole_seconds(self) -> Self:
         """The same for VRRPv2, whose advertisements come in whole seconds: three of one (RFC 3768, 5.3.7 and 6.1)."""
         return replace(self, advertisement_interval=1000, missed_advertisements=3)

@@ -117,7 +117,9 @@ def _admit_vrrp(rules: Iterable[State | None]) -> set[str]:
 
 
 def _address_change(step: Step) -> str | None:
-    had: list[str] = step.old.outputs.get("allFixedIps", []) if step.old else []
+    every: list[str] = step.old.outputs.get("allFixedIps", []) if step.old else []
+    # Neutron adds IPv6 addresses by itself, and nobody uses them.
+    had = [address for address in every if ":" not in address]
     chosen = [it.get("ipAddress") for it in step.inputs.get("fixedIps", [])]
     # Writing down the address that Neutron picked is no change.
     return None if chosen == had else f"{', '.join(had)} to {', '.join(it or 'what Neutron picks' for it in chosen)}"

@@ -59,15 +59,15 @@ def run_in_foreground(command: Sequence[str | Path], folder: Path) -> int:
     # Unlike SIG_IGN, a handler is not inherited by the program.
     def pass_on(number: int, _: FrameType | None) -> None:
         received.append(number)
-        # A terminal sends Ctrl-C to the program as well.
-        if number == signal.SIGINT:
+        # A terminal sends Ctrl-C, and SIGHUP when it is closed, to the program as well.
+        if number != signal.SIGTERM:
             return
         if process:
             process.send_signal(number)
         else:
             early.append(number)
 
-    with _handled((signal.SIGINT, signal.SIGTERM), pass_on):
+    with _handled(ENDING, pass_on):
         process = subprocess.Popen(command, cwd=folder)
         # The program runs before there is a `process` to pass a signal on to.
         for number in early:

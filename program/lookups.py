@@ -1,12 +1,14 @@
-"""What exists already: network, subnet, flavors, images, key pair. Looked up, never created.
+"""What exists already: network, subnet, flavors, images, key pair. Looked up by name, then by id; never created.
 
 All look-ups run before the first resource is registered, and all that fail are reported together, so a wrong name
 leaves nothing half built.
+
+A flavor or an image is needed to create an instance, not to keep one. If it is gone, and every instance of the role is
+there, the instances keep what they have, and everything else can be changed.
 """
 
 import shlex
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
@@ -15,12 +17,38 @@ import pulumi_openstack as openstack
 from pulumi.runtime.settings import SETTINGS
 
 from model.api_servers import API_SERVER_REMEDY, api_server_problem
-from model.cloud import Cloud, RoleCloud, is_id
+from model.cloud import Cloud, RoleCloud, address_in, is_uuid
 from model.settings import Settings
 from model.topology import Role, host_names
 from model.vip import VIP_REMEDY, vip_problem
 
 T = TypeVar("T")
+
+
+class _NotFoundError(Exception):
+    """Why a look-up failed."""
+
+
+def _ask(look: Callable[[], T]) -> T:
+    try:
+        return look()
+    except Exception as error:  # an invoke raises plain Exceptions, whatever went wrong
+        # The SDK remembers a failed invoke and would fail the program at its end, even though it was caught here.
+        # Nothing else is in flight yet, so clearing everything clears just that.
+        untyped: Any = SETTINGS
+        untyped.rpc_manager.clear()
+        raise _NotFoundError(" ".join(str(error).split())) from None
+
+
+def _ask_in_turn(by_name: Callable[[], T], by_id: Callable[[], T]) -> T:
+    """What has this name, or else this id: both are free text, and a name may look like an id."""
+    try:
+        return _ask(by_name)
+    except _NotFoundError as unknown:
+        try:
+            return _ask(by_id)
+        except _NotFoundError:
+            raise unknown from None
 
 
 class _Finder:
@@ -33,12 +61,7 @@ class _Finder:
         """The result of `look(wanted)`, or None and a problem."""
         try:
             return look(wanted)
-        except Exception as error:  # an invoke raises plain Exceptions, whatever went wrong
-            # The SDK remembers a failed invoke and would fail the program at its end, even though it was caught here.
-            # Nothing else is in flight yet, so clearing everything clears just that.
-            untyped: Any = SETTINGS
-            untyped.rpc_manager.clear()
-            reason = " ".join(str(error).split())
+        except _NotFoundError as reason:
             self.problems.append(f"{key} = {wanted!r}: {reason}; `{listing}` shows what exists")
             return None
 
@@ -69,65 +92,128 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
             "floatingNetwork",
             settings.floating_network,
             "openstack network list --external",
-            partial(_network, external=True),
+            _floating_pool,
         )
     if settings.key_pair:
         pair = finder.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair)
         finder.problems += settings.key_mismatch(pair.public_key) if pair else []
     roles: dict[Role, RoleCloud] = {}
     for role in Role:
-        wanted = role.settings(settings)
-        if wanted.count == 0:
-            continue
-        prefix = role.configuration_prefix
-        flavor_id = finder.find(f"{prefix}Flavor", wanted.flavor, "openstack flavor list", _flavor_id)
-        image_id = finder.find(f"{prefix}Image", wanted.image, "openstack image list", _image_id)
-        if flavor_id and image_id:
-            roles[role] = RoleCloud(flavor_id=flavor_id, image_id=image_id, image_by_name=not is_id(wanted.image))
+        if role.settings(settings).count and (found := _role(finder, role, settings, network)):
+            roles[role] = found
     if finder.problems or network is None or subnet is None:
         raise pulumi.RunError(
             "the configuration does not fit the cloud:\n" + "\n".join(f"  - {problem}" for problem in finder.problems)
         )
+    cidr = IPv4Network(subnet.cidr)
     return Cloud(
         network_id=network.id,
         subnet_id=subnet.id,
-        floating_pool=(pool.name or "") if pool else "",
+        subnet=cidr,
+        floating_pool=pool or "",
         roles=roles,
-        reserved_vip=_reserved_vip(network.id, vip_port_name),
+        reserved_vip=_reserved_vip(network.id, vip_port_name, cidr),
     )
 
 
-def _network(wanted: str, *, external: bool | None = None) -> openstack.networking.GetNetworkResult:
-    if is_id(wanted):
-        return openstack.networking.get_network(network_id=wanted, external=external)
-    return openstack.networking.get_network(name=wanted, external=external)
+def _network(wanted: str) -> openstack.networking.GetNetworkResult:
+    get = openstack.networking.get_network
+    return _ask_in_turn(lambda: get(name=wanted), lambda: get(network_id=wanted))
+
+
+def _floating_pool(wanted: str) -> str:
+    """The external network's name, by which the provider looks for it once more, among all networks."""
+    get = openstack.networking.get_network
+    found = _ask_in_turn(lambda: get(name=wanted, external=True), lambda: get(network_id=wanted, external=True))
+    _ask(lambda: get(name=found.name))
+    return found.name or ""
 
 
 def _subnet(wanted: str, network_id: str) -> openstack.networking.GetSubnetResult:
+    get = openstack.networking.get_subnet
     if not wanted:
-        return openstack.networking.get_subnet(network_id=network_id, ip_version=4)
-    if is_id(wanted):
-        return openstack.networking.get_subnet(subnet_id=wanted, network_id=network_id, ip_version=4)
-    return openstack.networking.get_subnet(name=wanted, network_id=network_id, ip_version=4)
+        return _ask(lambda: get(network_id=network_id, ip_version=4))
+    return _ask_in_turn(
+        lambda: get(name=wanted, network_id=network_id, ip_version=4),
+        lambda: get(subnet_id=wanted, network_id=network_id, ip_version=4),
+    )
 
 
 def _key_pair(wanted: str) -> openstack.compute.GetKeypairResult:
-    return openstack.compute.get_keypair(name=wanted)
+    return _ask(lambda: openstack.compute.get_keypair(name=wanted))
+
+
+def _role(
+    finder: _Finder, role: Role, settings: Settings, network: openstack.networking.GetNetworkResult | None
+) -> RoleCloud | None:
+    """The role's flavor and image, or None and problems."""
+    wanted, prefix = role.settings(settings), role.configuration_prefix
+    attempt = _Finder()
+    flavor_id = attempt.find(f"{prefix}Flavor", wanted.flavor, "openstack flavor list", _flavor_id)
+    image = attempt.find(f"{prefix}Image", wanted.image, "openstack image list", _image)
+    if flavor_id and image:
+        image_id, by_name = image
+        return RoleCloud(flavor_id=flavor_id, image_id=image_id, image_kept=by_name)
+    instances = _instances(network.id, host_names(settings, role)) if network else None
+    # The flavor of an instance has no name if it was deleted. If it is there, the configuration means another one.
+    flavor_kept = instances and not any(it.flavor_name for it in instances)
+    # Only an image that is given by its id is followed. What was booted from a volume does not name its image.
+    image_kept = instances and (not is_uuid(wanted.image) or all(it.image_id in (wanted.image, "") for it in instances))
+    if not instances or not (flavor_id or flavor_kept) or not (image or image_kept):
+        finder.problems += attempt.problems
+        return None
+    gone = "; ".join(attempt.problems)
+    pulumi.log.warn(f"{gone}. The instances that exist keep theirs; none can be created or replaced")
+    return RoleCloud(
+        flavor_id=flavor_id or instances[0].flavor_id,
+        flavor_kept=not flavor_id,
+        image_id=image[0] if image else instances[0].image_id,
+        image_kept=image[1] if image else True,
+        gone=gone,
+    )
 
 
 def _flavor_id(wanted: str) -> str:
-    if is_id(wanted):
-        return openstack.compute.get_flavor(flavor_id=wanted).id
-    return openstack.compute.get_flavor(name=wanted).id
+    get = openstack.compute.get_flavor
+    return _ask_in_turn(lambda: get(name=wanted), lambda: get(flavor_id=wanted)).id
 
 
-def _image_id(wanted: str) -> str:
-    return wanted if is_id(wanted) else openstack.images.get_image(name=wanted, most_recent=True).id
+def _image(wanted: str) -> tuple[str, bool]:
+    """An image's id, and whether it was found by name."""
+    return _ask_in_turn(
+        lambda: (openstack.images.get_image(name=wanted, most_recent=True).id, True),
+        lambda: (_image_of_id(wanted), False),
+    )
 
 
-def _reserved_vip(network_id: str, port_name: str) -> str | None:
+def _image_of_id(wanted: str) -> str:
+    # Glance lists community and hidden images only on request. By name they are not looked up at all: anyone in the
+    # cloud can publish a community image under any name.
+    get = openstack.images.get_image_ids
+    for ids in (get, lambda: get(visibility="community"), lambda: get(hidden=True)):
+        if wanted in ids().ids:
+            return wanted
+    raise LookupError(wanted)
+
+
+def _instances(network_id: str, names: Sequence[str]) -> list[openstack.compute.GetInstanceV2Result] | None:
+    """The instances of these names, found by their ports; None if one is missing, or cannot be read."""
+    found: list[openstack.compute.GetInstanceV2Result] = []
+    for name in names:
+        ports = openstack.networking.get_port_ids(network_id=network_id, name=name).ids
+        instance_id = openstack.networking.get_port(port_id=ports[0]).device_id if ports else None
+        if not instance_id:
+            return None
+        try:
+            found.append(_ask(lambda: openstack.compute.get_instance_v2(id=instance_id)))  # noqa: B023 - called at once
+        except _NotFoundError:
+            return None
+    return found
+
+
+def _reserved_vip(network_id: str, port_name: str, subnet: IPv4Network) -> str | None:
     ports = openstack.networking.get_port_ids(network_id=network_id, name=port_name).ids
-    return openstack.networking.get_port(port_id=ports[0]).all_fixed_ips[0] if ports else None
+    return address_in(subnet, openstack.networking.get_port(port_id=ports[0]).all_fixed_ips) if ports else None
 
 
 def _vip_problems(vip: IPv4Address, subnet: openstack.networking.GetSubnetResult, vip_port_name: str) -> list[str]:

@@ -29,6 +29,7 @@ from dev.bench.world import (
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
 BURNERS_PER_CORE = 8
+DEAF_TIMES, DEAF_SECONDS = 4, 0.9
 STALLS_MS = (200, 300, 500, 700, 1000, 1500, 2000, 3000)
 """How long the holder is paused: the last phase of a live migration, or an overcommitted hypervisor."""
 
@@ -99,6 +100,28 @@ def _node_returns(scene: Scene) -> None:
 
 def _restore_network(scene: Scene) -> None:
     scene.world.segment.restore()
+
+
+def _higher_address_holds(scene: Scene) -> None:
+    """Of two holders that hear each other, the one with the higher address stays: here, the one that is not heard."""
+    if scene.holder is not scene.world.machines[-1]:
+        if error := scene.holder.systemctl("restart", KEEPALIVED):
+            raise WorldError(error)
+        scene.world.wait_until_serving(20, scene.world.machines)
+        scene.holder, scene.peer = scene.world.holder, scene.world.peer
+
+
+def _deaf_standby(scene: Scene) -> None:
+    scene.world.segment.deafen(scene.peer.name, scene.holder.name)
+
+
+def _deaf_standby_at_times(scene: Scene) -> None:
+    for _ in range(DEAF_TIMES):
+        _deaf_standby(scene)
+        time.sleep(DEAF_SECONDS)
+        scene.world.segment.restore()
+        time.sleep(3)
+    scene.mark("heard from now on")
 
 
 def _stall(milliseconds: int) -> Callable[[Scene], None]:
@@ -326,6 +349,53 @@ _ALL = (
         why="Clients reach both, and both have the VIP: without a third host nobody can decide between them.",
         inject=lambda scene: scene.world.segment.separate(scene.holder.name, [scene.peer.name]),
         fix=_restore_network,
+    ),
+    Fault(
+        name="own-address-lost",
+        title="the load balancer loses its own address",
+        why="A DHCP client gives up: the link is up, but the holder has no address from which to reach anybody.",
+        inject=lambda scene: scene.holder.lose_address(),
+        fix=lambda scene: scene.holder.get_address(),
+        at_least=8,
+        at_most=25,
+    ),
+    Fault(
+        name="standby-own-address-lost",
+        title="the standby loses its own address",
+        why="It hears nobody from then on, and must not conclude that the holder is dead.",
+        inject=lambda scene: scene.peer.lose_address(),
+        fix=lambda scene: scene.peer.get_address(),
+        at_least=8,
+        at_most=25,
+    ),
+    Fault(
+        name="link-down",
+        title="the load balancer's link goes down",
+        why="Unlike a load balancer that is cut off, this one can see it.",
+        inject=lambda scene: scene.world.segment.unplug(scene.holder.name),
+        fix=lambda scene: scene.world.segment.plug(scene.holder.name),
+        at_least=8,
+        at_most=25,
+        once=True,
+    ),
+    Fault(
+        name="one-way-loss",
+        title="the standby does not hear the holder, which hears the standby",
+        why="A firewall on one of them, or half a cable. Both hold the VIP, and only one of them can know it.",
+        inject=_deaf_standby,
+        fix=_restore_network,
+        prepare=_higher_address_holds,
+        at_least=12,
+        # The watchdog waits for half a minute before it ends a keepalived again, which repeats would measure.
+        once=True,
+    ),
+    Fault(
+        name="one-way-bursts",
+        title=f"the standby does not hear the holder for {DEAF_SECONDS:g} s, {DEAF_TIMES} times",
+        why="A burst of loss in one direction ends by itself, and is no reason to end a holder that works.",
+        inject=_deaf_standby_at_times,
+        prepare=_higher_address_holds,
+        once=True,
     ),
     *(_stall_fault(milliseconds) for milliseconds in (500, 2000)),
     Fault(

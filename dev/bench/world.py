@@ -32,6 +32,8 @@ from model.timers import PROFILES, Profile
 
 NETWORK = IPv4Address("198.51.100.0")
 VIP = NETWORK + 200
+GATEWAY = NETWORK + 1
+"""Of the load balancers' default route. No such host exists, and nothing is sent to it."""
 INTERFACE = "ens3"
 LOAD_BALANCERS = ("k8s-lb-0", "k8s-lb-1")
 API_SERVERS = ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2")
@@ -229,6 +231,18 @@ class Segment(Namespace):
             for a, b in ((host, other), (other, host))
         )
 
+    def deafen(self, host: str, other: str) -> None:
+        """Drop the IP packets from another host to this one. Those in the other direction pass, and so does ARP."""
+        self._add((f"iifname {other} oifname {host} ether type ip drop",))
+
+    def unplug(self, host: str) -> None:
+        """Take the carrier off a host's interface."""
+        self.run("ip", "link", "set", host, "down")
+
+    def plug(self, host: str) -> None:
+        """Give a host's interface its carrier back."""
+        self.run("ip", "link", "set", host, "up")
+
 
 class ApiServer:
     """A stand-in API server on its own host; the kernel of the host survives when the server is killed."""
@@ -330,6 +344,7 @@ class Machine:
         if not self.pid:
             raise WorldError(f"{self.name} did not boot: {(self._log / 'console.log').read_text()[-500:]}")
         segment.attach(self.name, self.pid)
+        self.get_default_route()
         holders.follow(self.name, self.pid)
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -388,6 +403,28 @@ class Machine:
             _send(processes, signal.SIGSTOP)
             processes.reverse()
         _send(processes, number)
+
+    def ip(self, *words: str) -> None:
+        """Run `ip` in its network; raises CalledProcessError if it refuses."""
+        command = ["nsenter", "--target", str(self.pid), "--net", "ip", *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
+
+    def lose_default_route(self) -> None:
+        """Delete its default route."""
+        self.ip("route", "delete", "default")
+
+    def lose_address(self) -> None:
+        """Delete its own address, and with it its default route, as a DHCP client does that gives up."""
+        self.ip("address", "delete", f"{self.address}/24", "dev", INTERFACE)
+
+    def get_address(self) -> None:
+        """Add its own address and its default route."""
+        self.ip("address", "add", f"{self.address}/24", "dev", INTERFACE)
+        self.get_default_route()
+
+    def get_default_route(self) -> None:
+        """Add its default route, which goes with its address."""
+        self.ip("route", "add", "default", "via", str(GATEWAY), "src", self.address)
 
     # ---- services and files
 

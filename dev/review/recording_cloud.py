@@ -8,6 +8,7 @@ import json
 import runpy
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import IPv4Network
 from typing import Any
 
 import pulumi
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.settings import reset_options
 
+from model.cloud import is_uuid
 from model.settings import SECRET_KEYS
 from operate.stack.files import ROOT
 
@@ -57,11 +59,11 @@ def _revealed(value: Any) -> Any:
     return value["value"] if SECRET_SIGNATURE in str(value) else value
 
 
-def _address(port: str) -> str:
+def _address(port: str, subnet: str) -> str:
     """The address of a port that requests none: the same in each run, in whatever order the engine registers ports."""
     _, role, index = f"{port}-0".rsplit("-", 2) if port.endswith("-vip") else port.rsplit("-", 2)
     first = {"vip": 10, "lb": 11, "cp": 21, "worker": 31}
-    return f"198.51.100.{first[role] + int(index)}"
+    return str(IPv4Network(subnet).broadcast_address - 255 + first[role] + int(index))
 
 
 class RecordingMonitor(mocks.MockMonitor):
@@ -83,16 +85,25 @@ class RecordingCloud(pulumi.runtime.Mocks):
 
     preview: bool = False
     missing: frozenset[str] = frozenset()
-    """Names that the cloud does not have."""
+    """Names and ids that the cloud does not have."""
+    nameless: frozenset[str] = frozenset()
+    """Ids that do not look like one."""
+    ambiguous: frozenset[str] = frozenset()
+    """Names that several networks have, of which one is external."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
+    slaac_address: str = ""
+    """An IPv6 address that every port has besides its own, as with a subnet with SLAAC on the network."""
+    instances: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    """What Nova knows of the instances that exist already, by name."""
     secret_keys: frozenset[str] = SECRET_KEYS
     """Settings that are encrypted in the stack's file."""
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     secret_outputs: set[str] = field(default_factory=set[str])
+    _ids_asked_for: set[str] = field(default_factory=set[str])
 
     def new_resource(self, args: Any) -> tuple[str | None, dict[Any, Any]]:
         """A provider's answer to a registration."""
@@ -103,7 +114,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
             return None, outputs
         if args.typ == "openstack:networking/port:Port":
             asked = args.inputs["fixedIps"][0].get("ipAddress")
-            outputs["allFixedIps"] = [asked or _address(args.name)]
+            outputs["allFixedIps"] = self._addresses(asked or _address(args.name, self.subnet))
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
             outputs["address"] = "100.64.0.9"
         if args.typ == "command:local:Command":
@@ -114,24 +125,38 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return f"id-of-{args.name}", outputs
 
     def call(self, args: Any) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        """A provider's answer to a lookup."""
+        """A provider's answer to a lookup. What looks like an id is one, not a name."""
         wanted: dict[str, Any] = args.args
-        name = wanted.get("name") or wanted.get("networkId") or wanted.get("flavorId") or wanted.get("subnetId") or ""
-        if args.token.endswith(":getPortIds"):
+        function = args.token.rpartition(":")[2]
+        if function == "getPortIds":
             ports = [name for address, name in self.ports_in_use.items() if wanted.get("fixedIp") in (None, address)]
-            return {"id": "x", "ids": [name for name in ports if wanted.get("name") in (None, name)]}, []
-        if args.token.endswith(":getPort"):
-            addresses = [address for address, name in self.ports_in_use.items() if name == wanted["portId"]]
-            return {"id": wanted["portId"], "name": wanted["portId"], "allFixedIps": addresses}, []
-        if name in self.missing:
+            bound = [] if "fixedIp" in wanted else [*self.instances]
+            return {"id": "x", "ids": [it for it in ports + bound if wanted.get("name") in (None, it)]}, []
+        if function == "getPort":
+            name = wanted["portId"]
+            addresses = [address for address, user in self.ports_in_use.items() if user == name]
+            found = {"id": name, "name": name, "deviceId": name if name in self.instances else ""}
+            return found | {"allFixedIps": self._addresses(*addresses)}, []
+        if function == "getInstanceV2":
+            return wanted | self.instances[wanted["id"]], []
+        if function == "getImageIds":
+            return {"id": "x", "ids": [*self._ids_asked_for]}, []
+        name = next((wanted[key] for key in ("name", "subnetId", "flavorId", "networkId") if wanted.get(key)), "")
+        if name in self.ambiguous and not wanted.get("external"):
+            raise ValueError("Your query returned more than one result")
+        if name in self.missing or ("name" in wanted and (is_uuid(name) or name in self.nameless)):
+            self._ids_asked_for.update({name} - self.missing)
             raise ValueError(f"Your query for {name} returned no results")  # as the real plugin does
         return wanted | {
-            "id": f"id-of-{name}",
-            "name": name,
+            "id": f"id-of-{name}" if "name" in wanted else name,
+            "name": name if "name" in wanted else f"name-of-{name}",
             "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
             "publicKey": NOVA_PUBLIC_KEY,
         }, []
+
+    def _addresses(self, *own: str) -> list[str]:
+        return sorted([*own, *filter(None, [self.slaac_address])])  # Neutron sorts them as text
 
     def run(self, values: dict[str, Any]) -> "RecordingCloud":
         """Run `__main__.py` with a configuration. Raises what the program raises."""

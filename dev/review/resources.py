@@ -14,11 +14,12 @@ import typer
 import yaml
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
-from model.settings import ConfigurationError, Settings
+from model.settings import SECRET_KEYS, ConfigurationError, Settings
 from operate.stack.files import stack_values
 
 SECRET = "(secret)"  # noqa: S105 - a placeholder
 STAND_IN_PASSWORD = "standin"  # noqa: S105 - the program accepts it; never shown
+STAND_IN_PROXY = "http://standin:standin@proxy.example:3128"
 
 
 class _Readable(yaml.SafeDumper):
@@ -41,9 +42,15 @@ def register(values: dict[str, Any]) -> RecordingCloud:
     readable = values | {"sshPrivateKey": private, "apiClientCertificate": ""}
     readable["publicKey"] = public if values.get("publicKey") else ""
     readable["vrrpPassword"] = STAND_IN_PASSWORD if values.get("vrrpPassword") else ""
+    secret_keys = SECRET_KEYS
+    if isinstance(values.get("aptProxy"), dict):  # encrypted
+        readable["aptProxy"] = STAND_IN_PROXY
+        secret_keys |= {"aptProxy"}
     vip = values.get("vip")
     # The real subnet is unknown here; this one contains the VIP.
-    cloud = RecordingCloud(subnet=str(ip_network(f"{vip}/8", strict=False))) if vip else RecordingCloud()
+    cloud = RecordingCloud(secret_keys=secret_keys)
+    if vip:
+        cloud.subnet = str(ip_network(f"{vip}/8", strict=False))
     return cloud.run(readable)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_ssh_public_key
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 
@@ -76,6 +76,17 @@ def _url(value: str) -> str:
     if value and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", value):
         raise ValueError("is not a plain http(s) URL without user or query; write it as http://mirror.example/debian")
     return value.rstrip("/")
+
+
+def _proxy_url(value: SecretStr) -> SecretStr:
+    # What APT, curl and Python's httplib2 all read. Other characters in a user's name or password are written as %40.
+    login, host = r"[A-Za-z0-9._~%!*+,=-]+(:[A-Za-z0-9._~%!*+,=-]*)?@", r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
+    if not re.fullmatch(rf"(https?://({login})?{host}(:[0-9]{{1,5}})?/?)?", value.get_secret_value()):
+        raise ValueError(
+            "is not the URL of a proxy; write it as http://proxy.example:3128, http://[2001:db8::1]:3128 or "
+            "http://USER:PASSWORD@proxy.example:3128, with special characters in USER and PASSWORD as %40"
+        )
+    return value
 
 
 _NOT_API_SERVERS = {
@@ -179,4 +190,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 ClusterName = Annotated[_Scalar, AfterValidator(_cluster_name)]
 LoginUser = Annotated[_Scalar, AfterValidator(_login_user)]
 HostName = Annotated[_Scalar, AfterValidator(_host)]
+HostNames = Annotated[tuple[Annotated[HostName, Field(min_length=1)], ...], BeforeValidator(_json_array)]
+# It may have a password.
+ProxyUrl = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_proxy_url)]
 HaproxyBranch = Annotated[_Scalar, AfterValidator(_haproxy_branch)]

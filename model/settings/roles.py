@@ -8,6 +8,9 @@ from pydantic.alias_generators import to_camel
 
 from model.settings.fields import LoginUser, Model, Required, Text, Zones
 
+VolumeSize = Annotated[int, Field(ge=0, le=16_384)]
+"""GiB."""
+
 
 class ServerGroupPolicy(StrEnum):
     """How Nova spreads the instances of a role (Nova API, server groups)."""
@@ -23,18 +26,24 @@ class RoleSettings(Model):
     count: int
     flavor: str
     image: str
+    root_volume_size: int
+    """GiB; 0 for the flavor's disk."""
+    root_volume_type: str
+    """Empty for the cloud's default."""
     user: str
     availability_zones: tuple[str, ...]
     server_group_policy: ServerGroupPolicy
 
 
 class RolesSettings(Model):
-    """Count, flavor, image, login user, zones and server group of each role."""
+    """Count, flavor, image, root volume, login user, zones and server group of each role."""
 
     LOAD_BALANCERS: ClassVar[Literal[2]] = 2
 
     load_balancer_flavor: Required
     load_balancer_image: Required
+    load_balancer_root_volume_size: VolumeSize
+    load_balancer_root_volume_type: Text
     load_balancer_user: LoginUser
     load_balancer_availability_zones: Zones
     load_balancer_server_group_policy: ServerGroupPolicy
@@ -42,6 +51,8 @@ class RolesSettings(Model):
     control_plane_count: Annotated[int, Field(ge=0, le=99)]
     control_plane_flavor: Text
     control_plane_image: Text
+    control_plane_root_volume_size: VolumeSize
+    control_plane_root_volume_type: Text
     control_plane_user: LoginUser
     control_plane_availability_zones: Zones
     control_plane_server_group_policy: ServerGroupPolicy
@@ -49,9 +60,13 @@ class RolesSettings(Model):
     worker_count: Annotated[int, Field(ge=0, le=1000)]
     worker_flavor: Text
     worker_image: Text
+    worker_root_volume_size: VolumeSize
+    worker_root_volume_type: Text
     worker_user: LoginUser
     worker_availability_zones: Zones
     worker_server_group_policy: ServerGroupPolicy
+
+    config_drive: bool
 
     @field_validator("control_plane_count")
     @classmethod
@@ -74,6 +89,14 @@ class RolesSettings(Model):
             raise ValueError(f"is empty, but {to_camel(count)} is {wanted}; set it, or set {to_camel(count)} to 0")
         return value
 
+    @field_validator("load_balancer_root_volume_type", "control_plane_root_volume_type", "worker_root_volume_type")
+    @classmethod
+    def _type_of_a_volume(cls, value: str, info: ValidationInfo) -> str:
+        size = str(info.field_name).replace("_type", "_size")
+        if value and info.data.get(size) == 0:
+            raise ValueError(f"is set, but {to_camel(size)} is 0, so there is no volume; set both, or none of them")
+        return value
+
     @property
     def load_balancers(self) -> RoleSettings:
         """The load balancers."""
@@ -90,5 +113,5 @@ class RolesSettings(Model):
         return self._role("worker", self.worker_count)
 
     def _role(self, prefix: str, count: int) -> RoleSettings:
-        fields = ("flavor", "image", "user", "availability_zones", "server_group_policy")
+        fields = RoleSettings.model_fields.keys() - {"count"}
         return RoleSettings(count=count, **{field: getattr(self, f"{prefix}_{field}") for field in fields})

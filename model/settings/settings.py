@@ -39,18 +39,20 @@ class Settings(FailoverSettings, PackageSettings, SshSettings, RolesSettings, Ne
         """Settings from raw values by their keys in Pulumi.yaml.
 
         `encrypted` names the keys whose values are encrypted in the stack's file: a secret that is not is refused, and
-        any other setting that is. Without an engine, secrets are ciphertext (`secrets_are_readable=False`): only
-        whether they are set is checked.
+        any other setting that is, except `aptProxy`, which may have a password. Without an engine, secrets are
+        ciphertext (`secrets_are_readable=False`): only whether they are set is checked.
 
         Raises `ConfigurationError` with all problems.
         """
         encrypted |= {key for key, value in values.items() if _is_ciphertext(value)}
         problems: list[str] = []
         # What is not validated cannot be shown; the setting is then missing, which is reported as what it is.
-        plain = {key: values[key] for key in values.keys() & _keys() - SECRET_KEYS - encrypted}
+        plain = {key: values[key] for key in values.keys() & _keys() - SECRET_KEYS - (encrypted - _MAY_BE_ENCRYPTED)}
+        plain |= {key: "" for key in _MAY_BE_ENCRYPTED if _is_ciphertext(plain.get(key))}
         secret = {key: value for key, value in values.items() if key in SECRET_KEYS}
         plain["vrrpAuthentication"] = bool(secret.get("vrrpPassword"))
         plain["apiClientCertificateSet"] = bool(secret.get("apiClientCertificate"))
+        plain["aptProxyEncrypted"] = "aptProxy" in encrypted
         plain["loginPublicKey"] = ""
         if secrets_are_readable:
             try:
@@ -66,7 +68,10 @@ class Settings(FailoverSettings, PackageSettings, SshSettings, RolesSettings, Ne
         problems += [_unknown(key) for key in values if key not in _keys()]
         if settings and settings.public_key and settings.login_public_key:
             problems += settings.key_mismatch(settings.public_key)
-        for key in sorted({key for key, value in secret.items() if value} - encrypted):
+        exposed = {key for key, value in secret.items() if value}
+        if "@" in str(plain.get("aptProxy")):
+            exposed.add("aptProxy")
+        for key in sorted(exposed - encrypted):
             problems.append(
                 f"{key} is in the stack's file in clear text and has been exposed; change it, and set it with "
                 f"`pulumi config set --secret {key}`"
@@ -76,7 +81,8 @@ class Settings(FailoverSettings, PackageSettings, SshSettings, RolesSettings, Ne
         return settings
 
 
-_COMPUTED = frozenset({"vrrpAuthentication", "apiClientCertificateSet", "loginPublicKey"})
+_COMPUTED = frozenset({"vrrpAuthentication", "apiClientCertificateSet", "aptProxyEncrypted", "loginPublicKey"})
+_MAY_BE_ENCRYPTED = frozenset({"aptProxy"})
 
 
 def _keys() -> frozenset[str]:
@@ -126,7 +132,7 @@ def _problems(error: ValidationError, encrypted: frozenset[str]) -> list[str]:
             )
         elif item["type"] == "missing":
             lines.append(f"{key} is not set; see its description in Pulumi.yaml")
-        elif key in SECRET_KEYS:
+        elif key in SECRET_KEYS | encrypted:
             lines.append(f"{key} (a secret) {reason}")
         elif _may_be_secret(item["input"]):
             lines.append(f"{key} (not shown, because it looks like a secret) {reason}")

@@ -1,6 +1,6 @@
 """`ha takeover`: move the VIP of load balancers that were built manually to a stack."""
 
-import shlex
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -8,8 +8,10 @@ from rich.console import Console
 
 from operate.commands.options import StackName, Yes
 from operate.hosts.lock import hold_all
+from operate.signals import end_like_ctrl_c
 from operate.stack.applied import read_stack
 from operate.takeover import takeover as steps
+from operate.takeover.undo import undone_on_failure
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -23,7 +25,8 @@ def takeover(
     """Take over the VIP in the stack's configuration from load balancers that were built manually.
 
     The stack's own pair must already be up beside them, on another address (docs/takeover.md). Everything is checked
-    first. To continue a run that was cut off, run it again. Exit status 2 if a check fails, with the reason.
+    before the question. If a step fails, or after Ctrl-C, every step is undone. Exit status 2 if a check or a step
+    fails, with the reason.
     """
     applied = read_stack(stack)
     cloud = applied.configuration.cloud()
@@ -31,13 +34,21 @@ def takeover(
     _show(agreed, applied.name)
     if not yes:
         typer.confirm("Take the VIP over?", abort=True)
-    with hold_all(applied.access, applied.outputs.load_balancers, "takeover"):
-        steps.narrow(applied, cloud, agreed)
-        steps.reserve(applied, cloud, agreed)
-        steps.move_vip(applied.name, yes=yes)
-        steps.wait_until_held(applied.name, agreed.vip)
-        steps.fence(cloud, agreed)
-        steps.prove(applied.name)
+    end_like_ctrl_c()
+    with (
+        hold_all(applied.access, applied.outputs.load_balancers, "takeover") as lock,
+        undone_on_failure(partial(typer.echo, err=True)) as done,
+    ):
+        for step in (
+            partial(steps.narrow, applied, cloud, agreed, done),
+            partial(steps.reserve, applied, cloud, agreed, done),
+            partial(steps.move_vip, applied, cloud, agreed, done),
+            partial(steps.wait_until_held, applied.name, agreed.vip),
+            partial(steps.fence, cloud, agreed, done),
+            partial(steps.prove, applied.name),
+        ):
+            lock.check()
+            step()
     console.print(
         f"{applied.name} holds {agreed.vip}. docs/takeover.md says how to delete the old pair, and how to go back."
     )
@@ -46,8 +57,8 @@ def takeover(
 def _show(agreed: steps.Plan, stack: str) -> None:
     console.print(f"[bold]{stack} takes over {agreed.vip}[/]")
     console.print(
-        "- address pairs with a prefix are narrowed to the VIP; they are restored if the stack's pair does not keep "
-        f"serving for {steps.SETTLED_SECONDS:.0f} s"
+        "- address pairs with a prefix are narrowed to the VIP, and the stack's pair has to keep serving for "
+        f"{steps.SETTLED_SECONDS:.0f} s"
     )
     for it in agreed.old:
         for pair in it.pairs:
@@ -62,15 +73,9 @@ def _show(agreed: steps.Plan, stack: str) -> None:
         "- `pulumi up`: the stack's pair takes and announces it. Connections through the old pair are cut, once"
     )
     for it in agreed.old:
-        allowed = " ".join(f"--allowed-address {shlex.quote(_pair(pair))}" for pair in it.pairs)
-        console.print(f"- {it.name} ({it.address}) is no longer allowed to hold it. To undo:")
-        console.print(f"  openstack port set {allowed} {it.port_id}")
+        console.print(f"- {it.name} ({', '.join(it.addresses)}) is no longer allowed to hold it. To undo that later:")
+        console.print(f"  openstack port set {steps.allowed_addresses(it.pairs)} {it.port_id}")
     console.print("- `pulumi up` proves that no other host answers for it")
+    console.print("If a step fails, or after Ctrl-C, all of this is undone, the last step first.")
     for note in agreed.notes:
         console.print(f"[yellow]note[/] {note}")
-
-
-def _pair(pair: steps.AddressPair) -> str:
-    """In the form of `openstack port set --allowed-address`, with a virtual router's MAC address if it has one."""
-    mac = pair.get("mac_address")
-    return f"ip-address={pair['ip_address']}" + (f",mac-address={mac}" if mac else "")

@@ -1,9 +1,9 @@
 """Prints a load balancer's state as JSON. Runs there, as root, through `python3 -`.
 
-Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `health_port`, `metrics_port`, `lock` (the
-operators' lock file), and `paths`, the files to check, without the leading slash. The output is `HostState` in
-operate/hosts/state.py. It changes nothing and prints digests of files, never their content. Every step has a time-out,
-because it runs when something is wrong.
+Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `address` (the host's own), `health_port`,
+`metrics_port`, `lock` (the operators' lock file), and `paths`, the files to check, without the leading slash. The
+output is `HostState` in operate/hosts/state.py. It changes nothing and prints digests of files, never their content.
+Every step has a time-out, because it runs when something is wrong.
 
 It shares no code with `ha-api-metrics` (templates/), which reads some of the same files: that program is installed with
 the configuration, and this one must work where the installed files are old, edited or missing. Nor with
@@ -33,10 +33,13 @@ from typing import Any
 
 SERVICES = ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
 PROVEN = Path("/var/lib/ha-api/proven")
+STAGE = Path("/var/lib/ha-api/stage")
+"""The files of the last run of `configure`, if it failed or was cut off; otherwise they are the proven ones."""
 DRAINED = Path("/var/lib/ha-api/drained")
 """Who drained this load balancer, why and since when (operate/maintenance/moves.py)."""
 VRRP_STATE = Path("/run/ha-api/vrrp_state")
 HAPROXY_CONFIGURATION = Path("/etc/haproxy/haproxy.cfg")
+KEEPALIVED_CONFIGURATION = Path("/etc/keepalived/keepalived.conf")
 # Never through a proxy, even if the host's environment names one for everything.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 REBOOT_REQUIRED = Path("/run/reboot-required")
@@ -145,20 +148,34 @@ def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
 
 
 def file(path: str) -> dict[str, Any] | None:
-    """Attributes of a file, and the digest of its last proven copy; None if there is no such file."""
+    """Attributes of a file, with digests of its proven copy and of a failed run's; None if there is no such file."""
     try:
         with Path("/", path).open("rb") as place:
             digest, found = hashlib.sha256(place.read()), os.fstat(place.fileno())
     except NOT_THERE:
         return None
-    proven = _content(PROVEN / path)
     return {
         "digest": digest.hexdigest(),
         "mode": found.st_mode & 0o7777,
         "owner": f"{pwd.getpwuid(found.st_uid).pw_name}:{grp.getgrgid(found.st_gid).gr_name}",
         "changed": int(found.st_ctime),
-        "proven_digest": None if proven is None else hashlib.sha256(proven).hexdigest(),
+        "proven_digest": _digest(PROVEN / path),
+        "staged_digest": _digest(STAGE / path),
     }
+
+
+def _digest(file: Path) -> str | None:
+    content = _content(file)
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def interface(shown: str) -> dict[str, str | None]:
+    """Which interface has the host's address, by `ip -oneline`, and which one keepalived is configured for."""
+    configured = re.search(
+        r"^ *interface (\S+)", (_content(KEEPALIVED_CONFIGURATION) or b"").decode(errors="replace"), re.MULTILINE
+    )
+    words = shown.split()
+    return {"name": words[1] if len(words) > 1 else None, "configured": configured[1] if configured else None}
 
 
 def certificate(address: str, port: str) -> dict[str, str]:
@@ -255,6 +272,7 @@ def main() -> None:
     # In parallel: on a host in trouble each step takes up to its time-out.
     with ThreadPoolExecutor(max_workers=32) as together:
         addresses = together.submit(_output, "ip", "-oneline", "-4", "address", "show", "to", f"{arguments['vip']}/32")
+        own = together.submit(_output, "ip", "-oneline", "-4", "address", "show", "to", f"{arguments['address']}/32")
         package = ("dpkg-query", "--show", "--showformat=${source:Upstream-Version}", "keepalived")
         keepalived = together.submit(_output, *package)
         services = {name: together.submit(service, name) for name in SERVICES}
@@ -271,6 +289,7 @@ def main() -> None:
                 "distribution": platform.freedesktop_os_release()["PRETTY_NAME"],
             },
             "services": {name: found.result() for name, found in services.items()},
+            "interface": interface(own.result()),
             "vrrp": vrrp(),
             "holds_vip": bool(addresses.result().strip()),
             "haproxy": balancer.result(),

@@ -9,9 +9,10 @@ from types import MappingProxyType
 from pydantic import BaseModel, computed_field
 
 from model.load_balancers import LOAD_BALANCER_FILES
-from operate.hosts.state import HostState, InstalledFile
+from operate.hosts.state import HostState, InstalledFile, Interface
 
 OWNER = "root:root"
+KEEPALIVED_CONF = "etc/keepalived/keepalived.conf"
 PARTICIPATING = ("MASTER", "BACKUP")
 CERTIFICATE_TIME_LEFT = timedelta(days=14)
 """kubeadm's certificates last a year, and only an upgrade or a command renews them; two weeks leave time for that."""
@@ -28,6 +29,8 @@ class DriftKind(StrEnum):
     EDITED = "edited manually"
     OLDER = "older than what was applied"
     """It is the host's last proven copy: a snapshot was restored, or a change was rolled back."""
+    FAILED = "left by a failed run"
+    RENAMED = "out of date: its interface has another name now"
     MODE = "mode or owner changed"
 
 
@@ -92,8 +95,10 @@ class PairReport(BaseModel):
         drifted = [name for name, host in self.hosts.items() if host.drift]
         if not drifted:
             return None
-        # `prove` checks the pair, whichever host was configured.
-        steps = [f"{name}-configure" for name in drifted] + [f"{name}-prove" for name in self.hosts]
+        # `prepare` finds the interface; `prove` checks the pair, whichever host was configured.
+        renamed = [name for name in drifted if any(it.kind is DriftKind.RENAMED for it in self.hosts[name].drift)]
+        steps = [f"{name}-prepare" for name in renamed] + [f"{name}-configure" for name in drifted]
+        steps += [f"{name}-prove" for name in self.hosts]
         replaced = " ".join(f"--replace {shlex.quote(f'**::{step}')}" for step in steps)
         return f"pulumi up --stack {shlex.quote(self.stack)} {replaced}"
 
@@ -116,7 +121,7 @@ def compare_with_applied(
             troubles = [f"not reachable: {found}"] + ([instances[name]] if name in instances else [])
             hosts[name] = HostReport(address=address, state=None, troubles=troubles, drift=[])
             continue
-        drift = [*_drift(digests.get(name, {}), found.files)]
+        drift = [*_drift(digests.get(name, {}), found.files), *_renamed(found.interface)]
         hosts[name] = HostReport(
             address=address, state=found, troubles=[*_troubles(found)], drift=drift, notes=[*_notes(found)]
         )
@@ -151,10 +156,20 @@ def _drift(applied: Mapping[str, str], found: Mapping[str, InstalledFile | None]
             yield Drift(path=path, kind=DriftKind.MISSING, detail="")
         elif file.digest != digest:
             kind = DriftKind.OLDER if file.digest == file.proven_digest else DriftKind.EDITED
+            if kind is DriftKind.EDITED and file.digest == file.staged_digest:
+                kind = DriftKind.FAILED
             yield Drift(path=path, kind=kind, detail=f"at {file.changed:%Y-%m-%d %H:%M:%S} UTC")
         elif known is not None and (file.mode, file.owner) != (known.mode, OWNER):
             detail = f"{file.mode:04o} {file.owner} instead of {known.mode:04o} {OWNER}"
             yield Drift(path=path, kind=DriftKind.MODE, detail=detail)
+
+
+def _renamed(interface: Interface | None) -> Iterator[Drift]:
+    # New hardware, or another kind of virtual hardware: ens3 becomes enp3s0.
+    if interface and interface.name and interface.configured and interface.name != interface.configured:
+        yield Drift(
+            path=KEEPALIVED_CONF, kind=DriftKind.RENAMED, detail=f"{interface.name} instead of {interface.configured}"
+        )
 
 
 def _troubles(state: HostState) -> Iterator[str]:

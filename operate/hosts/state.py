@@ -66,7 +66,7 @@ class HAProxy(BaseModel):
 
 
 class InstalledFile(BaseModel):
-    """A file on the host, and the digest of its last proven copy.
+    """A file on the host, and the digests of its last proven copy and of the one that a failed run has staged.
 
     Digests are never shown: a short password in a file could be guessed from one.
     """
@@ -76,6 +76,14 @@ class InstalledFile(BaseModel):
     owner: str
     changed: AwareDatetime
     proven_digest: str | None = Field(exclude=True)
+    staged_digest: str | None = Field(None, exclude=True)
+
+
+class Interface(BaseModel):
+    """The interface that has the host's address, and the one that keepalived is configured for."""
+
+    name: str | None
+    configured: str | None
 
 
 class Certificate(BaseModel):
@@ -137,6 +145,7 @@ class HostState(BaseModel):
     booted: AwareDatetime
     versions: Versions
     services: dict[str, Service]
+    interface: Interface | None = None
     vrrp: Vrrp | None
     holds_vip: bool
     haproxy: HAProxy
@@ -167,6 +176,7 @@ class HostConnection:
         self._access, self._address = stack.access, outputs.load_balancers[name]
         arguments = {
             "vip": outputs.vip,
+            "address": self._address,
             "health_port": HEALTH_PORT,
             "metrics_port": METRICS_PORT,
             "lock": LOCK,

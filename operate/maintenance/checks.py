@@ -14,11 +14,14 @@ from operate.stack.resources import INSTANCE
 _UNCHANGED = ("same", "read", "refresh")
 # The login to the cloud, which may be another user's. It changes nothing in the stack.
 _PROVIDER = "pulumi:providers:"
+# Control plane and workers. A change that waits for an `up` there must not keep a load balancer from being rebuilt;
+# if it concerns the load balancers, it changes their files too.
+_SERVERS = "openstack-ha-api:compute:Servers$"
 _MOST = 5
 
 
 def pending_changes(steps: Collection[Step], *, rebuilt: str | None = None) -> list[str]:
-    """What a preview changes, by resource, besides a load balancer that is `rebuilt`.
+    """What a preview changes, by resource, besides control plane, workers, and a load balancer that is `rebuilt`.
 
     Of that one anything may be missing, after a rebuild that was cut off. Then both hosts' proof is out of date too.
     """
@@ -30,6 +33,8 @@ def pending_changes(steps: Collection[Step], *, rebuilt: str | None = None) -> l
     changes: dict[str, str] = {}
     for step in steps:
         if step.op in _UNCHANGED or step.type.startswith(_PROVIDER) or is_expected(step.name):
+            continue
+        if _SERVERS in step.urn:
             continue
         keys = ", ".join(dict.fromkeys(path.partition("[")[0].partition(".")[0] for path in step.difference or {}))
         changes.setdefault(step.urn, f"{step.name} ({step.op}{f': {keys}' if keys else ''})")

@@ -9,16 +9,18 @@ from keystoneauth1.exceptions import ClientException, HttpError, MissingRequired
 from openstack.exceptions import ConfigException, SDKException
 
 from model.settings import ServerGroupPolicy
-from model.topology import Role, host_names, security_rules
+from model.topology import Role, security_rules
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, not_checked, note, ok, problem
 from operate.stack.applied import StackConfiguration
+from operate.stack.cloud import endpoint_overrides
 
 SOON = timedelta(days=30)
 """An application credential that expires within this time is noted."""
 AN_UP = timedelta(hours=1)
 """More than a large `up` takes."""
 EXTENSIONS = frozenset({"allowed-address-pairs", "port-security", "security-group", "standard-attr-description"})
+SERVICES = frozenset({"block_storage", "compute", "image", "network", "volumev3"})
 SOFT_ANTI_AFFINITY = (2, 15)
 """Nova's first microversion with the soft policies."""
 
@@ -56,6 +58,7 @@ def log_in(configuration: StackConfiguration, connect: Callable[[], Any], now: d
     if access.application_credential_id:
         findings.append(_application_credential(cloud, access.user_id, access.application_credential_id, now))
     facts = Facts(
+        configuration.stack,
         configuration.settings,
         cloud,
         user_id=access.user_id,
@@ -149,6 +152,22 @@ def glance(facts: Facts) -> Generator[Finding]:
     yield ok("Glance", f"answers at {image.get_endpoint()}")
 
 
+def endpoints(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:
+    """`pulumi up` uses the endpoints that `./ha` uses: the OpenStack provider does not read clouds.yaml's overrides."""
+    ours = endpoint_overrides(configuration.provider)
+    found: dict[str, Any] = facts.cloud.config.config
+    for key, value in found.items():
+        service = key.removesuffix("_endpoint_override")
+        if service not in SERVICES or not value or ours.get(key) == value:
+            continue
+        yield problem(
+            f"endpoint of {service}",
+            f"{key} = {value}, from clouds.yaml or the environment, is not read by Pulumi's OpenStack provider",
+            f"`pulumi config set --path openstack:endpointOverrides.{service.replace('_', '-')} URL`, "
+            "where URL has the API's version and ends in /",
+        )
+
+
 def _not_in_catalog(name: str) -> Finding:
     return problem(
         name,
@@ -176,7 +195,7 @@ def _microversion(facts: Facts) -> Finding:
 def nova_quota(facts: Facts) -> Generator[Finding]:
     """The project's quota is enough for what is missing; resources with the cluster's names count as existing."""
     settings = facts.settings
-    missing = {role: sum(name not in facts.server_names for name in host_names(settings, role)) for role in facts.roles}
+    missing = {role: count for role in facts.roles if (count := facts.missing(role))}
     quota = facts.cloud.compute.get_limits().absolute
     yield _room("instances", sum(missing.values()), quota.instances, quota.instances_used)
     yield from _server_groups(facts, quota)
@@ -200,6 +219,31 @@ def neutron_quota(facts: Facts) -> Generator[Finding]:
         yield _neutron_room("floating IPs", int(not ours), quota.floating_ips)
     ports = sum(role.settings(settings).count for role in Role) + 1 - len(facts.own_ports)
     yield _neutron_room("ports", ports, quota.ports)
+
+
+def cinder(facts: Facts) -> Generator[Finding]:
+    """Cinder is in the catalog, and has the types and the quota of the volumes that hosts boot from."""
+    volumes = {role: role.settings(facts.settings) for role in facts.roles}
+    volumes = {role: wanted for role, wanted in volumes.items() if wanted.root_volume_size}
+    if not volumes:
+        return
+    storage = facts.cloud.block_storage
+    if storage.get_endpoint() is None:
+        yield _not_in_catalog("Cinder")
+        return
+    types = {it.name for it in storage.types()}
+    for role, wanted in volumes.items():
+        if wanted.root_volume_type and wanted.root_volume_type not in types:
+            yield problem(
+                f"volume type {wanted.root_volume_type}",
+                f"does not exist ({role.configuration_prefix}RootVolumeType)",
+                f"use one of {', '.join(sorted(types)) or 'none: there are none'}",
+            )
+    quota = storage.get_limits().absolute
+    count = sum(facts.missing(role) for role in volumes)
+    size = sum(facts.missing(role) * wanted.root_volume_size for role, wanted in volumes.items())
+    yield _room("volumes", count, quota.max_total_volumes, quota.total_volumes_used)
+    yield _room("volumes (GiB)", size, quota.max_total_volume_gigabytes, quota.total_gigabytes_used)
 
 
 def _server_groups(facts: Facts, quota: Any) -> Generator[Finding]:

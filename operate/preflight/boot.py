@@ -21,20 +21,22 @@ from typing import Any
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from openstack.exceptions import ConflictException, ForbiddenException, ResourceFailure, ResourceTimeout
+from openstack.exceptions import ConflictException, ForbiddenException, ResourceFailure, ResourceTimeout, SDKException
 
 from model.rendering import install_script, prepare_script, user_data
-from model.settings import Settings
+from model.settings import RoleSettings, Settings
 from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
-from operate.preflight.finding import Finding, not_checked, ok, problem
+from operate.preflight.finding import Finding, Outcome, not_checked, ok, problem
 from operate.signals import end_like_ctrl_c, uninterrupted
 from operate.stack.applied import StackConfiguration
 
 DELETE_SECONDS = 300
 LEFT_AFTER = timedelta(days=1)
 """A run takes minutes. Older resources are leftovers, whichever machine created them."""
+NO_METADATA = ("DataSourceNone", "Used fallback datasource")
+"""What cloud-init writes on the console if no source of metadata answers."""
 _DESCRIPTION = "Temporary, for `./ha preflight --boot`"
 
 
@@ -177,6 +179,8 @@ def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) 
     private = host_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     public = host_key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     zone = {"availability_zone": load_balancer.availability_zones[0]} if load_balancer.availability_zones else {}
+    image_id = facts.image(Role.LOAD_BALANCER).id
+    disk = {"block_device_mapping": [_volume(image_id, load_balancer)]} if load_balancer.root_volume_size else {}
     began = time.monotonic()
     with uninterrupted():
         if not settings.key_pair:
@@ -184,11 +188,13 @@ def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) 
         server = compute.create_server(
             name=name,
             flavor_id=facts.flavor(Role.LOAD_BALANCER).id,
-            image_id=facts.image(Role.LOAD_BALANCER).id,
+            image_id="" if disk else image_id,
+            config_drive=settings.config_drive,
             key_name=settings.key_pair or name,
             networks=[{"port": port.id}],
             user_data=b64encode(user_data(private, public).encode()).decode(),
             **zone,
+            **disk,
         )
     try:
         compute.wait_for_server(server, interval=1, wait=settings.ssh_timeout)
@@ -209,7 +215,7 @@ def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) 
         )
         return
     yield ok("instance", f"active after {time.monotonic() - began:.0f} s")
-    address = port.fixed_ips[0]["ip_address"]
+    address = facts.address_of(port) or ""
     access = Access(
         user=load_balancer.user,
         private_key=configuration.private_key,
@@ -217,7 +223,39 @@ def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) 
         bastion=settings.bastion,
         patience=settings.ssh_timeout,
     )
-    yield from asyncio.run(_log_in(facts, access, address, began))
+    findings = asyncio.run(_log_in(facts, access, address, began))
+    yield from findings
+    if findings[0].result is Outcome.PROBLEM:
+        yield from _metadata(facts, server)
+
+
+def _volume(image_id: str, wanted: RoleSettings) -> dict[str, Any]:
+    volume: dict[str, Any] = {
+        "source_type": "image",
+        "uuid": image_id,
+        "destination_type": "volume",
+        "volume_size": wanted.root_volume_size,
+        "boot_index": 0,
+        "delete_on_termination": True,
+    }
+    return volume | ({"volume_type": wanted.root_volume_type} if wanted.root_volume_type else {})
+
+
+def _metadata(facts: Facts, server: Any) -> Iterator[Finding]:
+    """Whether the instance's console shows that cloud-init got no metadata, and with it neither key nor user."""
+    try:
+        console = str(facts.cloud.compute.get_server_console_output(server)["output"])
+    except SDKException:
+        return  # not every cloud has a console
+    signs = [sign for sign in NO_METADATA if sign in console]
+    if signs:
+        yield problem(
+            "metadata",
+            f"cloud-init got none (its console has {signs[0]!r}): no login key, no host key",
+            "ask the cloud's operator about the metadata service"
+            if facts.settings.config_drive
+            else "set configDrive to true, or ask the cloud's operator about the metadata service",
+        )
 
 
 async def _log_in(facts: Facts, access: Access, address: str, began: float) -> list[Finding]:

@@ -1,16 +1,20 @@
 """The facts that the checks use, each queried once, when a check first needs it."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from openstack.exceptions import ForbiddenException, NotFoundException
 
-from model.cloud import is_id
+from model.cloud import address_in, is_uuid
 from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
 from operate.preflight.finding import CannotCheckError
+from operate.stack.engine import query
+
+KEY_PAIR = "openstack:compute/keypair:Keypair"
 
 
 class Facts:
@@ -20,7 +24,10 @@ class Facts:
     their attributes are created at run time, without types.
     """
 
-    def __init__(self, settings: Settings, cloud: Any, *, user_id: str, project_id: str, is_admin: bool) -> None:
+    def __init__(
+        self, stack: str, settings: Settings, cloud: Any, *, user_id: str, project_id: str, is_admin: bool
+    ) -> None:
+        self.stack = stack
         self.settings = settings
         self.cloud = cloud
         self.user_id = user_id
@@ -34,8 +41,8 @@ class Facts:
 
     @cached_property
     def networks(self) -> list[Any]:
-        """Networks with the configured name or id."""
-        return _named(self.cloud.network.networks, self.settings.network)
+        """Networks with the configured name, or else the one with that id."""
+        return named_or_id(self.cloud.network.networks(), self.settings.network)
 
     @cached_property
     def network(self) -> Any:
@@ -46,10 +53,9 @@ class Facts:
 
     @cached_property
     def subnets(self) -> list[Any]:
-        """The network's IPv4 subnets with the configured name or id; all of them if none is configured."""
-        subnets = self.cloud.network.subnets(network_id=self.network.id, ip_version=4)
-        configured = self.settings.subnet
-        return [subnet for subnet in subnets if not configured or configured in (subnet.id, subnet.name)]
+        """The network's IPv4 subnets with the configured name, or else that id; all of them if none is configured."""
+        subnets = list(self.cloud.network.subnets(network_id=self.network.id, ip_version=4))
+        return named_or_id(subnets, self.settings.subnet) if self.settings.subnet else subnets
 
     @cached_property
     def subnet(self) -> Any:
@@ -88,9 +94,12 @@ class Facts:
     @property
     def vip(self) -> IPv4Address | None:
         """The VIP: already reserved, or as configured; None if Neutron is to choose it."""
-        if self.vip_port:
-            return IPv4Address(self.vip_port.fixed_ips[0]["ip_address"])
-        return self.settings.vip
+        reserved = self.address_of(self.vip_port) if self.vip_port else None
+        return IPv4Address(reserved) if reserved else self.settings.vip
+
+    def address_of(self, port: Any) -> str | None:
+        """A port's address in the subnet."""
+        return address_in(self.cidr, (it["ip_address"] for it in port.fixed_ips))
 
     @cached_property
     def extensions(self) -> frozenset[str]:
@@ -98,11 +107,15 @@ class Facts:
         return frozenset(extension.alias for extension in self.cloud.network.extensions())
 
     @cached_property
+    def every_flavor(self) -> list[Any]:
+        """All flavors that this project can use."""
+        return list(self.cloud.compute.flavors(is_public="None"))  # Nova's spelling of "any": private flavors too
+
+    @cached_property
     def flavors(self) -> Mapping[str, list[Any]]:
-        """Flavors by configured name or id."""
-        every = list(self.cloud.compute.flavors(is_public="None"))  # Nova's spelling of "any": private flavors too
+        """Flavors by configured name, or else id."""
         configured = {role.settings(self.settings).flavor for role in self.roles}
-        return {name: [flavor for flavor in every if name in (flavor.id, flavor.name)] for name in configured}
+        return {name: named_or_id(self.every_flavor, name) for name in configured}
 
     def flavor(self, role: Role) -> Any:
         """The role's flavor."""
@@ -113,12 +126,21 @@ class Facts:
 
     @cached_property
     def images(self) -> Mapping[str, list[Any]]:
-        """Images by configured name or id, the newest, which the program uses, first."""
+        """Images by configured name, or else id; the newest, which the program uses, first."""
         configured = {role.settings(self.settings).image for role in self.roles}
-        return {
-            name: sorted(_named(self.cloud.image.images, name), key=lambda image: image.created_at, reverse=True)
-            for name in configured
-        }
+        return {name: self._images(name) for name in configured}
+
+    def _images(self, configured: str) -> list[Any]:
+        found = list(self.cloud.image.images(name=configured))
+        # Others are of no use to the program, and matter only if there is nothing else.
+        found = [image for image in found if image.status == "active"] or found
+        if found or not is_uuid(configured):
+            return sorted(found, key=lambda image: image.created_at, reverse=True)
+        try:
+            # Unlike a list, this finds community and hidden images too.
+            return [self.cloud.image.get_image(configured)]
+        except NotFoundException:
+            return []
 
     def image(self, role: Role) -> Any:
         """The role's image."""
@@ -128,15 +150,33 @@ class Facts:
         return self.images[configured][0]
 
     @cached_property
-    def server_names(self) -> frozenset[str]:
-        """Names of the project's instances that start with the cluster's name."""
-        servers = self.cloud.compute.servers(name=f"^{self.settings.cluster_name}-")
-        return frozenset(server.name for server in servers)
+    def servers(self) -> Mapping[str, Any]:
+        """The project's instances with names of this program."""
+        names = {name for role in Role for name in host_names(self.settings, role)}
+        every = self.cloud.compute.servers(name=f"^{self.settings.cluster_name}-")
+        return {server.name: server for server in every if server.name in names}
+
+    def keep(self, role: Role) -> bool:
+        """Whether all instances of a role exist, and no longer have a flavor that could be looked up."""
+        known = {it.name for it in self.every_flavor} | {it.id for it in self.every_flavor}
+        own = [self.servers[name].flavor.name for name in host_names(self.settings, role) if name in self.servers]
+        return not self.missing(role) and not known & {*own}
+
+    def missing(self, role: Role) -> int:
+        """How many of the role's instances do not exist yet."""
+        return sum(name not in self.servers for name in host_names(self.settings, role))
 
     @cached_property
     def key_pairs(self) -> Mapping[str, str]:
         """Public keys of the user's key pairs, by name."""
         return {pair.name: pair.public_key for pair in self.cloud.compute.keypairs()}
+
+    @cached_property
+    def made_key_pair(self) -> Mapping[str, Any] | None:
+        """Pulumi's outputs of the key pair that the stack created; None if it created none."""
+        deployment: dict[str, Any] = json.loads(query("stack", "export", "--stack", self.stack)).get("deployment") or {}
+        resources: list[dict[str, Any]] = deployment.get("resources") or []
+        return next((it.get("outputs", {}) for it in resources if it["type"] == KEY_PAIR), None)
 
     def hypervisor_count(self) -> int | None:
         """How many hypervisors accept instances; None if this user may not see them."""
@@ -161,5 +201,7 @@ class Facts:
         return next(it["total_ips"] - it["used_ips"] for it in availability if it["subnet_id"] == self.subnet.id)
 
 
-def _named(list_them: Any, configured: str) -> list[Any]:
-    return list(list_them(**({"id": configured} if is_id(configured) else {"name": configured})))
+def named_or_id(things: Iterable[Any], configured: str) -> list[Any]:
+    """What has this name, or else this id: the program's order, and a name may look like an id."""
+    every = list(things)
+    return [it for it in every if it.name == configured] or [it for it in every if it.id == configured]

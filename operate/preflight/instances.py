@@ -1,10 +1,11 @@
-"""Flavors, images, availability zones, key pair, and how Nova can spread instances over hypervisors."""
+"""Flavors, images, zones, key pair, existing instances, and how Nova can spread instances over hypervisors."""
 
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+from model.cloud import is_uuid
 from model.settings import ServerGroupPolicy
-from model.topology import Role
+from model.topology import Role, host_names
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, not_checked, note, ok, problem
 
@@ -13,41 +14,58 @@ LOAD_BALANCER_RAM = 512
 DISTRIBUTIONS = {"debian": 12.0, "ubuntu": 22.04}
 """Distributions that the steps support, each with its oldest release."""
 MIB, GIB = 2**20, 2**30
+KEPT = "the instances that exist keep theirs"
+NO_NEW = "set another one before an instance has to be created or replaced"
 
 
 def flavors(facts: Facts) -> Generator[Finding]:
-    """The flavors exist, and are large enough."""
+    """The flavors exist, are large enough, and have a disk, unless the hosts boot from volumes."""
     for name, found in facts.flavors.items():
         roles = [role for role in facts.roles if role.settings(facts.settings).flavor == name]
         looked_at = f"flavor {name}"
         keys = ", ".join(f"{role.configuration_prefix}Flavor" for role in roles)
-        if not found:
-            every = facts.cloud.compute.flavors(is_public="None")
-            yield problem(looked_at, f"does not exist ({keys})", f"use one of {_some(it.name for it in every)}")
-        elif len(found) > 1:
+        if len(found) == 1:
+            yield from _flavor(facts, looked_at, found[0], roles)
+        elif found:
             yield problem(looked_at, f"{len(found)} flavors have this name ({keys})", "use the id instead")
+        elif all(facts.keep(role) for role in roles):
+            yield note(looked_at, f"is gone ({keys}): {KEPT}", NO_NEW)
         else:
-            (flavor,) = found
-            size = f"{flavor.vcpus} vCPU, {flavor.ram} MiB, {flavor.disk} GiB of disk"
-            if Role.LOAD_BALANCER in roles and flavor.ram < LOAD_BALANCER_RAM:
-                yield note(
-                    looked_at,
-                    f"{size}: little memory for a load balancer with thousands of clients at once",
-                    f"use a flavor with {LOAD_BALANCER_RAM} MiB or more if that can happen",
-                )
-            else:
-                yield ok(looked_at, size)
+            some = _some(it.name for it in facts.every_flavor)
+            yield problem(looked_at, f"does not exist ({keys})", f"use one of {some}")
+
+
+def _flavor(facts: Facts, looked_at: str, flavor: Any, roles: Iterable[Role]) -> Iterator[Finding]:
+    size = f"{flavor.vcpus} vCPU, {flavor.ram} MiB, {flavor.disk} GiB of disk"
+    diskless = [role for role in roles if not flavor.disk and facts.missing(role) and not _volume_size(facts, role)]
+    if diskless and not facts.is_admin:
+        keys = ", ".join(f"{role.configuration_prefix}RootVolumeSize" for role in diskless)
+        yield problem(
+            looked_at,
+            f"{size}: without a volume, Nova's default policy refuses to boot an image from it (403)",
+            f"set {keys}, or use another flavor",
+        )
+    elif Role.LOAD_BALANCER in roles and flavor.ram < LOAD_BALANCER_RAM:
+        yield note(
+            looked_at,
+            f"{size}: little memory for a load balancer with thousands of clients at once",
+            f"use a flavor with {LOAD_BALANCER_RAM} MiB or more if that can happen",
+        )
+    else:
+        yield ok(looked_at, size)
+
+
+def _volume_size(facts: Facts, role: Role) -> int:
+    return role.settings(facts.settings).root_volume_size
 
 
 def images(facts: Facts) -> Generator[Finding]:
-    """The images exist, can boot, fit their flavors, and have a supported distribution."""
+    """The images exist, can boot, fit their disks, and have a supported distribution."""
     for name, found in facts.images.items():
         roles = [role for role in facts.roles if role.settings(facts.settings).image == name]
         looked_at = f"image {name}"
         if not found:
-            keys = ", ".join(f"{role.configuration_prefix}Image" for role in roles)
-            every = facts.cloud.image.images()
-            yield problem(looked_at, f"does not exist ({keys})", f"use one of {_some(it.name for it in every)}")
+            yield _no_image(facts, name, looked_at, roles)
             continue
         image = found[0]
         problems = [*_unusable(image), *_unfit(facts, image, roles)]
@@ -63,6 +81,29 @@ def images(facts: Facts) -> Generator[Finding]:
             yield ok(looked_at, f"{image.status}, {image.visibility}, {distribution}, {(image.size or 0) // MIB} MiB")
 
 
+def _no_image(facts: Facts, name: str, looked_at: str, roles: Iterable[Role]) -> Finding:
+    keys = ", ".join(f"{role.configuration_prefix}Image" for role in roles)
+    hosts = [host for role in roles for host in host_names(facts.settings, role)]
+    there = [facts.servers[host] for host in hosts if host in facts.servers]
+    # As in program/lookups.py: only an image that is given by its id is followed.
+    if len(there) == len(hosts) and (not is_uuid(name) or all(_image_id(it) in (name, None) for it in there)):
+        return note(looked_at, f"is gone ({keys}): {KEPT}", NO_NEW)
+    community = next(iter(facts.cloud.image.images(name=name, visibility="community")), None)
+    if community:
+        return problem(
+            looked_at,
+            f"is a community image ({keys}): anyone in the cloud can publish one under any name",
+            f"check its owner, {community.owner}, and use its id: {community.id}",
+        )
+    some = _some(it.name for it in facts.cloud.image.images())
+    return problem(looked_at, f"does not exist ({keys})", f"use one of {some}")
+
+
+def _image_id(server: Any) -> str | None:
+    """The id of the image that an instance was created from; None if it boots from a volume."""
+    return server.image.id if server.image else None
+
+
 def _unusable(image: Any) -> Iterator[tuple[str, str]]:
     if image.status != "active":
         yield f"its status is {image.status}", "use an active image, or wait until this one is active"
@@ -70,15 +111,20 @@ def _unusable(image: Any) -> Iterator[tuple[str, str]]:
 
 def _unfit(facts: Facts, image: Any, roles: Iterable[Role]) -> Iterator[tuple[str, str]]:
     size = image.virtual_size or image.size or 0
+    needs = max(image.min_disk, -(-size // GIB))
     for role in roles:
         try:
             flavor = facts.flavor(role)
         except CannotCheckError:
             continue  # reported as a problem of the flavor
+        key, volume = f"{role.configuration_prefix}RootVolumeSize", _volume_size(facts, role)
+        if volume:
+            if needs > volume:
+                yield f"needs {needs} GiB of disk; {key} is {volume}", f"raise {key} to {needs} or more"
         # With a flavor without a disk, the instance's disk has the image's size.
-        if flavor.disk and (image.min_disk > flavor.disk or size > flavor.disk * GIB):
-            needs = max(image.min_disk, -(-size // GIB))
-            yield f"needs {needs} GiB of disk; {flavor.name} has {flavor.disk}", "use a larger flavor"
+        elif flavor.disk and needs > flavor.disk:
+            remedy = f"use a larger flavor, or set {key} to {needs} or more"
+            yield f"needs {needs} GiB of disk; {flavor.name} has {flavor.disk}", remedy
         if image.min_ram > flavor.ram:
             yield f"needs {image.min_ram} MiB of memory; {flavor.name} has {flavor.ram}", "use a larger flavor"
 
@@ -132,24 +178,66 @@ def zones(facts: Facts) -> Generator[Finding]:
 
 
 def key_pair(facts: Facts) -> Generator[Finding]:
-    """The private key belongs to the public key that the hosts get."""
+    """The private key belongs to the public key that the hosts get, and this user can create instances with it."""
     settings = facts.settings
     name = settings.key_pair or settings.cluster_name
     looked_at, there = f"key pair {name}", facts.key_pairs.get(name)
+    mismatch = settings.key_mismatch(there) if there else []
     if settings.key_pair and there is None:
-        yield problem(
-            looked_at, "does not exist, or is another user's", f"use one of {_some(facts.key_pairs)}, or set publicKey"
+        owner = next((it.user_id for it in facts.servers.values() if it.key_name == name), None)
+        yield (
+            _not_this_users(looked_at, name, owner)
+            if owner
+            else problem(
+                looked_at,
+                "does not exist, or is another user's",
+                f"use one of {_some(facts.key_pairs)}, or set publicKey",
+            )
         )
-    elif settings.key_pair and there and settings.key_mismatch(there):
-        yield problem(looked_at, settings.key_mismatch(there)[0], "`pulumi config set --secret sshPrivateKey < FILE`")
-    elif settings.public_key and there and there.split()[:2] != settings.public_key.split()[:2] and not facts.vip_port:
+    elif settings.key_pair and mismatch:
+        yield problem(looked_at, mismatch[0], "`pulumi config set --secret sshPrivateKey < FILE`")
+    elif settings.key_pair or (there is None and facts.made_key_pair is None):
+        yield ok(looked_at, "matches sshPrivateKey")
+    elif there is None:
+        yield _not_this_users(looked_at, name, (facts.made_key_pair or {}).get("userId"))
+    elif facts.made_key_pair is not None:
+        yield ok(looked_at, "created by this stack")
+    elif mismatch:
         yield problem(
             looked_at,
             "exists already, and its public key is not publicKey",
             "delete it if it is a leftover, or choose another clusterName: key pair names are unique",
         )
     else:
-        yield ok(looked_at, "matches sshPrivateKey")
+        yield problem(
+            looked_at,
+            "exists already, with the same public key; `pulumi up` would create it, and fail (409)",
+            f"set keyPair to {name} and remove publicKey, or choose another clusterName",
+        )
+
+
+def _not_this_users(looked_at: str, name: str, owner: str | None) -> Finding:
+    return problem(
+        looked_at,
+        f"belongs to the user {owner or 'who created the stack'}: key pairs are per user, and without one of this name "
+        "this user can neither create nor rebuild an instance",
+        f"log in as that user, or `openstack keypair create --public-key FILE {name}` with the same public key",
+    )
+
+
+def existing(facts: Facts) -> Generator[Finding]:
+    """Nova could build the instances that exist; if not, its reason, which Pulumi does not show."""
+    looked_at = "existing instances"
+    failed = [server for server in facts.servers.values() if server.status == "ERROR"]
+    for server in failed:
+        fault = facts.cloud.compute.get_server(server.id).fault
+        yield problem(
+            f"instance {server.name}",
+            f"is in ERROR: {fault['message'] if fault else 'Nova gives no reason'}",
+            f"remove the cause; then `pulumi up --replace '**:Instance::{server.name}'` re-creates it",
+        )
+    if not failed:
+        yield ok(looked_at, f"{len(facts.servers)}, none in ERROR" if facts.servers else "none")
 
 
 def spreading(facts: Facts) -> Generator[Finding]:

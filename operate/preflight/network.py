@@ -8,7 +8,7 @@ from typing import Any
 from model.api_servers import API_SERVER_REMEDY, api_server_problem
 from model.topology import Role, host_names, vip_port_name
 from model.vip import VIP_REMEDY, vip_problem
-from operate.preflight.facts import Facts
+from operate.preflight.facts import Facts, named_or_id
 from operate.preflight.finding import Finding, note, ok, problem
 
 USUAL_MTU = 1500
@@ -146,7 +146,14 @@ def floating_network(facts: Facts) -> Generator[Finding]:
     if not configured:
         return
     looked_at = f"floating network {configured}"
-    found = [it for it in facts.cloud.network.networks(is_router_external=True) if configured in (it.id, it.name)]
+    found = named_or_id(facts.cloud.network.networks(is_router_external=True), configured)
+    if len(found) == 1 and len(alike := [*facts.cloud.network.networks(name=found[0].name)]) > 1:
+        yield problem(
+            looked_at,
+            f"{len(alike)} networks have its name {found[0].name}, and the OpenStack provider looks for the name",
+            "have one of them renamed, or use another external network",
+        )
+        return
     if len(found) != 1:
         yield problem(
             looked_at, f"{len(found)} external networks match", "use one of `openstack network list --external`"

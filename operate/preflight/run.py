@@ -65,15 +65,25 @@ def run_checks(
 
 def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[str, dict[str, Check]]:
     checks: dict[str, dict[str, Check]] = {
-        "services": {"Nova": account.nova, "Neutron": account.neutron, "Glance": account.glance},
+        "services": {
+            "Nova": account.nova,
+            "Neutron": account.neutron,
+            "Glance": account.glance,
+            "endpoints": partial(account.endpoints, configuration=configuration),
+        },
         "instances": {
             "flavors": instances.flavors,
             "images": instances.images,
             "availability zones": instances.zones,
             "key pair": instances.key_pair,
             "hypervisors": instances.spreading,
+            "existing instances": instances.existing,
         },
-        "quota": {"Nova's quota": account.nova_quota, "Neutron's quota": account.neutron_quota},
+        "quota": {
+            "Nova's quota": account.nova_quota,
+            "Neutron's quota": account.neutron_quota,
+            "Cinder": account.cinder,
+        },
         "network": {
             "network": network.network,
             "network's owner": partial(network.owner, tried=with_instance),

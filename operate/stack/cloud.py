@@ -1,6 +1,8 @@
 """A stack's cloud through openstacksdk, with the same settings as the program's OpenStack provider."""
 
+import json
 from collections.abc import Callable, Mapping
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import openstack
@@ -43,6 +45,8 @@ _NAMES = {
     "key": "key",
     "endpointType": "interface",
 }
+_PATHS = ("cacert", "cert", "key")
+"""What openstacksdk takes as the path of a file. The provider takes the file's content, too."""
 
 # A cloud that is overloaded, or restarts behind its proxy, answers with one of these statuses. A request is repeated
 # after 0, 1, 2, 4, 8 and 15 s, or as the cloud says (Retry-After, a minute at most). One that changes something is not
@@ -85,6 +89,27 @@ def _status(error: HttpException | HttpError) -> int:
     return (error.status_code if isinstance(error, HttpException) else error.http_status) or 0
 
 
+def endpoint_overrides(provider: Mapping[str, str]) -> dict[str, str]:
+    """The URLs in the provider's `openstack:endpointOverrides`, by openstacksdk's names for them."""
+    overrides: dict[str, str] = json.loads(provider.get("endpointOverrides") or "{}")
+    # The provider takes another type of service, too, which openstacksdk cannot.
+    return {f"{key.replace('-', '_')}_endpoint_override": it for key, it in overrides.items() if "://" in it}
+
+
+def _as_path(path_or_content: str) -> str:
+    if "-----BEGIN " not in path_or_content:
+        return path_or_content
+    file = NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - kept open: it is deleted when it is closed
+    file.write(path_or_content)
+    file.flush()
+    _FILES.append(file)
+    return file.name
+
+
+_FILES: list[Any] = []
+"""Temporary files that live as long as this process."""
+
+
 def connect(provider: Mapping[str, str]) -> Connection:
     """A connection with the provider's configuration of a stack. Sends no request yet.
 
@@ -92,6 +117,7 @@ def connect(provider: Mapping[str, str]) -> Connection:
     """
     # openstacksdk takes an empty value literally, and would not look it up elsewhere.
     values: dict[str, Any] = {_NAMES[key]: value for key, value in provider.items() if value and key in _NAMES}
+    values |= {key: _as_path(values[key]) for key in _PATHS if key in values} | endpoint_overrides(provider)
     if provider.get("insecure") == "true":
         values["verify"] = False
     if "application_credential_secret" in values:

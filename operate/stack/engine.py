@@ -48,7 +48,7 @@ def run_pulumi(*arguments: str, stack: str, again: str) -> None:
     status = run_in_foreground([PULUMI, *arguments], ROOT)
     if status:
         raise StackError(
-            f"pulumi {shlex.join(arguments)} ended with status {status}, see above. `{again}` continues from there. "
+            f"pulumi {shlex.join(arguments)} ended with status {status}, see above. Then run `{again}` again. "
             "If the stack is locked, another operator's `pulumi` is running: wait for it. A `pulumi` that was killed "
             f"leaves its lock behind: once you are sure, remove it with `pulumi cancel --stack {stack}`"
         )

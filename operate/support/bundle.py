@@ -24,15 +24,16 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
+from model.settings import SECRET_KEYS
 from model.topology import METRICS_PORT
 from operate.hosts.instance import CLOUD_SECONDS
 from operate.hosts.look import look
 from operate.hosts.on_host import SERVICES
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import failure_of, output
-from operate.stack.applied import AppliedStack, without_secrets
+from operate.stack.applied import NAMESPACE, AppliedStack, without_secrets
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT, as_file_name
+from operate.stack.files import ROOT, as_file_name, project_schema
 from operate.support import on_host
 from operate.support.redaction import REDACTED, redactor
 
@@ -58,6 +59,8 @@ _NETWORK = (
     "name id status is_admin_state_up is_shared is_router_external is_port_security_enabled mtu provider_network_type"
 )
 _SUBNET = "name id cidr gateway_ip is_dhcp_enabled allocation_pools dns_nameservers host_routes"
+# Fields of an update in Pulumi's history; the others are about the machine that it ran on.
+_UPDATE = ("version", "kind", "startTime", "endTime", "message", "result", "resourceChanges")
 # Fields of a rule, as Neutron sends them in its group.
 _RULE = "id direction ethertype protocol port_range_min port_range_max remote_ip_prefix remote_group_id created_at"
 
@@ -74,8 +77,9 @@ HOST/haproxy/             HAProxy's metrics
 unavailable.txt           in place of a folder's content: why it is unavailable
 
 Secrets were replaced with {redacted} before anything was written: all secrets of the stack's current configuration,
-private keys, VRRP passwords, and whatever looks like a token or a password. Names and addresses of hosts and networks
-are included, so read the bundle before you pass it on.
+private keys, and what follows a name that carries a secret (password, token, Authorization, ...). Past configurations
+are included as names only. Names and addresses of hosts and networks are included, so read the bundle before you pass
+it on.
 
 {manifest}
 """
@@ -185,7 +189,29 @@ def _engine(stack: AppliedStack) -> Texts:
         done = subprocess.run(command, cwd=ROOT, stdout=PIPE, stderr=STDOUT, text=True, check=False)
         return done.stdout
 
-    return without_secrets(stack.name) | {name: run(command) for name, command in git.items()}
+    texts = without_secrets(stack.name)
+    # A value may have been a plain one before it was set as a secret, or be one under a misspelt name.
+    texts["history.json"] = _only_names(texts["history.json"])
+    texts["configuration.json"] = _only_settings(texts["configuration.json"])
+    return texts | {name: run(command) for name, command in git.items()}
+
+
+def _only_names(history: str) -> str:
+    """Pulumi's history: when what was done, with the names of the configuration's values."""
+    updates: list[dict[str, Any]] = json.loads(history)
+    kept = [
+        {key: update[key] for key in _UPDATE if key in update} | {"config": sorted(update.get("config", {}))}
+        for update in updates
+    ]
+    return json.dumps(kept, indent=2)
+
+
+def _only_settings(configuration: str) -> str:
+    """A stack's configuration, with the values of the program's settings only, and of those that are no secrets."""
+    entries: dict[str, dict[str, Any]] = json.loads(configuration)
+    plain = {f"{NAMESPACE}{key}" for key in project_schema().keys() - SECRET_KEYS}
+    kept = {name: it if name in plain else {"secret": it.get("secret", False)} for name, it in entries.items()}
+    return json.dumps(kept, indent=2)
 
 
 def _cloud(stack: AppliedStack) -> Texts:

@@ -2,7 +2,8 @@
 
 Runs there, as root, through `python3 -`. Python's standard library only, 3.10 or newer. The argument is JSON: `since`,
 in journalctl's format, `metrics_port`, and `units`, the services. It writes nothing on the host, so it works on a full
-disk, and every step is limited in time and size. Secrets are removed by `operate/support`, which knows them.
+disk, and every step is limited in time and size. Secrets are removed by `operate/support`, which knows them. Files that
+nobody needs are left out: any file of an administrator may have one.
 """
 
 import importlib
@@ -21,17 +22,18 @@ JOURNAL_LINES = 20_000
 MOST_BYTES = 4 * 2**20
 """Limit of one text; a longer one is cut at its start."""
 COMMAND_SECONDS = 15
-NEVER = ("/etc/haproxy/ha-api/client.pem",)
-"""The client certificate and its private key: nobody who reads a bundle needs them."""
+# Not HAProxy's certificates, maps and lists, nor files of any name: a file may have nothing in it but a secret.
 FILES = (
-    "/etc/haproxy/**/*",
-    "/etc/keepalived/**/*",
+    "/etc/haproxy/**/*.cfg",
+    "/etc/haproxy/ha-api/ca.pem",
+    "/etc/keepalived/**/*.conf",
+    "/etc/keepalived/*.sh",
     "/usr/local/lib/ha-api/*",
     "/etc/firewalld/**/*.xml",
     "/etc/firewalld/*.conf",
     "/etc/sysctl.d/*",
-    "/etc/systemd/system/*.service",
-    "/etc/systemd/system/*.service.d/*",
+    "/etc/systemd/system/ha-api-*",
+    "/etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
     "/etc/os-release",
     "/run/ha-api/*",
     "/var/log/ha-api-install.log",
@@ -147,9 +149,10 @@ def sources(since: str, metrics_port: int, units: Sequence[str]) -> Iterator[tup
     yield "haproxy/metrics.txt", partial(metrics, metrics_port)
     for path in Path("/run/haproxy").glob("*.sock"):
         yield f"haproxy/{path.name}.txt", partial(query_socket, str(path))
-    for pattern in FILES:
+    of_units = [f"/etc/systemd/system/{unit}.service{more}" for unit in units for more in ("", ".d/*")]
+    for pattern in (*FILES, *of_units):
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
-            if path.is_file() and str(path.resolve()) not in NEVER:
+            if path.is_file():
                 yield f"files{path}", partial(read, str(path))
 
 

@@ -7,14 +7,21 @@ needs no login to the old hosts, survives their reboot, and is undone by restori
 """
 
 import asyncio
+import json
 import re
+import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncssh
+import yaml
 from openstack.connection import Connection
 
 from model.settings import Settings
@@ -24,8 +31,12 @@ from operate.hosts.ssh import failure_of
 from operate.hosts.state import HostState, collect
 from operate.signals import uninterrupted
 from operate.stack import engine
-from operate.stack.applied import AppliedStack, read_stack
+from operate.stack.applied import NAMESPACE, AppliedStack, read_stack
 from operate.stack.engine import StackError
+from operate.stack.files import stack_file
+from operate.stack.preview import parse_preview
+from operate.stack.resources import PORT, recorded_ids
+from operate.takeover.undo import Action
 
 HELD_SECONDS = 30.0
 """Once the files are in place, the election takes a few seconds at most."""
@@ -42,12 +53,11 @@ class OldPort:
 
     name: str
     port_id: str
-    address: str
+    addresses: tuple[str, ...]
     mac_addresses: frozenset[str]
     """MAC addresses that may answer for the VIP, in lower case."""
     pairs: tuple[AddressPair, ...]
     """Allowed address pairs that let it hold the VIP."""
-    other_pairs: tuple[AddressPair, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +66,10 @@ class Plan:
 
     vip: IPv4Address
     old: tuple[OldPort, ...]
+    own_port: str
+    """Id of the stack's port that reserves its VIP."""
     reserving_port: str | None
-    """Id of the port that reserves the VIP so far; None if there is none."""
+    """Id of the port of nobody's instance that reserves the VIP so far; None if there is none."""
     notes: tuple[str, ...]
     """No obstacle, but worth knowing."""
 
@@ -66,6 +78,15 @@ def covers(pair: AddressPair, vip: IPv4Address) -> bool:
     """Whether an allowed address pair lets a port hold the VIP; it may be a whole network."""
     network = ip_network(pair["ip_address"], strict=False)
     return network.version == vip.version and vip in network
+
+
+def allowed_addresses(pairs: Sequence[AddressPair]) -> str:
+    """As options of `openstack port set`, with a virtual router's MAC address if a pair has one."""
+    values = (
+        f"ip-address={pair['ip_address']}" + (f",mac-address={pair['mac_address']}" if pair.get("mac_address") else "")
+        for pair in pairs
+    )
+    return " ".join(f"--allowed-address {shlex.quote(value)}" for value in values)
 
 
 def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
@@ -77,9 +98,12 @@ def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
     if vip is None:
         raise StackError("vip is not set: set it to the address to take over (`pulumi config set vip ADDRESS`)")
     untyped: Any = cloud
-    own = {address: _port_of(untyped, address) for address in stack.outputs.load_balancers.values()}
-    network_id = next(iter(own.values())).network_id
-    # A run that was cut off may have changed the VIP already; then address pairs may be gone already too.
+    # By the ids in the state: names and addresses may be in use on other networks, and in other projects.
+    ids = recorded_ids(stack.name)
+    own = [_own_port(untyped, ids, name) for name in stack.outputs.load_balancers]
+    mine = _own_port(untyped, ids, vip_port_name(stack.settings))
+    network_id = mine.network_id
+    # A run that was killed may have changed the VIP already; then address pairs may be gone already too.
     taken = stack.outputs.vip == str(vip)
     problems: list[str] = []
     old: list[OldPort] = []
@@ -89,7 +113,7 @@ def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
             problems.append(f"{name}: the cloud has no such instance (`openstack server list`)")
             continue
         ports = [port for port in untyped.network.ports(device_id=server.id) if port.network_id == network_id]
-        if any(port.id == mine.id for port in ports for mine in own.values()):
+        if any(port.id == it.id for port in ports for it in own):
             problems.append(f"{name}: is one of the stack's own load balancers; name those that were built manually")
             continue
         found = [_old_port(server.name, port, vip) for port in ports]
@@ -102,49 +126,63 @@ def plan(stack: AppliedStack, cloud: Connection, names: Sequence[str]) -> Plan:
         elif not holding and not taken:
             problems.append(f"{name}: none of its ports on this network may hold {vip} (allowed address pairs)")
         old += holding
-    reserving, reserving_problems = _reservation(untyped, stack.settings, vip)
-    known = {port.id for port in own.values()} | {it.port_id for it in old}
+    reserving, reserving_problems = _reservation(untyped, network_id, vip, mine)
+    known = {port.id for port in own} | {it.port_id for it in old}
     forgotten, notes = _others(untyped, network_id, vip, known)
     problems += reserving_problems + forgotten + _own_problems(stack)
     if not taken and not problems:
-        problems += _holder_problems(stack, vip, old)
+        problems += _holder_problems(stack, vip, old) + _pending_problems(stack)
     if problems:
         raise PairError(
             f"{vip} cannot be taken over, so nothing was changed:\n" + "\n".join(f"  - {it}" for it in problems)
         )
     notes += _shut_out(untyped, stack.settings, old)
-    return Plan(vip=vip, old=tuple(old), reserving_port=reserving, notes=tuple(notes))
+    return Plan(vip=vip, old=tuple(old), own_port=mine.id, reserving_port=reserving, notes=tuple(notes))
 
 
-def narrow(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
+def narrow(stack: AppliedStack, cloud: Connection, agreed: Plan, done: list[Action]) -> None:
     """Narrow the old pair's address pairs to the VIP alone, and check that the stack's pair still serves.
 
     Neutron counts a port's address pairs as members of its security groups: a pair with the subnet's prefix lets the
-    whole subnet through a rule that names the old pair's group. PairError, with everything restored, if the stack's own
-    load balancers reach the API servers only that way.
+    whole subnet through a rule that names the old pair's group. PairError if the stack's own load balancers reach the
+    API servers only that way.
     """
-    network: Any = cloud.network
+
+    def narrowed(pairs: list[AddressPair]) -> list[AddressPair]:
+        # The same address with another MAC (keepalived's use_vmac) is another pair.
+        by_mac = {
+            it.get("mac_address"): {**it, "ip_address": str(agreed.vip)} for it in pairs if covers(it, agreed.vip)
+        }
+        return [*(it for it in pairs if not covers(it, agreed.vip)), *by_mac.values()]
+
     exact = {str(agreed.vip), f"{agreed.vip}/32"}
     wide = [it for it in agreed.old if any(pair["ip_address"] not in exact for pair in it.pairs)]
-    if not wide:
-        return
-    try:
-        for it in wide:
-            # The same address with another MAC (keepalived's use_vmac) is another pair.
-            narrowed = {pair.get("mac_address"): dict(pair) | {"ip_address": str(agreed.vip)} for pair in it.pairs}
-            network.update_port(it.port_id, allowed_address_pairs=[*map(dict, it.other_pairs), *narrowed.values()])
-        problems = _lasting_problems(stack)
-        if problems:
-            raise PairError(
-                f"{agreed.vip} cannot be taken over, and the address pairs are restored: the stack's pair reaches the "
-                "API servers only because the old ports have an address pair with a prefix:\n"
-                + "\n".join(f"  - {it}" for it in problems)
+    for it in wide:
+        _change_pairs(cloud, it, narrowed, done)
+    problems = _lasting_problems(stack) if wide else []
+    if problems:
+        raise PairError(
+            f"{agreed.vip} cannot be taken over: the stack's pair reaches the API servers only because the old ports "
+            "have an address pair with a prefix:\n" + "\n".join(f"  - {it}" for it in problems)
+        )
+
+
+def _change_pairs(
+    cloud: Connection, port: OldPort, change: Callable[[list[AddressPair]], list[AddressPair]], done: list[Action]
+) -> None:
+    network: Any = cloud.network
+    with uninterrupted():
+        # As they are now: somebody may have added one since the check.
+        before: list[AddressPair] = [*(network.get_port(port.port_id).allowed_address_pairs or [])]
+        options = f"--no-allowed-address {allowed_addresses(before)}".strip()
+        done.append(
+            Action(
+                what=f"the address pairs of {port.name}",
+                undo=partial(network.update_port, port.port_id, allowed_address_pairs=before),
+                command=f"openstack port set {options} {port.port_id}",
             )
-    except BaseException:
-        with uninterrupted():
-            for it in wide:
-                network.update_port(it.port_id, allowed_address_pairs=[*map(dict, (*it.other_pairs, *it.pairs))])
-        raise
+        )
+        network.update_port(port.port_id, allowed_address_pairs=change(before))
 
 
 def _lasting_problems(stack: AppliedStack) -> list[str]:
@@ -159,32 +197,72 @@ def _lasting_problems(stack: AppliedStack) -> list[str]:
     return problems
 
 
-def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
+def reserve(stack: AppliedStack, cloud: Connection, agreed: Plan, done: list[Action]) -> None:
     """Move the VIP's reservation from the old port to the stack's own, with no pause in between."""
     if agreed.reserving_port is None:
         return
     network: Any = cloud.network
-    (mine,) = network.ports(name=vip_port_name(stack.settings))
-    theirs = network.get_port(agreed.reserving_port)
-    before = theirs.fixed_ips
-    (place,) = mine.fixed_ips
     # In between, Neutron could give the VIP to another port.
     with uninterrupted():
-        try:
-            network.update_port(theirs, fixed_ips=[])
-            network.update_port(mine, fixed_ips=[place | {"ip_address": str(agreed.vip)}])
-        except Exception:
-            if str(agreed.vip) not in {it["ip_address"] for it in network.get_port(mine.id).fixed_ips}:
-                network.update_port(theirs, fixed_ips=before)
-            raise
+        theirs, mine = network.get_port(agreed.reserving_port), network.get_port(agreed.own_port)
+        places = [it for it in theirs.fixed_ips if it["ip_address"] == str(agreed.vip)]
+        if not places or _in_use(theirs):
+            raise PairError(f"port {theirs.id} has changed since the check: run `./ha takeover` again")
+        _set_addresses(network, theirs, [it for it in theirs.fixed_ips if it not in places], done)
+        # Neutron may have added IPv6 addresses to either port.
+        others = [it for it in mine.fixed_ips if it["ip_address"] != stack.outputs.vip]
+        _set_addresses(network, mine, [*places, *others], done)
 
 
-def move_vip(stack: str, *, yes: bool) -> None:
-    """Bring the stack's pair up with the VIP, without the proof that no other host answers for it.
+def _set_addresses(network: Any, port: Any, places: list[dict[str, str]], done: list[Action]) -> None:
+    options = "".join(f" --fixed-ip subnet={it['subnet_id']},ip-address={it['ip_address']}" for it in port.fixed_ips)
+    done.append(
+        Action(
+            what=f"the addresses of port {port.id}",
+            undo=partial(network.update_port, port.id, fixed_ips=[*port.fixed_ips]),
+            command=f"openstack port set --no-fixed-ip{options} {port.id}",
+        )
+    )
+    network.update_port(port.id, fixed_ips=places)
 
-    Pulumi shows what will change, and asks unless `yes`.
-    """
-    _up(stack, "--exclude", "**::*-prove", *(["--yes"] if yes else []))
+
+def move_vip(stack: AppliedStack, cloud: Connection, agreed: Plan, done: list[Action]) -> None:
+    """Bring the stack's pair up with the VIP, without the proof that no other host answers for it."""
+    before = stack.outputs.vip
+    if before != str(agreed.vip):
+        done.append(
+            Action(
+                what=f"the stack's VIP, {before}. `sudo systemctl restart keepalived` on the old holder announces "
+                f"{agreed.vip} to clients that still send to the stack's pair",
+                undo=partial(_return_vip, stack, cloud, agreed),
+                command=f"pulumi config set vip {before} --stack {stack.name} && pulumi up --stack {stack.name}",
+            )
+        )
+    _up(stack.name, "--exclude", "**::*-prove")
+
+
+def _return_vip(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
+    """Bring the stack's pair up with its own VIP again; PairError if the old pair could not take the other back."""
+    network: Any = cloud.network
+    for it in agreed.old:
+        pairs: list[AddressPair] = network.get_port(it.port_id).allowed_address_pairs or []
+        if not any(covers(pair, agreed.vip) for pair in pairs):
+            raise PairError(f"{it.name} may not hold {agreed.vip}, so the stack's pair keeps it")
+    with _configuration(stack.name, vip=stack.outputs.vip) as file:
+        _up(stack.name, "--config-file", str(file))
+
+
+@contextmanager
+def _configuration(stack: str, *, vip: str | None) -> Generator[Path]:
+    """A copy of the stack's configuration file with another VIP, or none. Secrets are encrypted in it."""
+    content = yaml.safe_load(stack_file(stack).read_text())
+    content["config"].pop(f"{NAMESPACE}vip", None)
+    if vip:
+        content["config"][f"{NAMESPACE}vip"] = vip
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "configuration.yaml"
+        file.write_text(yaml.safe_dump(content))
+        yield file
 
 
 def wait_until_held(stack: str, vip: IPv4Address) -> None:
@@ -196,34 +274,36 @@ def wait_until_held(stack: str, vip: IPv4Address) -> None:
         holding = [state for state in states if state.holds_vip and state.haproxy.ready]
         return applied.outputs.vip == str(vip) and len(holding) == 1
 
-    try:
-        wait_for(f"one load balancer of {stack} holds {vip} and has an API server", held, HELD_SECONDS)
-    except PairError as error:
-        raise PairError(
-            f"{error}. The old pair may still answer for it: see `./ha status`, then run this again"
-        ) from None
+    wait_for(f"one load balancer of {stack} holds {vip} and has an API server", held, HELD_SECONDS)
 
 
-def fence(cloud: Connection, agreed: Plan) -> None:
+def fence(cloud: Connection, agreed: Plan, done: list[Action]) -> None:
     """Take the address pairs for the VIP from the old pair."""
-    network: Any = cloud.network
     for it in agreed.old:
-        network.update_port(it.port_id, allowed_address_pairs=[dict(pair) for pair in it.other_pairs])
+        _change_pairs(cloud, it, lambda pairs: [pair for pair in pairs if not covers(pair, agreed.vip)], done)
 
 
 def prove(stack: str) -> None:
     """Have the stack prove that its pair serves, and that no other host answers for the VIP."""
-    _up(stack, "--yes")
+    _up(stack)
 
 
 def _up(stack: str, *arguments: str) -> None:
-    engine.run_pulumi("up", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover")
+    engine.run_pulumi(
+        "up", "--yes", "--suppress-outputs", "--stack", stack, *arguments, stack=stack, again="./ha takeover"
+    )
 
 
-def _port_of(cloud: Any, address: str) -> Any:
-    for port in cloud.network.ports(fixed_ips=f"ip_address={address}"):
-        return port
-    raise PairError(f"the cloud has no port with the address {address}: run `pulumi up`")
+def _own_port(cloud: Any, ids: Mapping[tuple[str, str], str], name: str) -> Any:
+    """A port of the stack."""
+    if (PORT, name) not in ids:
+        raise PairError(f"the stack has no port {name}: run `pulumi up`")
+    return cloud.network.get_port(ids[PORT, name])
+
+
+def _in_use(port: Any) -> bool:
+    """Whether a port belongs to an instance, a router, a DHCP server or anything else."""
+    return bool(port.device_id or port.device_owner)
 
 
 def _old_port(name: str, port: Any, vip: IPv4Address) -> OldPort:
@@ -232,26 +312,45 @@ def _old_port(name: str, port: Any, vip: IPv4Address) -> OldPort:
     return OldPort(
         name=name,
         port_id=port.id,
-        address=port.fixed_ips[0]["ip_address"],
+        addresses=tuple(it["ip_address"] for it in port.fixed_ips),
         # A pair may name a virtual router's MAC address instead of the port's own.
         mac_addresses=frozenset(pair.get("mac_address", port.mac_address).lower() for pair in holding),
         pairs=holding,
-        other_pairs=tuple(pair for pair in pairs if not covers(pair, vip)),
     )
 
 
-def _reservation(cloud: Any, settings: Settings, vip: IPv4Address) -> tuple[str | None, list[str]]:
+def _reservation(cloud: Any, network_id: str, vip: IPv4Address, mine: Any) -> tuple[str | None, list[str]]:
     """The port that reserves the VIP as its own address, unless it is the stack's; and what prevents the move."""
-    for port in cloud.network.ports(fixed_ips=f"ip_address={vip}"):
-        if port.name == vip_port_name(settings):
+    for port in cloud.network.ports(network_id=network_id, fixed_ips=f"ip_address={vip}"):
+        if port.id == mine.id:
             continue
-        if port.device_id:
+        if _in_use(port):
             return None, [f"{vip}: is the fixed address of a port in use, {port.id} (`openstack port show {port.id}`)"]
+        if port.project_id != mine.project_id:
+            return None, [f"{vip}: its port {port.id} belongs to another project, {port.project_id}"]
         # Neutron would drop the association with the address. A cloud without routers has no floating IPs.
         if cloud.network.find_extension("router") and [*cloud.network.ips(port_id=port.id)]:
             return None, [f"{vip}: its port {port.id} has a floating IP, which would be lost; see docs/takeover.md"]
         return port.id, []
     return None, []
+
+
+def _pending_problems(stack: AppliedStack) -> list[str]:
+    """What `pulumi up` would change besides the VIP: that could not be undone together with the takeover."""
+    of_stack = ("--json", "--stack", stack.name)
+    updates: list[Any] = json.loads(engine.query("stack", "history", "--page-size", "10", *of_stack))
+    applied: list[Any] = [it["config"] for it in updates if it["kind"] == "update" and it["result"] == "succeeded"]
+    # If there was none, Neutron chose it.
+    vip = applied[0].get(f"{NAMESPACE}vip", {}).get("value") if applied else stack.outputs.vip
+    with _configuration(stack.name, vip=vip) as file:
+        preview = engine.query("preview", "--show-sames", "--config-file", str(file), *of_stack)
+    changes = [f"{it.op} {it.name}" for it in parse_preview(preview) if it.op not in ("same", "read")]
+    if not changes:
+        return []
+    return [
+        f"{stack.name} has changes besides the VIP to apply ({', '.join(changes)}): first run `pulumi up` with vip = "
+        f"{stack.outputs.vip}"
+    ]
 
 
 def _own_problems(stack: AppliedStack) -> list[str]:
@@ -316,7 +415,7 @@ def _others(cloud: Any, network_id: str, vip: IPv4Address, known: set[str]) -> t
 def _shut_out(cloud: Any, settings: Settings, old: Sequence[OldPort]) -> Iterator[str]:
     """Clients that may use the endpoint now, but not with the stack's configuration."""
     admitted = [*settings.api_allowed_cidrs, *map(IPv4Network, settings.api_servers)]
-    own = {it.address for it in old}
+    own = {address for it in old for address in it.addresses}
     groups = {group for it in old for group in cloud.network.get_port(it.port_id).security_group_ids}
     sources: set[IPv4Network] = set()
     for group in groups:

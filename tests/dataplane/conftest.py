@@ -1,11 +1,13 @@
 """What all tests in network namespaces share. Each file has worlds of its own, so files can run at the same time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+from dev.bench.results import Run
 from dev.bench.world import TOP_PRIORITY
+from tests.dataplane.benched import Runs, beside_the_seed, ours
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,3 +17,21 @@ def on_time() -> Iterator[None]:
     os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
     yield
     os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+@pytest.fixture(scope="module")
+def faults(request: pytest.FixtureRequest) -> Sequence[str]:
+    """The FAULTS of the module."""
+    return request.module.FAULTS  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] partly typed
+
+
+@pytest.fixture(scope="module")
+def runs(faults: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """What the faults cost with our configuration and with the seed's."""
+    return beside_the_seed(tmp_path_factory.mktemp("bench"), faults)
+
+
+@pytest.fixture(scope="module")
+def our_runs(faults: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Run]:
+    """What the faults cost with our configuration; by fault."""
+    return ours(tmp_path_factory.mktemp("bench"), faults)

@@ -3,16 +3,9 @@
 Bounds in seconds are generous, because the machine may be busy; what counts are ratios, which that hardly changes.
 """
 
-import pytest
-
-from tests.dataplane.benched import Runs, beside_the_seed, outages
+from tests.dataplane.benched import Runs, outages
 
 FAULTS = ("haproxy-stopped", "haproxy-hung")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return beside_the_seed(tmp_path_factory.mktemp("haproxy"), FAULTS)
 
 
 def test_a_haproxy_that_stays_down_costs_less_than_a_tenth_of_what_it_costs_the_seed(runs: Runs):

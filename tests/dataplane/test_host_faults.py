@@ -3,16 +3,9 @@
 Bounds in seconds are generous, because the machine may be busy; what counts are ratios, which that hardly changes.
 """
 
-import pytest
-
-from tests.dataplane.benched import OURS, SEED, Runs, beside_the_seed, outages
+from tests.dataplane.benched import OURS, SEED, Runs, outages
 
 FAULTS = ("node-death", "node-returns", "keepalived-killed")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return beside_the_seed(tmp_path_factory.mktemp("hosts"), FAULTS)
 
 
 def test_a_dead_load_balancer_costs_less_than_half_of_what_it_costs_the_seed(runs: Runs):

@@ -17,6 +17,8 @@ import pytest
 from dev.demo.faults import LinkCut
 from model.timers import PROFILES, Profile
 from operate.drill.faults import DrillFault, FaultName
+from operate.hosts.report import PairReport
+from program.holder import answering_load_balancer
 from tests.e2e.harness import System
 
 # Generous bounds, for a busy machine. Advertisements that are missing take longest to be noticed.
@@ -51,6 +53,41 @@ class HaproxyHung(DrillFault):
     def undo(self, host: str) -> str | None:
         self.site.run(host, "systemctl kill --signal=CONT haproxy")
         return f"{host}: HAProxy runs"
+
+
+class AddressLost(DrillFault):
+    """The holder's DHCP client stops for some seconds, and takes the host's address with it; the link stays up."""
+
+    name = "own-address-lost"
+    title = "it loses its own address"
+    measured: ClassVar = {Profile.DEFAULT: "0.69 s"}
+    notice = "nobody answers until its watchdog has noticed"
+    way_back = "the host starts its DHCP client again"
+    seconds = 8.0
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        # By itself and a moment later: it takes the connection away that it was started over.
+        units = "systemd-networkd.socket systemd-networkd.service"
+        script = f"sleep 1; systemctl stop {units}; sleep 12; systemctl start {units}"
+        self.site.run(host, f"systemd-run --quiet --collect sh -c '{script}'", about_to)
+
+    def in_effect(self, host: str) -> bool:
+        return answering_load_balancer(self.site.outputs.load_balancers[host], 0.5) is None
+
+    def undo(self, host: str) -> str | None:
+        """Fails until the host has its address again, and is then repeated."""
+        self.site.run(host, "systemctl start systemd-networkd")
+        return f"{host}: it has its address again"
+
+
+class StandbyAddressLost(AddressLost):
+    """The same on the standby."""
+
+    name = "standby-own-address-lost"
+    title = "its standby loses its own address"
+
+    def host(self, report: PairReport) -> str:
+        return self.site.pair.peer_of(super().host(report))
 
 
 def scroll_width(page: Path, width: int) -> int:
@@ -107,6 +144,20 @@ def test_a_hung_haproxy_loses_the_vip(pair: System):
     (hung,) = pair.drill(HaproxyHung)
     assert hung.longest_interruption <= FAILOVER_SECONDS + hung.longest_stall
     assert hung.after != hung.before
+
+
+@pytest.mark.measures
+def test_a_holder_that_loses_its_address_gives_up_the_vip_and_comes_back_as_standby(pair: System):
+    (lost,) = pair.drill(AddressLost)
+    assert lost.longest_interruption <= FAILOVER_SECONDS + lost.longest_stall
+    assert lost.after == pair.pair.peer_of(lost.before)
+
+
+@pytest.mark.measures
+def test_a_standby_that_loses_its_address_leaves_the_vip_to_the_holder(pair: System):
+    (lost,) = pair.drill(StandbyAddressLost)
+    assert lost.longest_interruption <= PLANNED_MOVE_SECONDS + lost.longest_stall
+    assert lost.after == lost.before
 
 
 @pytest.mark.measures

@@ -140,10 +140,20 @@ def secret_parts() -> list[str]:
 def plant(system: System, host: str) -> None:
     """Every secret into the journal of a host, and into a file beside HAProxy's own."""
     everything = "\n".join(
-        (f"the password is {VRRP_PASSWORD}!", CLIENT_PEM, ssh_key().private, "https://u:hunter2@proxy/")
+        (
+            f"the password is {VRRP_PASSWORD}!",
+            CLIENT_PEM,
+            ssh_key().private,
+            "https://u:hunter2@proxy/",
+            'http-request set-header Authorization "Basic dTpodW50ZXIy"',
+            "Environment=AWS_SECRET_ACCESS_KEY=hunter2 SMTP_PASS=hunter2 LANG=C",
+        )
     )
     system.run(host, "logger --tag vrrp", everything)
-    system.run(host, "sudo tee /etc/haproxy/notes.txt >/dev/null", everything)
+    # HAProxy does not read the first of them, and nobody needs the second.
+    system.run(host, "sudo tee /etc/haproxy/notes.cfg /etc/haproxy/notes.txt >/dev/null", everything)
+    passwords = "Set the following 'random' passwords\\nroot:hunter2\\ndebian:hunter2\\n"
+    system.run(host, f"printf '{passwords}' | sudo tee /dev/console >/dev/null")
 
 
 def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Path):
@@ -152,7 +162,7 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
     try:
         done, texts = bundle(system, tmp_path / "bundle.tar.gz")
     finally:
-        system.run(first, "sudo rm /etc/haproxy/notes.txt")
+        system.run(first, "sudo rm /etc/haproxy/notes.cfg /etc/haproxy/notes.txt")
     assert done.stdout.strip() == str(tmp_path / "bundle.tar.gz")
     for name in (first, second):
         assert b"auth_pass [redacted]" in texts[f"{name}/files/etc/keepalived/keepalived.conf"]
@@ -161,8 +171,13 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
         assert b"table inet firewalld" in texts[f"{name}/commands/nft-ruleset.txt"]
         assert b"net.ipv4.ip_nonlocal_bind = 1" in texts[f"{name}/commands/sysctl.txt"]
         assert f"{name}/files/etc/haproxy/ha-api/client.pem" not in texts
+        assert f"{name}/files/etc/haproxy/notes.txt" not in texts
     assert b"the password is [redacted]!" in texts[f"{first}/journal/vrrp.log"]
-    assert b"[redacted]@proxy" in texts[f"{first}/files/etc/haproxy/notes.txt"]
+    for name in ("journal/vrrp.log", "files/etc/haproxy/notes.cfg"):
+        for kept in (b"[redacted]@proxy", b"set-header Authorization [redacted]", b"SMTP_PASS=[redacted] LANG=C"):
+            assert kept in texts[f"{first}/{name}"]
+    assert b"debian:[redacted]" in texts[f"cloud/console-{first}.log"]
+    assert all(isinstance(it, str) for update in json.loads(texts["stack/history.json"]) for it in update["config"])
     assert json.loads(texts["stack/configuration.json"])["openstack-ha-api:vrrpPassword"] == {"secret": True}
     assert {port["name"] for port in json.loads(texts["cloud/ports.json"])} >= {first, second, "watched-vip"}
     assert json.loads(texts["status/status.json"])["whole"]
@@ -170,6 +185,7 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
     assert [part for part in secret_parts() if part.encode() in everything] == []
     assert b"PRIVATE KEY" not in everything
     assert b"hunter2" not in everything
+    assert b"dTpodW50ZXIy" not in everything
 
 
 @contextmanager

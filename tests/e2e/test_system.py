@@ -8,7 +8,9 @@ import re
 import signal
 import time
 from ipaddress import IPv4Address
+from typing import Any
 
+import openstack
 import pytest
 
 from dev.lab.progress import console
@@ -76,11 +78,10 @@ def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(s
     with system.undisturbed():
         changes = system.up(controlPlaneCount=3)
         system.serve()
-    updated = {change.name for change in changes if change.op == "update"}
-    assert updated == {"e2e-lb-0-configure", "e2e-lb-1-configure"}
-    # The proof is made again, and it alone is replaced.
+    assert "update" not in {change.op for change in changes}
+    # Steps that run again.
     replaced = {change.name for change in changes if "replace" in change.op or "delete" in change.op}
-    assert replaced == {"e2e-lb-0-prove", "e2e-lb-1-prove"}
+    assert replaced == {f"e2e-lb-{i}-{step}" for i in (0, 1) for step in ("configure", "prove")}
     created = {change.name for change in changes if change.op == "create"}
     assert created == {f"e2e-cp-{i}{part}" for i in (1, 2) for part in ("", "-host-key", "-prepare")}
 
@@ -155,9 +156,9 @@ def test_new_timers_are_rolled_out_to_the_standby_first_and_drop_nothing(system:
     holder, standby = system.holder_and_standby()
     with system.undisturbed():
         changes = system.up(failoverProfile=profile)
-    assert [change.name for change in changes if change.op == "update"] == [
-        f"{standby}-configure", f"{holder}-configure",
-    ]  # fmt: skip
+    ran = [change.name for change in changes if change.op == "create-replacement"]
+    assert ran[:2] == [f"{standby}-configure", f"{holder}-configure"]
+    assert sorted(ran[2:]) == ["e2e-lb-0-prove", "e2e-lb-1-prove"]
     assert system.holder_and_standby() == (holder, standby)
     system.ha("status")
 
@@ -174,6 +175,11 @@ def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_rolled_
     assert f"{holder}:" not in str(failed.value)
     system.ha("status")
     assert system.holder_and_standby() == (holder, standby)
+    # With the old configuration the step runs once more, whatever the failed run has left.
+    with system.undisturbed():
+        again = [change.name for change in system.up() if change.op in ("create", "create-replacement")]
+    assert again[0] == f"{standby}-configure"
+    assert f"{holder}-configure" not in again
     assert system.has_no_changes()
 
 
@@ -205,6 +211,32 @@ def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(
     assert report.failures - late <= PLANNED_MOVE_SECONDS * 50
     assert report.longest_gap <= PLANNED_MOVE_SECONDS + report.longest_stall
     system.ha("status")
+
+
+def test_a_worker_whose_flavor_is_gone_keeps_it_and_its_network_plugin_s_address_pairs(system: System):
+    admin: Any = openstack.connect(cloud="lab-admin")
+    small = next(it for it in admin.compute.flavors() if it.name == "lab.small")
+    size = {key: small[key] for key in ("ram", "vcpus", "disk")}
+    flavor = admin.compute.create_flavor(name="e2e-retired", **size)
+    try:
+        system.up(workerCount=1, workerFlavor=flavor.name)
+        name = "e2e-worker-0"
+        (port,) = admin.network.ports(name=name)
+        pods = [{"ip_address": "10.244.0.0/16", "mac_address": port.mac_address}]
+        admin.network.update_port(port, allowed_address_pairs=pods)
+        admin.compute.delete_flavor(flavor)
+
+        done = system.pulumi("up", "--yes", "--skip-preview", "--refresh")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "workerFlavor = 'e2e-retired'" in done.words
+        assert system.has_no_changes()
+        assert admin.network.get_port(port.id).allowed_address_pairs == pods
+        # What could not be created again is not deleted.
+        assert system.pulumi("up", "--yes", "--skip-preview", "--target-replace", f"**:Instance::{name}").returncode
+        assert admin.network.get_port(port.id).device_id == port.device_id
+    finally:
+        admin.compute.delete_flavor(flavor, ignore_missing=True)
+        system.up(workerCount=0, workerFlavor=small.name)
 
 
 def test_adding_a_worker_touches_nothing_else(system: System):

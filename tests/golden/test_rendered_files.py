@@ -37,6 +37,7 @@ FILES = [
     "etc/keepalived/check_haproxy.sh",
     "etc/keepalived/keepalived.conf",
     "etc/sysctl.d/60-ha-api.conf",
+    "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf",
     "etc/systemd/system/ha-api-metrics.service",
     "etc/systemd/system/ha-api-metrics.timer",
     "etc/systemd/system/ha-api-watchdog.service",
@@ -117,7 +118,9 @@ def test_a_configuration_that_haproxy_refuses_fails_its_check(tmp_path: Path):
 
 def scripts() -> dict[str, str]:
     every = Settings.parse(
-        example_values(aptProxy="http://proxy:3142", aptMirror="http://mirror/debian", haproxyBranch="3.0")
+        example_values(
+            aptProxy="http://proxy:3142", aptNoProxy='["mirror"]', aptMirror="http://mirror/debian", haproxyBranch="3.0"
+        )
     )
     plain = Settings.parse(example_values())
     host = LoadBalancerHost(

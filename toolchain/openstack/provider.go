@@ -32,8 +32,10 @@ var resources = map[string]string{
 // dataSources maps what this project's programs look up: the Terraform name to Pulumi's "module/function".
 var dataSources = map[string]string{
 	"openstack_compute_flavor_v2":      "compute/getFlavor",
+	"openstack_compute_instance_v2":    "compute/getInstanceV2",
 	"openstack_compute_keypair_v2":     "compute/getKeypair",
 	"openstack_dns_zone_v2":            "dns/getDnsZone",
+	"openstack_images_image_ids_v2":    "images/getImageIds",
 	"openstack_images_image_v2":        "images/getImage",
 	"openstack_networking_network_v2":  "networking/getNetwork",
 	"openstack_networking_port_ids_v2": "networking/getPortIds",

@@ -45,7 +45,9 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root, self.folder, self.proven = root / "root", root / "root/run/ha-api", root / "proven"
         self.folder.mkdir(parents=True)
-        for tree in (self.proven, self.root):
+        # As `configure` keeps it.
+        self.proven.symlink_to("proven.2")
+        for tree in (root / "proven.2", self.root):
             (tree / "etc").mkdir(exist_ok=True, parents=True)
             for name in ("one", "two"):
                 (tree / "etc" / name).write_text("as it was proven\n")

@@ -42,7 +42,7 @@ def test_the_committed_example_stack_is_valid():
 
 
 def test_the_schema_and_the_settings_have_the_same_keys():
-    computed = {"vrrpAuthentication", "apiClientCertificateSet", "loginPublicKey"}
+    computed = {"vrrpAuthentication", "apiClientCertificateSet", "aptProxyEncrypted", "loginPublicKey"}
     known = {field.alias for field in Settings.model_fields.values()} - computed | SECRET_KEYS
     assert known == set(project_schema())
 
@@ -73,6 +73,8 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("workerAvailabilityZones", '["a\\nb"]', "contains '\\\\n'"),
         ("workerAvailabilityZones", "[1.10]", "put it in quotes"),
         ("workerFlavor", "", "set workerCount to 0"),
+        ("workerRootVolumeType", "ssd", "workerRootVolumeSize is 0"),
+        ("loadBalancerRootVolumeSize", "-1", "greater than or equal to 0"),
         ("clusterName", "K8s", "lower-case"),
         ("clusterName", "a" * 41, "at most 40"),
         ("loadBalancerUser", "deb ian", "not a login name; use .*letters, digits"),
@@ -495,3 +497,42 @@ def test_an_unusable_client_certificate_is_refused_and_not_shown(parts: list[str
     assert problem.startswith("apiClientCertificate (a secret)")
     assert reason in problem
     assert "BEGIN" not in problem.replace("-----BEGIN CERTIFICATE-----", "")
+
+
+PROXY = "http://me:50%25@proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://proxy.example:3128", "http://[2001:db8::1]:3128", "https://198.51.100.7", ""]
+)
+def test_a_proxy_without_a_password_needs_no_encryption(proxy: str):
+    settings = Settings.parse(example_values(aptProxy=proxy))
+    assert settings.apt_proxy.get_secret_value() == proxy
+    assert not settings.apt_proxy_encrypted
+
+
+def test_a_proxy_with_a_password_is_accepted_if_it_is_encrypted_and_never_shown():
+    settings = Settings.parse(example_values(aptProxy=PROXY), encrypted=SECRET_KEYS | {"aptProxy"})
+    assert settings.apt_proxy_encrypted
+    assert "50%25" not in repr(settings)
+    (problem,) = problems_of(aptProxy=PROXY)
+    assert "`pulumi config set --secret aptProxy`" in problem
+    assert "50%25" not in problem
+
+
+def test_an_encrypted_proxy_that_is_refused_is_not_shown():
+    with pytest.raises(ConfigurationError) as error:
+        Settings.parse(example_values(aptProxy="socks://hidden"), encrypted=SECRET_KEYS | {"aptProxy"})
+    assert "aptProxy" in str(error.value)
+    assert "hidden" not in str(error.value)
+
+
+def test_an_encrypted_proxy_counts_as_set_where_it_is_unreadable():
+    values = example_values(aptProxy={"secure": "v1:hidden"}, sshPrivateKey={"secure": "v1:hidden"})
+    assert Settings.parse(values, secrets_are_readable=False).apt_proxy_encrypted
+
+
+@pytest.mark.parametrize("host", ["mirror example", 'mirror"', "mirror/debian", ""])
+def test_what_is_no_host_is_refused_as_an_exception_from_the_proxy(host: str):
+    (problem,) = problems_of(aptNoProxy=json.dumps([host]))
+    assert problem.startswith("aptNoProxy")

@@ -156,6 +156,13 @@ def test_deleting_the_vip_s_port_is_stopped():
     assert [catch.rail for catch in check_preview(changed("vip", guard_vip="delete"))] == [Rail.VIP]
 
 
+def test_an_ipv6_address_that_neutron_added_is_no_change_of_the_vip():
+    content = json.loads(preview("same-vip"))
+    (step,) = (step for step in content["steps"] if step["urn"].endswith("::guard-vip"))
+    step["oldState"]["outputs"]["allFixedIps"].insert(0, "2001:db8::5")
+    assert rails(json.dumps(content)) == []
+
+
 def test_having_neutron_pick_a_new_vip_is_stopped():
     content = json.loads(preview("vip"))
     (step,) = (step for step in content["steps"] if step["urn"].endswith("::guard-vip"))

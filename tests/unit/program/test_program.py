@@ -88,7 +88,29 @@ def test_the_second_load_balancer_is_created_replaced_and_upgraded_after_the_fir
     commands = run(preview).of_type("remote:Command")
     assert "k8s-lb-0-configure" in instances["k8s-lb-1"].depends_on
     assert "k8s-lb-0-configure" in commands["k8s-lb-1-install"].depends_on
-    assert not instances["k8s-cp-1"].depends_on & {"k8s-cp-0"}
+
+
+INSTANCE = "openstack:compute/instance:Instance"
+
+
+def instances_before(cloud: RecordingCloud, name: str) -> set[str]:
+    urns = cloud.of_type("compute/instance:Instance")[name].registration.dependencies
+    return {urn.rpartition("::")[2] for urn in urns if f"{INSTANCE}::" in urn}
+
+
+@pytest.mark.parametrize(
+    ("policy", "before"), [("soft-anti-affinity", {"k8s-cp-1"}), ("anti-affinity", {"k8s-cp-1"}), ("none", set[str]())]
+)
+def test_nova_places_the_control_plane_one_after_another(preview: bool, policy: str, before: set[str]):
+    """Instances that it schedules at the same moment do not see each other."""
+    cloud = run(preview, controlPlaneServerGroupPolicy=policy, workerCount="3")
+    assert instances_before(cloud, "k8s-cp-2") == before
+    assert instances_before(cloud, "k8s-cp-0") == set()
+    assert instances_before(cloud, "k8s-worker-2") == set()
+    # What runs on the hosts does not wait, and a replacement of one does not touch the next: no input depends on it.
+    assert "k8s-cp-1-prepare" not in cloud.of_type("remote:Command")["k8s-cp-2-prepare"].depends_on
+    inputs = cloud.of_type("compute/instance:Instance")["k8s-cp-2"].registration.propertyDependencies
+    assert not [urn for it in inputs.values() for urn in it.urns if urn.endswith("k8s-cp-1")]
 
 
 @pytest.mark.parametrize(
@@ -139,8 +161,37 @@ def test_existing_api_servers_are_served_with_or_without_the_program_s_own():
     assert sorted(alone.of_type("compute/instance:Instance")) == ["k8s-lb-0", "k8s-lb-1", "k8s-worker-0"]
 
 
-def test_load_balancers_are_configured_after_the_api_servers_hosts_have_booted(preview: bool):
-    assert "k8s-cp-2-prepare" in run(preview).of_type("remote:Command")["k8s-lb-0-configure"].depends_on
+def test_no_load_balancer_waits_for_another_role_s_host(preview: bool):
+    """Only for the addresses of their ports: a host that is down must keep no change from the load balancers."""
+    cloud = run(preview)
+    steps = cloud.of_type("remote:Command")
+    for name in ("k8s-lb-0", "k8s-lb-1"):
+        for resource in (
+            cloud.of_type("compute/instance:Instance")[name],
+            *(it for it in steps.values() if name in it.name),
+        ):
+            others = {it for it in resource.depends_on if re.match("k8s-(cp|worker)-", it)}
+            assert others <= cloud.of_type("networking/port:Port").keys()
+
+
+def test_after_a_failure_on_another_host_the_load_balancers_are_done_already(preview: bool):
+    """The engine starts nothing more after the first failure."""
+    steps = run(preview).of_type("remote:Command")
+    for name in ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"):
+        assert "k8s-lb-1-configure" in steps[f"{name}-prepare"].depends_on
+
+
+def test_a_step_is_re_created_whatever_changes():
+    """After a failure its record is gone, so the next run repeats it, also with the old value."""
+    for step in run().of_type("remote:Command").values():
+        assert "*" in step.registration.replaceOnChanges
+        assert step.registration.deleteBeforeReplace
+
+
+def test_the_pair_is_proven_again_after_every_run_on_a_host():
+    steps = run().of_type("remote:Command")
+    for name in ("k8s-lb-0", "k8s-lb-1"):
+        assert f"id-of-{name}-configure" in steps[f"{name}-prove"].inputs["triggers"]
 
 
 def test_a_new_public_key_replaces_the_key_pair_but_no_host():
@@ -151,6 +202,28 @@ def test_a_new_public_key_replaces_the_key_pair_but_no_host():
     for name, instance in before.of_type("compute/instance:Instance").items():
         assert after.of_type("compute/instance:Instance")[name].inputs == instance.inputs
         assert "k8s" in instance.depends_on
+
+
+def test_address_pairs_of_the_control_plane_and_the_workers_are_not_the_program_s():
+    """Calico sets them; `pulumi up --refresh` would remove them."""
+    ports = run().of_type("networking/port:Port")
+    ignored = {name: list(port.registration.ignoreChanges) for name, port in ports.items()}
+    assert ignored["k8s-cp-0"] == ignored["k8s-worker-0"] == ["allowedAddressPairs"]
+    assert ignored["k8s-lb-0"] == ignored["k8s-lb-1"] == []
+
+
+@pytest.mark.parametrize("slaac", ["2001:db8::5", "fd00::5"])  # sorted as text, before and after the IPv4 address
+def test_a_port_s_address_is_the_one_in_the_subnet(slaac: str):
+    """Neutron adds an address to every port for each subnet with SLAAC on the network."""
+    cloud = RecordingCloud(slaac_address=slaac).run(example_values())
+    assert cloud.outputs == RecordingCloud().run(example_values()).outputs
+
+
+def test_the_holder_is_queried_at_the_vip_s_address_in_the_subnet(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr("program.holder.answering_load_balancer", asked.append)
+    RecordingCloud(slaac_address="2001:db8::5", ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP))
+    assert asked == [VIP]
 
 
 def test_the_second_load_balancer_is_configured_after_the_first_and_proven_last(preview: bool):
@@ -207,6 +280,30 @@ def test_nothing_about_how_a_host_key_is_made_replaces_a_host():
         assert "userData" in instance.registration.ignoreChanges
 
 
+def test_a_host_boots_from_a_volume_if_its_role_has_one():
+    cloud = run(workerRootVolumeSize="20", workerRootVolumeType="ssd", controlPlaneRootVolumeSize="30")
+    instances = cloud.of_type("compute/instance:Instance")
+    volume = {
+        "sourceType": "image",
+        "uuid": "id-of-debian-12",
+        "destinationType": "volume",
+        "bootIndex": 0,
+        "deleteOnTermination": True,
+    }
+    assert instances["k8s-worker-0"].inputs["blockDevices"] == [volume | {"volumeSize": 20, "volumeType": "ssd"}]
+    assert instances["k8s-cp-0"].inputs["blockDevices"] == [volume | {"volumeSize": 30}]
+    # With an image besides, every run would rebuild the instance.
+    assert "imageId" not in instances["k8s-worker-0"].inputs
+    assert "blockDevices[0].uuid" in instances["k8s-worker-0"].registration.ignoreChanges
+
+
+def test_what_is_off_by_default_is_no_input_so_existing_hosts_are_not_replaced():
+    for instance in run().of_type("compute/instance:Instance").values():
+        assert not instance.inputs.keys() & {"blockDevices", "configDrive", "powerState"}
+    for instance in run(configDrive="true").of_type("compute/instance:Instance").values():
+        assert instance.inputs["configDrive"] is True
+
+
 def test_an_instance_is_shut_down_before_it_is_deleted_within_five_minutes():
     for instance in run().of_type("compute/instance:Instance").values():
         assert instance.inputs["stopBeforeDestroy"] is True
@@ -239,6 +336,17 @@ def test_secrets_are_secret_in_the_state(preview: bool):
     for key in cloud.of_type("local:Command").values():
         assert list(key.registration.additionalSecretOutputs) == ["stdout"]
         assert key.inputs["logging"] == "none"
+
+
+def test_an_encrypted_proxy_is_a_secret_wherever_it_is_and_hides_no_file():
+    cloud = RecordingCloud(secret_keys=SECRET_KEYS | {"aptProxy"})
+    cloud.run(example_values(vip=VIP, aptProxy="http://me:hunter2hunter2@proxy.example:3128", haproxyBranch="3.0"))
+    carriers = [it for it in cloud.resources if "hunter2hunter2" in str(it.inputs)]
+    assert {it.name.rpartition("-")[2] for it in carriers} == {"prepare", "install"}
+    assert all(it.is_secret("stdin") and "hunter2hunter2" in it.inputs["stdin"] for it in carriers)
+    assert not cloud.of_type("remote:Command")["k8s-lb-0-configure"].is_secret("stdin")
+    assert "hunter2hunter2" not in str(cloud.outputs)
+    assert "configurationDigests" not in cloud.secret_outputs
 
 
 def test_without_a_password_previews_show_the_files():
@@ -352,6 +460,69 @@ def test_all_names_the_cloud_does_not_know_are_reported_together(preview: bool):
     assert "`openstack flavor list`" in message
     assert "loadBalancerImage = 'debian-12'" in message
     assert "workerImage = 'debian-12'" in message
+
+
+UUID = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
+
+
+@pytest.mark.parametrize("key", ["network", "subnet", "floatingNetwork", "workerFlavor", "workerImage"])
+def test_everything_is_looked_up_by_name_and_then_by_id(key: str):
+    RecordingCloud().run(example_values(**{key: UUID}))
+    assert f"{key} = '{UUID}'" in refused(RecordingCloud(missing=frozenset({UUID})), **{key: UUID})
+
+
+def test_a_flavor_s_id_is_free_text():
+    instance = run(workerFlavor="42").of_type("compute/instance:Instance")["k8s-worker-0"]
+    assert instance.inputs["flavorId"] == "id-of-42"  # by name, although it looks like an id
+    cloud = RecordingCloud(nameless=frozenset({"42"})).run(example_values(workerFlavor="42"))
+    assert cloud.of_type("compute/instance:Instance")["k8s-worker-0"].inputs["flavorId"] == "42"
+
+
+def test_a_floating_network_s_name_must_be_unique_because_the_provider_looks_for_the_name():
+    assert "more than one" in refused(RecordingCloud(ambiguous=frozenset({"public"})), floatingNetwork="public")
+
+
+WORKERS = {"k8s-worker-0": {"flavorId": "f1", "flavorName": "", "imageId": "i1"}}
+"""A worker whose flavor was deleted: Nova still knows its id, and has no name for it."""
+
+
+def kept(cloud: RecordingCloud) -> set[str]:
+    ignored = cloud.of_type("compute/instance:Instance")["k8s-worker-0"].registration.ignoreChanges
+    return {"imageId", "flavorId", "powerState"} & {*ignored}
+
+
+def test_hosts_whose_flavor_or_image_is_gone_keep_them(preview: bool):
+    cloud = RecordingCloud(preview=preview, missing=frozenset({"large"}), instances=WORKERS).run(example_values())
+    assert kept(cloud) == {"imageId", "flavorId", "powerState"}
+    image = example_values(workerImage="retired")
+    cloud = RecordingCloud(preview=preview, missing=frozenset({"retired"}), instances=WORKERS).run(image)
+    assert kept(cloud) == {"imageId", "powerState"}
+    assert set(cloud.of_type("compute/instance:Instance")) > {"k8s-lb-0", "k8s-lb-1"}
+
+
+def test_what_cannot_be_created_again_is_not_replaced():
+    """The provider refuses this power state before it deletes anything; existing hosts ignore it."""
+    cloud = RecordingCloud(missing=frozenset({"large"}), instances=WORKERS).run(example_values())
+    instance = cloud.of_type("compute/instance:Instance")["k8s-worker-0"]
+    assert instance.inputs["powerState"].startswith("workerFlavor = 'large': ")
+
+
+def test_a_flavor_or_image_that_is_needed_must_be_there():
+    unknown = frozenset({"large", "retired"})
+    # One of two workers has yet to be created.
+    message = refused(RecordingCloud(missing=unknown, instances=WORKERS), workerCount="2", workerImage="retired")
+    assert "workerFlavor = 'large'" in message
+    assert "workerImage = 'retired'" in message
+    # The hosts' own flavor is there: another one is meant.
+    resized = {"k8s-worker-0": WORKERS["k8s-worker-0"] | {"flavorName": "medium"}}
+    assert "workerFlavor = 'large'" in refused(RecordingCloud(missing=unknown, instances=resized))
+
+
+def test_an_image_s_id_that_is_gone_is_kept_only_by_hosts_that_have_it():
+    cloud = RecordingCloud(missing=frozenset({UUID}), instances={"k8s-worker-0": {"flavorName": "", "imageId": UUID}})
+    assert kept(cloud.run(example_values(workerImage=UUID))) == {"imageId", "powerState"}
+    cloud = RecordingCloud(missing=frozenset({UUID}), instances=WORKERS)
+    assert f"workerImage = '{UUID}'" in refused(cloud, workerImage=UUID)
 
 
 def test_a_missing_network_is_reported():

@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from socket import create_server
 from socketserver import TCPServer
@@ -108,6 +109,32 @@ def test_an_answer_of_haproxy_that_is_cut_off_counts_as_none():
     assert found["api_servers"] == {}
 
 
+def test_a_file_s_proven_copy_is_found_through_the_link_and_a_failed_run_s_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(on_host, "PROVEN", tmp_path / "proven")
+    monkeypatch.setattr(on_host, "STAGE", tmp_path / "stage")
+    path = str(tmp_path / "edited")[1:]
+    for tree, text in (("proven.3", "as it served"), ("stage", "as it failed")):
+        (tmp_path / tree / path).parent.mkdir(parents=True)
+        (tmp_path / tree / path).write_text(text)
+    (tmp_path / "proven").symlink_to("proven.3")
+    (tmp_path / "edited").write_text("as it failed")
+    found = file(path)
+    assert found
+    assert found["digest"] == found["staged_digest"] == sha256(b"as it failed").hexdigest()
+    assert found["proven_digest"] == sha256(b"as it served").hexdigest()
+
+
+def test_the_interface_is_compared_with_the_configured_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    configuration = tmp_path / "keepalived.conf"
+    monkeypatch.setattr(on_host, "KEEPALIVED_CONFIGURATION", configuration)
+    assert on_host.interface("") == {"name": None, "configured": None}
+    configuration.write_text("vrrp_instance VI_1 {\n    state BACKUP\n    interface ens3\n")
+    shown = "2: enp3s0    inet 198.51.100.11/24 brd 198.51.100.255 scope global enp3s0\\       valid_lft forever"
+    assert on_host.interface(shown) == {"name": "enp3s0", "configured": "ens3"}
+
+
 def test_files_that_disappear_during_the_check_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(on_host, "PROVEN", tmp_path / "proven")
     monkeypatch.setattr(on_host, "DRAINED", tmp_path / "drained")
@@ -118,5 +145,6 @@ def test_files_that_disappear_during_the_check_are_missing(tmp_path: Path, monke
     found = file(str(tmp_path / "edited")[1:])
     assert found
     assert found["proven_digest"] is None
+    assert found["staged_digest"] is None
     (tmp_path / "drained").write_text("ada, new kernel\n")
     assert drained_by() == "ada, new kernel"

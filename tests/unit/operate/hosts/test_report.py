@@ -100,6 +100,8 @@ def test_nothing_is_wrong_with_a_healthy_pair(first: dict[str, Any], second: dic
         (None, DriftKind.MISSING),
         ({"digest": "by hand"}, DriftKind.EDITED),
         ({"digest": "before", "proven_digest": "before"}, DriftKind.OLDER),
+        ({"digest": "tried", "staged_digest": "tried"}, DriftKind.FAILED),
+        ({"digest": "before", "proven_digest": "before", "staged_digest": "before"}, DriftKind.OLDER),
         ({"mode": 0o666}, DriftKind.MODE),
         ({"owner": "debian:root"}, DriftKind.MODE),
     ],
@@ -117,6 +119,29 @@ def test_drift_is_reported_with_the_command_that_restores_the_file(
         "pulumi up --stack dev --replace '**::k8s-lb-1-configure' "
         "--replace '**::k8s-lb-0-prove' --replace '**::k8s-lb-1-prove'"
     )
+
+
+def test_an_interface_with_another_name_is_reported_with_the_command_that_finds_it(
+    first: dict[str, Any], second: dict[str, Any]
+):
+    second["interface"] = {"name": "enp3s0", "configured": "ens3"}
+    found = report(first, second)
+    assert not found.whole
+    (drift,) = found.hosts["k8s-lb-1"].drift
+    assert (drift.path, drift.kind, drift.detail) == (KEEPALIVED_CONF, DriftKind.RENAMED, "enp3s0 instead of ens3")
+    assert found.remedy
+    assert "--replace '**::k8s-lb-1-prepare' --replace '**::k8s-lb-1-configure'" in found.remedy
+    assert "k8s-lb-0-prepare" not in found.remedy
+
+
+@pytest.mark.parametrize(
+    "interface", [None, {"name": "ens3", "configured": "ens3"}, {"name": None, "configured": "ens3"}]
+)
+def test_an_interface_that_is_the_configured_one_or_unknown_is_no_drift(
+    first: dict[str, Any], second: dict[str, Any], interface: dict[str, str] | None
+):
+    second["interface"] = interface
+    assert report(first, second).whole
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ STEPS = ("prepare", "install", "configure", "prove")
 PREVIEWS = Path(__file__).parents[1] / "previews"
 
 
-def step(op: str, name: str, kind: str = COMMAND, *, differs: str | None = None, **inputs: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"op": op, "urn": f"urn:pulumi:dev::openstack-ha-api::LoadBalancers${kind}::{name}"}
+def step(
+    op: str, name: str, kind: str = COMMAND, *, parent: str = "LoadBalancers", differs: str | None = None, **inputs: Any
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"op": op, "urn": f"urn:pulumi:dev::openstack-ha-api::{parent}${kind}::{name}"}
     if op != "delete":
         found["newState"] = {"inputs": inputs}
     if differs:
@@ -105,6 +107,11 @@ def test_what_a_rebuild_itself_changes_is_not_pending(steps: list[dict[str, Any]
 )  # fmt: skip
 def test_a_change_of_anything_else_is_pending_for_a_rebuild(change: dict[str, Any], expected: str):
     assert pending_changes(changed(change), rebuilt=LB_1) == [expected]
+
+
+def test_what_failed_on_a_host_of_the_control_plane_does_not_block_a_rebuild():
+    failed = step("create", "dev-cp-0-prepare", parent="openstack-ha-api:compute:Servers")
+    assert pending_changes(changed(failed), rebuilt=LB_1) == []
 
 
 @pytest.mark.parametrize(

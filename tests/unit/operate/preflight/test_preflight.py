@@ -1,5 +1,6 @@
 """What preflight finds, of a cloud that a test spoils one thing at a time; no network is asked."""
 
+import json
 import os
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from model.settings import Settings
 from model.topology import Role, security_rules
 from operate.hosts.ssh import Access
 from operate.preflight import account, boot, instances, network, segment
+from operate.preflight import facts as facts_module
 from operate.preflight.boot import LEFT_AFTER, is_left, leftovers, remove, temporary_name
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, Outcome
@@ -60,6 +62,19 @@ def port(name: str = "", address: str = "198.51.100.50", **changes: Any) -> Any:
         "device_id": "",
         "mac_address": "fa:16:3e:00:00:01",
         "binding_vif_details": None,
+    }
+    return plain(**(values | changes))
+
+
+def server(name: str, flavor: str = "small", **changes: Any) -> Any:
+    values = {
+        "id": f"id-of-{name}",
+        "name": name,
+        "status": "ACTIVE",
+        "flavor": plain(name=flavor),
+        "image": plain(id="i1"),
+        "key_name": "k8s",
+        "user_id": "u1",
     }
     return plain(**(values | changes))
 
@@ -104,6 +119,7 @@ class Cloud:
             os_version="12",
             architecture="x86_64",
             hw_vif_model=None,
+            owner=PROJECT,
         )
         self.images = [self.image_of_all]
         self.the_network = plain(
@@ -165,7 +181,16 @@ class Cloud:
             hypervisors=refusal(ForbiddenException("no")),
         )
         self.identity: Any = None
-        self.image = plain(get_endpoint=lambda: "http://glance", images=self._images)
+        self.image = plain(get_endpoint=lambda: "http://glance", images=self._images, get_image=self._image)
+        self.volume_types: list[Any] = [plain(name="ssd")]
+        self.storage_limits = plain(
+            max_total_volumes=10, total_volumes_used=0, max_total_volume_gigabytes=1000, total_gigabytes_used=0
+        )
+        self.block_storage = plain(
+            get_endpoint=lambda: "http://cinder",
+            types=lambda: self.volume_types,
+            get_limits=lambda: plain(absolute=self.storage_limits),
+        )
         self.network = plain(
             get_endpoint=lambda: "http://neutron",
             extensions=lambda: [plain(alias=alias) for alias in self.aliases],
@@ -191,8 +216,20 @@ class Cloud:
         self.session = plain(auth=plain(get_access=saying(lambda: self.access)))
         self.config = plain(config={"auth_type": "password"})
 
-    def _images(self, name: str | None = None, **_: object) -> Iterable[Any]:
-        return (image for image in self.images if name in (None, image.name))
+    def _images(self, name: str | None = None, visibility: str | None = None, **_: object) -> Iterable[Any]:
+        """Glance lists community images only on request, and the project's own besides."""
+        return (
+            image
+            for image in self.images
+            if name in (None, image.name) and (visibility or "") in (image.visibility, "")
+            if visibility or image.visibility != "community" or image.owner == PROJECT
+        )
+
+    def _image(self, image_id: str) -> Any:
+        for image in self.images:
+            if image.id == image_id:
+                return image
+        raise NotFoundException("no such image")
 
     def _security_groups(self, name: str, **_: object) -> list[Any]:
         return [it for it in self.security_groups if it.name == name]
@@ -206,7 +243,17 @@ class Cloud:
 
     def facts(self, *, is_admin: bool = False, **values: Any) -> Facts:
         settings = Settings.parse(example_values(**values))
-        return Facts(settings, self, user_id="u1", project_id=PROJECT, is_admin=is_admin)
+        return Facts("dev", settings, self, user_id="u1", project_id=PROJECT, is_admin=is_admin)
+
+
+def state_with(*resources: dict[str, Any]) -> Callable[..., str]:
+    """Pulumi's answer to `stack export`."""
+    return saying(lambda: json.dumps({"version": 3, "deployment": {"resources": [*resources]}}))
+
+
+@pytest.fixture(autouse=True)
+def empty_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts_module, "query", state_with())
 
 
 @pytest.fixture
@@ -303,10 +350,12 @@ def test_a_healthy_cloud_has_no_problem(cloud: Cloud) -> None:
         account.glance,
         account.nova_quota,
         account.neutron_quota,
+        account.cinder,
         instances.flavors,
         instances.images,
         instances.zones,
         instances.key_pair,
+        instances.existing,
         network.network,
         network.subnet,
         network.free_addresses,
@@ -382,7 +431,7 @@ def test_security_group_rules_are_counted_from_the_table(cloud: Cloud) -> None:
 def test_existing_resources_need_no_quota(cloud: Cloud) -> None:
     facts = cloud.facts()
     names = ["k8s-lb-0", "k8s-lb-1", "k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"]
-    cloud.servers = [plain(name=name) for name in names]
+    cloud.servers = [server(name) for name in names]
     cloud.ports = [port(name, f"198.51.100.{100 + index}") for index, name in enumerate([*names, "k8s-vip"])]
     cloud.key_pairs = [plain(name="k8s", public_key=key_pair()[1])]
     cloud.compute.server_groups = lambda: [plain(name=f"k8s-{role}") for role in Role]
@@ -499,11 +548,174 @@ def test_the_key_pair_must_exist_and_match_the_private_key(cloud: Cloud) -> None
     assert all_ok(instances.key_pair(cloud.facts(**named)))
 
 
-def test_a_foreign_key_pair_of_the_clusters_name_is_a_problem_before_the_first_up(cloud: Cloud) -> None:
+def test_a_key_pair_of_the_clusters_name_is_a_problem_unless_the_stack_made_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cloud.key_pairs = [plain(name="k8s", public_key="ssh-ed25519 AAAA")]
     assert "publicKey" in only(instances.key_pair(cloud.facts())).found
-    cloud.ports = [port("k8s-vip")]
+    cloud.key_pairs = [plain(name="k8s", public_key=key_pair()[1])]
+    finding = only(instances.key_pair(cloud.facts()))
+    assert "409" in finding.found
+    assert "keyPair to k8s" in finding.to_do
+    monkeypatch.setattr(facts_module, "query", state_with({"type": facts_module.KEY_PAIR, "outputs": {}}))
     assert all_ok(instances.key_pair(cloud.facts()))
+
+
+def test_another_users_key_pair_is_reported_with_its_owner(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nova refuses to build an instance with a key pair that this user does not have."""
+    made = {"type": facts_module.KEY_PAIR, "outputs": {"userId": "ada"}}
+    monkeypatch.setattr(facts_module, "query", state_with(made))
+    finding = only(instances.key_pair(cloud.facts()))
+    assert "user ada" in finding.found
+    assert "openstack keypair create --public-key" in finding.to_do
+    cloud.servers = [server("k8s-lb-0", key_name="theirs", user_id="bob")]
+    assert "user bob" in only(instances.key_pair(cloud.facts(keyPair="theirs", publicKey=""))).found
+
+
+def test_why_nova_could_not_build_an_instance_is_reported(cloud: Cloud) -> None:
+    cloud.servers = [server("k8s-lb-0"), server("k8s-cp-0", status="ERROR"), server("k8s-other", status="ERROR")]
+    cloud.compute.get_server = saying(lambda: plain(fault={"message": "No valid host was found."}))
+    finding = only(instances.existing(cloud.facts()))
+    assert finding.looked_at == "instance k8s-cp-0"
+    assert "No valid host was found." in finding.found
+
+
+# ---- what is gone, and what has an id for a name
+
+
+IMAGE = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
+
+
+def test_a_name_wins_over_an_id(cloud: Cloud) -> None:
+    cloud.flavors += [plain(id="small", name="tiny", vcpus=1, ram=1024, disk=5)]
+    facts = cloud.facts(workerFlavor="f3", controlPlaneFlavor="small")
+    assert all_ok(instances.flavors(facts))
+    assert (facts.flavor(Role.WORKER).name, facts.flavor(Role.CONTROL_PLANE).id) == ("large", "f1")
+    assert cloud.facts(network="n1").network.name == "provider"
+    assert cloud.facts(subnet="s1").subnet.name == "provider-v4"
+    cloud.image_of_all.id = IMAGE
+    assert all_ok(instances.images(cloud.facts(workerImage=IMAGE)))
+
+
+def test_a_flavor_that_is_gone_is_needed_only_for_new_hosts(cloud: Cloud) -> None:
+    cloud.servers = [server("k8s-worker-0", "retired")]
+    facts = cloud.facts(workerFlavor="retired")
+    assert "workerFlavor" in only(instances.flavors(facts), Outcome.NOTE).found
+    assert all_ok(account.nova_quota(facts))
+    assert only(instances.flavors(cloud.facts(workerFlavor="retired", workerCount="2")))
+    # Its own flavor is there, so another one is meant.
+    cloud.servers = [server("k8s-worker-0", "large")]
+    assert only(instances.flavors(cloud.facts(workerFlavor="retired")))
+
+
+def test_an_image_that_is_gone_is_needed_only_for_new_hosts(cloud: Cloud) -> None:
+    other = IMAGE.replace("6", "7")
+    cloud.servers = [server("k8s-worker-0", image=plain(id=IMAGE))]
+    for image in ("retired", IMAGE):
+        assert "workerImage" in only(instances.images(cloud.facts(workerImage=image)), Outcome.NOTE).found
+        assert only(instances.images(cloud.facts(workerImage=image, workerCount="2")))
+    assert only(instances.images(cloud.facts(workerImage=other)))
+
+
+def test_a_community_image_is_used_by_its_id_only(cloud: Cloud) -> None:
+    """Anyone in the cloud can publish one under any name."""
+    cloud.images += [plain(**(vars(cloud.image_of_all) | {"id": IMAGE, "visibility": "community", "owner": "bob"}))]
+    assert all_ok(instances.images(cloud.facts()))
+    cloud.images[-1].name = "theirs"
+    finding = only(instances.images(cloud.facts(workerImage="theirs")))
+    assert "bob" in finding.to_do
+    assert IMAGE in finding.to_do
+    assert "community" in only(instances.images(cloud.facts(workerImage=IMAGE)), Outcome.NOTE).found
+
+
+def test_only_active_images_count_if_there_are_any(cloud: Cloud) -> None:
+    cloud.images += [plain(**(vars(cloud.image_of_all) | {"created_at": "2031", "status": "queued"}))]
+    assert all_ok(instances.images(cloud.facts()))
+
+
+# ---- root volumes
+
+
+def test_a_flavor_without_a_disk_needs_a_root_volume(cloud: Cloud) -> None:
+    cloud.flavors[2].disk = 0
+    assert "workerRootVolumeSize" in only(instances.flavors(cloud.facts())).to_do
+    assert all_ok(instances.flavors(cloud.facts(workerRootVolumeSize="20")))
+    assert all_ok(instances.flavors(cloud.facts(is_admin=True)))
+
+
+def test_an_image_must_fit_the_root_volume(cloud: Cloud) -> None:
+    cloud.image_of_all.min_disk = 21
+    volumes: dict[str, Any] = {f"{role.configuration_prefix}RootVolumeSize": "21" for role in Role}
+    assert all_ok(instances.images(cloud.facts(**volumes)))
+    volumes["workerRootVolumeSize"] = "20"
+    finding = only(instances.images(cloud.facts(**volumes)))
+    assert "workerRootVolumeSize is 20" in finding.found
+    assert any("RootVolumeSize to 21" in it.to_do for it in instances.images(cloud.facts()))
+
+
+def test_cinder_must_have_the_volumes_type_and_room_for_them(cloud: Cloud) -> None:
+    assert [*account.cinder(cloud.facts())] == []
+    wanted: dict[str, Any] = {"controlPlaneRootVolumeSize": "30", "controlPlaneRootVolumeType": "ssd"}
+    facts = cloud.facts(**wanted)
+    assert all_ok(account.cinder(facts))
+    cloud.storage_limits.max_total_volumes = 2
+    assert only(account.cinder(facts)).looked_at == "quota: volumes"
+    alter(cloud.storage_limits, max_total_volumes=3, max_total_volume_gigabytes=89)
+    assert only(account.cinder(facts)).looked_at == "quota: volumes (GiB)"
+    cloud.storage_limits.max_total_volume_gigabytes = 90
+    cloud.volume_types.clear()
+    assert "controlPlaneRootVolumeType" in only(account.cinder(facts)).found
+    cloud.block_storage.get_endpoint = lambda: None
+    assert only(account.cinder(facts)).looked_at == "Cinder"
+
+
+# ---- dual stack
+
+
+def test_a_port_s_ipv6_address_is_not_taken_for_its_own(cloud: Cloud) -> None:
+    """Neutron adds one for each subnet with SLAAC on the network, and sorts a port's addresses as text."""
+    addresses = [{"ip_address": "2001:db8::5"}, {"ip_address": VIP}]
+    cloud.ports = [port("k8s-vip", fixed_ips=addresses)]
+    facts = cloud.facts()
+    assert facts.vip == IPv4Address(VIP)
+    assert all_ok(network.vip(facts))
+    # Without an address in the subnet nothing is reserved.
+    cloud.ports = [port("k8s-vip", "2001:db8::5")]
+    assert cloud.facts().vip is None
+
+
+# ---- what the provider and openstacksdk read
+
+
+def test_a_floating_network_s_name_must_be_unique_because_the_provider_looks_for_the_name(cloud: Cloud) -> None:
+    external = plain(**(vars(cloud.the_network) | {"id": "n2", "name": "public", "is_router_external": True}))
+    cloud.networks = [cloud.the_network, external]
+    cloud.routers = [plain(id="r1", external_gateway_info={"network_id": "n2"})]
+    cloud.ports = [port(device_owner="network:router_interface", device_id="r1")]
+    for configured in ("public", "n2"):
+        assert all_ok(network.floating_network(cloud.facts(floatingNetwork=configured)))
+    cloud.networks += [plain(**(vars(external) | {"id": "n3", "is_router_external": False}))]
+    for configured in ("public", "n2"):
+        finding = only(network.floating_network(cloud.facts(floatingNetwork=configured)))
+        assert "2 networks" in finding.found
+
+
+def test_an_endpoint_that_only_openstacksdk_overrides_is_a_problem(cloud: Cloud) -> None:
+    cloud.config.config["network_endpoint_override"] = "http://neutron/v2.0/"
+    finding = only(account.endpoints(cloud.facts(), configuration()))
+    assert "openstack:endpointOverrides.network" in finding.to_do
+    both = replace(configuration(), provider={"endpointOverrides": '{"network": "http://neutron/v2.0/"}'})
+    assert all_ok(account.endpoints(cloud.facts(), both))
+
+
+@pytest.mark.parametrize(("drive", "remedy"), [("false", "set configDrive"), ("true", "operator")])
+def test_a_cloud_without_metadata_is_recognized_by_the_console(cloud: Cloud, drive: str, remedy: str) -> None:
+    console = {"output": "Cloud-init v. 22.4.2 finished. Datasource DataSourceNone. Up 122.85 seconds"}
+    cloud.compute.get_server_console_output = saying(lambda: console)
+    facts = cloud.facts(configDrive=drive)
+    assert remedy in only(boot._metadata(facts, server("k8s-preflight"))).to_do  # pyright: ignore[reportPrivateUsage]
+    console["output"] = "Datasource DataSourceOpenStackLocal"
+    assert [*boot._metadata(facts, server("k8s-preflight"))] == []  # pyright: ignore[reportPrivateUsage]
 
 
 def test_hypervisors_are_counted_if_the_user_may_see_them(cloud: Cloud) -> None:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,6 +179,24 @@ def test_missing_credentials_are_reported(settings: dict[str, str]):
     with pytest.raises((SDKException, ClientException)) as failed:
         connect(settings)
     assert explain(failed.value).startswith("the cloud or its credentials are unknown")
+
+
+def test_the_provider_s_endpoint_overrides_are_followed(fake: Cloud):
+    overrides = {"compute": f"{fake.url}/elsewhere/v2.1/"}
+    untyped: Any = connect(provider(fake.url) | {"endpointOverrides": json.dumps(overrides)})
+    assert untyped.compute.get("/servers/detail").status_code == 200
+    assert fake.requests["GET", "/elsewhere/v2.1/servers/detail"] == 1
+
+
+def test_a_certificate_may_be_a_path_or_a_file_s_content():
+    """The provider accepts both; openstacksdk takes the content for a path."""
+    pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+    untyped: Any = connect(provider("https://cloud.example") | {"cacertFile": pem, "cert": pem, "key": pem})
+    for path in (untyped.session.verify, *untyped.session.cert):
+        assert Path(path).read_text() == pem
+        assert Path(path).stat().st_mode & 0o077 == 0
+    untyped = connect(provider("https://cloud.example") | {"cacertFile": "/etc/ca.pem"})
+    assert untyped.session.verify == "/etc/ca.pem"
 
 
 @pytest.mark.usefixtures("hasty")

@@ -1,6 +1,7 @@
 """A support bundle's parts that need no host: what is read there, what is put into the archive, how it is written."""
 
 import io
+import json
 import resource
 import subprocess
 import sys
@@ -135,14 +136,63 @@ def test_a_command_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
     assert on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(killed after 0.2 s)\n"
 
 
-def test_the_client_s_key_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "client.pem").write_text(KEY)
-    (tmp_path / "link.pem").symlink_to("client.pem")
-    (tmp_path / "ca.pem").write_text("public")
-    monkeypatch.setattr(on_host, "NEVER", (str(tmp_path / "client.pem"),))
-    monkeypatch.setattr(on_host, "FILES", (f"{tmp_path}/*",))
+def test_files_that_may_have_nothing_but_a_secret_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read = ["haproxy/haproxy.cfg", "haproxy/more/a.cfg", "haproxy/ha-api/ca.pem", "keepalived/keepalived.conf"]
+    read += ["keepalived/notify.sh", "systemd/system/haproxy.service.d/a.conf", "systemd/system/ha-api-metrics.timer"]
+    left_out = ["haproxy/ha-api/client.pem", "haproxy/tls.key", "haproxy/keys.map", "haproxy/tickets", "haproxy/a.p12"]
+    left_out += ["keepalived/smtp.pass", "systemd/system/backup.service", "systemd/system/backup.service.d/env.conf"]
+    for path in (*read, *left_out):
+        file = tmp_path / "etc" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("a text")
+
+    class Root(type(tmp_path)):
+        def __new__(cls, *parts: str) -> Path:  # pyright: ignore
+            return tmp_path if parts == ("/",) else Path(*parts)
+
+    monkeypatch.setattr(on_host, "Path", Root)
     names = [name for name, _ in on_host.sources("-24h", 8405, ["haproxy"]) if name.startswith("files")]
-    assert names == [f"files{tmp_path}/ca.pem"]
+    assert {name.removeprefix(f"files{tmp_path}/etc/") for name in names} == {*read}
+
+
+def test_past_configurations_have_names_only(monkeypatch: pytest.MonkeyPatch, stack: AppliedStack):
+    """A value may have been a plain one before it was set as a secret, or be one under a misspelt name."""
+    history = [
+        {
+            "version": 2,
+            "kind": "update",
+            "result": "succeeded",
+            "environment": {"git.author.email": "ada@example.com"},
+            "config": {"openstack-ha-api:vip": {"value": "198.51.100.10"}, "a:wifi": {"value": "hunter2"}},
+            "resourceChanges": {"same": 61},
+        }
+    ]
+    configuration = {
+        "openstack-ha-api:vip": {"value": "198.51.100.10", "secret": False},
+        "openstack-ha-api:vrrpPassword": {"value": "hunter2", "secret": False},
+        "openstack-ha-api:sshPrivatekey": {"value": "hunter3", "secret": False},
+        "openstack:password": {"secret": True},
+        "openstack:cloud": {"value": "lab", "secret": False},
+    }
+    texts = {"history.json": json.dumps(history), "configuration.json": json.dumps(configuration)}
+    monkeypatch.setattr(bundle, "without_secrets", lambda _: texts)  # pyright: ignore
+    found = bundle._engine(stack)  # pyright: ignore[reportPrivateUsage]
+    assert json.loads(found["history.json"]) == [
+        {
+            "version": 2,
+            "kind": "update",
+            "result": "succeeded",
+            "resourceChanges": {"same": 61},
+            "config": ["a:wifi", "openstack-ha-api:vip"],
+        }
+    ]
+    assert json.loads(found["configuration.json"]) == {
+        "openstack-ha-api:vip": {"value": "198.51.100.10", "secret": False},
+        "openstack-ha-api:vrrpPassword": {"secret": False},
+        "openstack-ha-api:sshPrivatekey": {"secret": False},
+        "openstack:password": {"secret": True},
+        "openstack:cloud": {"secret": False},
+    }
 
 
 @pytest.mark.parametrize("value", ["yesterday", "24", "-24h", "24h; reboot", "0h"])

@@ -127,12 +127,17 @@ def test_ordinary_text_is_kept(text: str):
     assert redactor([])(text) == text
 
 
+def test_a_short_secret_is_removed_by_its_name_alone():
+    clean = redactor(["a", "abcde"])("a cat, abcde\n        auth_pass a\nvrrpPassword: abcde\n")
+    assert clean == f"a cat, abcde\n        auth_pass {REDACTED}\nvrrpPassword: {REDACTED}\n"
+
+
 def test_an_empty_secret_removes_nothing():
     assert redactor(["", " \n"])("a text") == "a text"
 
 
 def test_a_secret_inside_another_leaves_nothing_behind():
-    assert redactor(["abc", "abcdef"])("abcdef abc") == f"{REDACTED} {REDACTED}"
+    assert redactor(["abcdef", "abcdefghi"])("abcdefghi abcdef") == f"{REDACTED} {REDACTED}"
 
 
 def test_megabytes_are_redacted_within_seconds():

@@ -1,19 +1,27 @@
 #!/usr/bin/python3
-"""Watches HAProxy for keepalived, several times a second. Python's standard library only, 3.10 or newer.
+"""Watches HAProxy and the network for keepalived, several times a second.
+
+Python's standard library only, 3.10 or newer.
 
 keepalived runs checks at most once a second, and follows processes only where the kernel reports them, which it does
 not do in containers. But it follows files at once (`track_file`):
 
-    haproxy      1 when HAProxy on this host is dead or hangs, else 0: keepalived goes into FAULT
-    api_servers  -50 when this HAProxy reaches no API server, else 0: added to the priority, so the VIP goes to a host
-                 that reaches one, and stays if none does
+    haproxy        1 when HAProxy on this host is dead or hangs, else 0: keepalived goes into FAULT
+    own_address    1 when this host cannot send to its peer from its own address, else 0: keepalived goes into FAULT
+    api_servers    -50 when this HAProxy reaches no API server, else 0: added to the priority, so the VIP goes to a host
+                   that reaches one, and stays if none does
+    default_route  -25 when this host has no default route, else 0: the same for clients outside the subnet
 
 It sends health checks over one connection that stays open. If HAProxy dies the connection closes, which is noticed at
 once; if it hangs, checks stay unanswered. Unanswered checks are counted, not seconds: after a pause of the whole host
 no check has been sent, and none is held against HAProxy.
 
+A host without its address hears nobody, and would conclude that it is alone. keepalived watches the link, but not the
+address that it is configured to send from (its `track_src_ip` has no effect in 2.2.7).
+
 It also listens to the peer: if the peer goes on advertising while this host's keepalived considers itself MASTER, ours
-hangs or cannot be heard. The watchdog kills it, systemd starts it again, and it removes the VIP as it starts. Only
+hangs or cannot be heard. The watchdog kills it, systemd starts it again, and it removes the VIP as it starts. Until
+then this host goes on serving, but announces the VIP no more, so the peer's next announcement gets all clients. Only
 packets that our keepalived would accept count, or two healthy ones would be killed while a change of VRRP's version or
 router id has reached only one host. It does not listen to VRRPv2, where passwords and intervals can differ behind the
 same header: both would be killed.
@@ -33,15 +41,16 @@ from typing import cast
 
 # Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start never gets there.
 RISE = 5
-NO_API_SERVER = "-50"
+# Without an API server a host is of no use to any client, without a default route only to those outside the subnet.
+NO_API_SERVER, NO_DEFAULT_ROUTE = "-50", "-25"
 RETRY_SECONDS = 0.005
 CONNECT_SECONDS = 1.0
-# In VRRP one of two masters yields as soon as it receives the other's advertisement; this is for one that does not.
-RIVAL_SECONDS = 1.0
+# Shorter than any master-down interval: a standby that has lost its address must not take the VIP.
+NETWORK_SECONDS = 0.05
+# An address beyond any subnet (RFC 5737, 3). Nothing is ever sent to it.
+OUTSIDE = "192.0.2.1"
 # If two masters remain after the kill, keepalived did not hang: with different passwords neither accepts the other.
 REPRIEVE_SECONDS = 30.0
-# After a longer silence than this (advertisements come every second or sooner) a conflict counts as a new one.
-SILENCE_SECONDS = 3.0
 
 
 def log(text: str) -> None:
@@ -143,14 +152,63 @@ class Watchdog(asyncio.Protocol):
             self._api_servers.write(NO_API_SERVER, "HAProxy reaches no API server")
 
 
+class Network:
+    """Checks whether this host has its own address, and a default route."""
+
+    def __init__(self, address: str, peer: str, folder: Path) -> None:
+        self._address, self._peer = address, peer
+        self._own_address = TrackFile(folder / "own_address")
+        self._default_route = TrackFile(folder / "default_route")
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        while True:
+            self.check()
+            await asyncio.sleep(NETWORK_SECONDS)
+
+    def check(self) -> None:
+        """Check once."""
+        if self._reaches(self._peer):
+            self._own_address.write("0", f"this host can send to its peer from {self._address}")
+        else:
+            self._own_address.write("1", f"this host cannot send to its peer from {self._address}, its own address")
+        if self._reaches(OUTSIDE):
+            self._default_route.write("0", "this host has a default route")
+        else:
+            self._default_route.write(NO_DEFAULT_ROUTE, "this host has no default route")
+
+    def _reaches(self, target: str) -> bool:
+        """Whether the kernel would send to an address from this host's; connecting a datagram socket sends nothing."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                # An address that this host does not have can be bound (ip_nonlocal_bind), but not connected from.
+                probe.bind((self._address, 0))
+                probe.connect((target, 1))
+            except OSError:
+                return False
+        return True
+
+
 class Rival:
-    """Receives the peer's advertisements (RFC 5798, 5.2) while our own keepalived considers itself MASTER."""
+    """Receives the peer's advertisements (RFC 5798, 5.2) while our own keepalived considers itself MASTER.
+
+    In VRRP one of two masters yields as soon as it receives the other's advertisement. Ours hangs, or is not heard, if
+    both advertise for longer than `seconds`, without a gap of that length.
+    """
 
     def __init__(
-        self, vrrp: socket.socket, peer: str, head: bytes, state: Path, end_keepalived: Callable[[], None]
+        self,
+        vrrp: socket.socket,
+        peer: str,
+        head: bytes,
+        state: Path,
+        end_keepalived: Callable[[], None],
+        *,
+        seconds: float,
     ) -> None:
         """`head` is the start of an advertisement that our keepalived accepts."""
-        self._vrrp, self._peer, self._head, self._state, self._end_keepalived = vrrp, peer, head, state, end_keepalived
+        self._vrrp, self._peer, self._head, self._seconds = vrrp, peer, head, seconds
+        self._state, self._end_keepalived = state, end_keepalived
         self._since = self._last = self._ended = -math.inf
 
     def heard(self) -> None:
@@ -162,12 +220,16 @@ class Rival:
         if not advertisement[2]:  # priority 0: the peer gives up the VIP
             return
         now = time.monotonic()
-        if not self._is_master() or now - self._last > SILENCE_SECONDS:
+        if not self._is_master():
+            # What was heard before it became MASTER is no conflict.
+            self._last = -math.inf
+            return
+        if now - self._last > self._seconds:
             self._since = now
         self._last = now
-        if now - self._since > RIVAL_SECONDS and now - self._ended > REPRIEVE_SECONDS:
+        if now - self._since > self._seconds and now - self._ended > REPRIEVE_SECONDS:
             self._ended = now
-            log(f"{self._peer} advertises for {RIVAL_SECONDS:g} s, and keepalived here does not yield: killing it")
+            log(f"{self._peer} advertises for {self._seconds:g} s, and keepalived here does not yield: killing it")
             self._end_keepalived()
 
     def _is_master(self) -> bool:
@@ -191,22 +253,30 @@ async def watch(arguments: argparse.Namespace) -> None:
     """Watch until cancelled."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as vrrp:
         vrrp.setblocking(False)
-        if arguments.peer:
+        if arguments.router_id:
             # Version 3 and type 1 (advertisement, the only one), and the virtual router id.
             head = bytes([0x31, arguments.router_id])
-            rival = Rival(vrrp, arguments.peer, head, arguments.folder / "vrrp_state", kill_keepalived)
+            state = arguments.folder / "vrrp_state"
+            rival = Rival(vrrp, arguments.peer, head, state, kill_keepalived, seconds=arguments.rival / 1000)
             asyncio.get_running_loop().add_reader(vrrp, rival.heard)
-        await Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run()
+        await asyncio.gather(
+            Network(arguments.address, arguments.peer, arguments.folder).run(),
+            Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run(),
+        )
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Reports the local HAProxy's health to keepalived, through files.")
+    parser = argparse.ArgumentParser(
+        description="Reports HAProxy's and the network's health to keepalived, through files."
+    )
     parser.add_argument("--port", type=int, required=True, help="where HAProxy answers /reachable")
     parser.add_argument("--interval", type=int, required=True, help="milliseconds between checks")
     parser.add_argument("--failures", type=int, required=True, help="unanswered checks in a row that mean it hangs")
-    parser.add_argument("--peer", help="address of the other load balancer; without it, VRRP is not watched")
-    parser.add_argument("--router-id", type=int, help="VRRP virtual router id, with --peer")
+    parser.add_argument("--address", required=True, help="this load balancer's own address")
+    parser.add_argument("--peer", required=True, help="address of the other load balancer")
+    parser.add_argument("--router-id", type=int, help="VRRP virtual router id; without it, VRRP is not watched")
+    parser.add_argument("--rival", type=int, help="milliseconds of two masters that are too many, with --router-id")
     parser.add_argument("--folder", type=Path, required=True, help="where keepalived looks for the files")
     asyncio.run(watch(parser.parse_args()))
 

@@ -1,0 +1,40 @@
+"""The steps of two load balancers, in the program's order; commands stand in for the instances."""
+
+import pulumi
+from pulumi_command import local
+
+from components.host import Host, Login
+
+config = pulumi.Config()
+login = Login(private_key=config.require_secret("privateKey"), bastion=None, timeout=20)
+group = pulumi.ComponentResource("test:index:Group", "group")
+configured: list[pulumi.Resource] = []
+scripts: list[pulumi.Output[str]] = []
+hosts: dict[Host, pulumi.Output[str]] = {}
+for name in ("lb-0", "lb-1"):
+    instance = local.Command(
+        name,
+        create="true",
+        triggers=[config.get("image") or ""],
+        opts=pulumi.ResourceOptions(parent=group, depends_on=configured, delete_before_replace=True),
+    )
+    host = Host(
+        name,
+        instance=instance,
+        address=pulumi.Output.from_input("127.0.0.1"),
+        user="tester",
+        host_key=pulumi.Output.from_input(config.require("hostKey")),
+        login=login,
+    )
+    host._connection.port = config.require_int("port")  # pyright: ignore[reportPrivateUsage]
+    prepared = host.run("prepare", f"{name} prepare {config.require('prepare')}", parent=group)
+    installed = host.run("install", f"{name} install", parent=group, after=[prepared, *configured])
+    script = prepared.stdout.apply(lambda out, name=name: f"{name} configure {config.require('content')} {out}")
+    step = host.run("configure", script, parent=group, after=[installed, *configured])
+    configured = [step]
+    scripts.append(script)
+    hosts[host] = step.id
+    pulumi.export(name, instance.id)
+files = pulumi.Output.all(*scripts).apply("".join)
+for host, run in hosts.items():
+    host.run("prove", f"{host.name} prove", parent=group, after=configured, triggers=[files, run])

@@ -1,0 +1,35 @@
+"""Timers that are computed from others."""
+
+from dataclasses import replace
+
+import pytest
+
+from model.timers import PROFILES, Profile
+
+DEFAULT = PROFILES[Profile.DEFAULT]
+# Of a custom interval, in milliseconds; the profiles have 50 and 100.
+INTERVALS = (10, 50, 100, 200, 230, 300, 500, 1000, 5000, 40_950)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_two_healthy_holders_have_time_to_hear_each_other(interval: int):
+    """One of them yields at the first advertisement that it receives, of which one may be lost."""
+    assert replace(DEFAULT, advertisement_interval=interval).rival_interval > 2 * interval
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_a_new_holder_announces_itself_after_an_unheard_one_has_fallen_silent_and_before_it_stops_serving(
+    interval: int,
+):
+    timers = replace(DEFAULT, advertisement_interval=interval)
+    announced = timers.second_announcement * 1000
+    # The watchdog ends the old holder's keepalived at the next advertisement; systemd starts it again, and then only it
+    # removes the VIP.
+    silent = timers.rival_interval + interval
+    assert silent <= announced
+    assert announced - (silent + timers.master_down_interval) < 1000
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_the_profiles_repeat_the_announcement_after_a_second(profile: Profile):
+    assert PROFILES[profile].second_announcement == 1
