@@ -146,7 +146,13 @@ class ByHand:
         return found
 
     def reserve(self) -> Any:
-        """A port that reserves the VIP; in the blog nothing does."""
+        """A port that reserves the VIP; in the blog nothing does.
+
+        OVN itself answers for the address of an unbound port, unless ports have that exact address as their pair.
+        """
+        for name in LOAD_BALANCERS:
+            (port,) = self.cloud.network.ports(fixed_ips=f"ip_address={self.hosts[name]}")
+            self.cloud.network.update_port(port, allowed_address_pairs=[{"ip_address": VIP}])
         subnet = self.cloud.network.find_subnet("provider-v4")
         place = {"subnet_id": subnet.id, "ip_address": VIP}
         return self.cloud.network.create_port(name=f"{BY_HAND}-vip", network_id=subnet.network_id, fixed_ips=[place])
