@@ -142,7 +142,7 @@ def boot(
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
             # User data is read at the first boot only. A new image of the same name must not replace what runs; an
-            # image given by its id is meant. What is gone is gone for new instances only.
+            # image given by its id is meant. A missing flavor or image matters only for new instances.
             ignore_changes=[
                 "userData",
                 *([image_path] if found.image_kept else []),

@@ -69,7 +69,9 @@ class LoadBalancers(pulumi.ComponentResource):
                 parent=self,
                 after=[server.prepared, *configured],
             )
-            step = server.host.run("configure", script, parent=self, after=[installed, *configured])
+            # Only their creation is waited for: the script gives new ones a limited time to boot.
+            created = [it.instance for it in args.control_plane.hosts]
+            step = server.host.run("configure", script, parent=self, after=[installed, *configured, *created])
             configured = [step]
             servers[host_name], scripts[host_name], runs[host_name] = server, script, step.id
         self.configured = configured

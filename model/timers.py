@@ -47,10 +47,19 @@ class Timers:
     def second_announcement(self) -> int:
         """Seconds until a new holder repeats its gratuitous ARP: only after an unheard old holder has fallen silent.
 
-        That happens at the first advertisement after the rival interval. The old holder keeps the VIP for another
-        master-down interval, so clients find one of the two at any time.
+        That happens at the first advertisement after the rival interval. The old holder keeps the VIP for the restart
+        delay, so clients find one of the two at any time.
         """
         return ceil((self.rival_interval + self.advertisement_interval) / 1000)
+
+    @property
+    def restart_delay(self) -> int:
+        """How long after the end of keepalived systemd starts it again, which takes the VIP off this host.
+
+        By then the peer has taken over, and has announced itself twice if it did not hear this host. A busy peer gets
+        300 ms more.
+        """
+        return max(self.master_down_interval, 1000 * self.second_announcement - self.rival_interval) + 300
 
     def in_whole_seconds(self) -> Self:
         """The same for VRRPv2, whose advertisements come in whole seconds: three of one (RFC 3768, 5.3.7 and 6.1)."""

@@ -187,10 +187,16 @@ def _image(wanted: str) -> tuple[str, bool]:
 
 
 def _image_of_id(wanted: str) -> str:
-    # Glance lists community and hidden images only on request. By name they are not looked up at all: anyone in the
-    # cloud can publish a community image under any name.
+    # Glance lists these only on request. By name they are not looked up at all: anyone in the cloud can publish or share an
+    # image under any name.
     get = openstack.images.get_image_ids
-    for ids in (get, lambda: get(visibility="community"), lambda: get(hidden=True)):
+    for ids in (
+        get,
+        lambda: get(member_status="all"),
+        lambda: get(visibility="community"),
+        lambda: get(hidden=True),
+        lambda: get(visibility="community", hidden=True),
+    ):
         if wanted in ids().ids:
             return wanted
     raise LookupError(wanted)
@@ -201,7 +207,8 @@ def _instances(network_id: str, names: Sequence[str]) -> list[openstack.compute.
     found: list[openstack.compute.GetInstanceV2Result] = []
     for name in names:
         ports = openstack.networking.get_port_ids(network_id=network_id, name=name).ids
-        instance_id = openstack.networking.get_port(port_id=ports[0]).device_id if ports else None
+        # Of two ports with one name, one is another stack's.
+        instance_id = openstack.networking.get_port(port_id=ports[0]).device_id if len(ports) == 1 else None
         if not instance_id:
             return None
         try:

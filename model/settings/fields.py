@@ -32,7 +32,8 @@ def _as_text(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError("is not text to YAML, which reads 3.10 as the number 3.1; put it in quotes in the stack's file")
+    example = "no as false" if isinstance(value, bool) else "3.10 as the number 3.1"
+    raise ValueError(f"is not text to YAML, which reads {example}; put it in quotes in the stack's file")
 
 
 def _one_line(value: str) -> str:
@@ -76,6 +77,12 @@ def _url(value: str) -> str:
     if value and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", value):
         raise ValueError("is not a plain http(s) URL without user or query; write it as http://mirror.example/debian")
     return value.rstrip("/")
+
+
+def _name_or_ipv4(value: str) -> str:
+    if ":" in value:
+        raise ValueError("is an IPv6 address, for which APT has no exception from a proxy; use a name of that host")
+    return value
 
 
 def _proxy_url(value: SecretStr) -> SecretStr:
@@ -190,7 +197,9 @@ Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 ClusterName = Annotated[_Scalar, AfterValidator(_cluster_name)]
 LoginUser = Annotated[_Scalar, AfterValidator(_login_user)]
 HostName = Annotated[_Scalar, AfterValidator(_host)]
-HostNames = Annotated[tuple[Annotated[HostName, Field(min_length=1)], ...], BeforeValidator(_json_array)]
+HostsWithoutProxy = Annotated[
+    tuple[Annotated[HostName, Field(min_length=1), AfterValidator(_name_or_ipv4)], ...], BeforeValidator(_json_array)
+]
 # It may have a password.
 ProxyUrl = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_proxy_url)]
 HaproxyBranch = Annotated[_Scalar, AfterValidator(_haproxy_branch)]

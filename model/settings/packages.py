@@ -1,6 +1,6 @@
 """Where packages come from."""
 
-from model.settings.fields import HaproxyBranch, HostNames, Model, ProxyUrl, Url
+from model.settings.fields import HaproxyBranch, HostsWithoutProxy, Model, ProxyUrl, Url
 
 
 class PackageSettings(Model):
@@ -9,6 +9,6 @@ class PackageSettings(Model):
     apt_proxy: ProxyUrl
     apt_proxy_encrypted: bool
     """Whether the stack's file has it as a secret; it then stays one in Pulumi's state and previews."""
-    apt_no_proxy: HostNames
+    apt_no_proxy: HostsWithoutProxy
     apt_mirror: Url
     haproxy_branch: HaproxyBranch

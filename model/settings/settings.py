@@ -107,7 +107,7 @@ def _is_ciphertext(value: object) -> bool:
 def _may_be_secret(value: object) -> bool:
     """Whether a value looks like a key, a token, or a URL with a password: then no message shows it."""
     others = re.sub(r"\b[a-z][\w@.-]+ AAAA[\w+/=]+", "", str(value))  # a public key
-    return bool(re.search(r"PRIVATE KEY|//[^\s/]*@|(?=[\w+/=-]*\d)[\w+/=-]{40}", others))
+    return bool(re.search(r"PRIVATE KEY|//\S*@|(?=[\w+/=-]*\d)[\w+/=-]{40}", others))
 
 
 _REASONS = {
@@ -134,8 +134,8 @@ def _problems(error: ValidationError, encrypted: frozenset[str]) -> list[str]:
             lines.append(f"{key} is not set; see its description in Pulumi.yaml")
         elif key in SECRET_KEYS | encrypted:
             lines.append(f"{key} (a secret) {reason}")
-        elif _may_be_secret(item["input"]):
-            lines.append(f"{key} (not shown, because it looks like a secret) {reason}")
+        elif key in _MAY_BE_ENCRYPTED or _may_be_secret(item["input"]):
+            lines.append(f"{key} (not shown, because it may be a secret) {reason}")
         else:
             lines.append(f"{key} = {item['input']!r}: {reason}")
     return lines

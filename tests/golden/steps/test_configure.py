@@ -124,6 +124,19 @@ def test_a_refused_change_changes_nothing(serving: Sandbox):
     assert proven(serving) == installed(serving) == "# first"
 
 
+def test_what_runs_after_a_run_that_was_cut_off_while_it_undid_its_change_is_reloaded(serving: Sandbox):
+    """The old files are back in place, but nothing was reloaded yet."""
+    stage = serving.path(STATE) / "stage"
+    serving.copy(serving.path(STATE) / "proven.1", stage)
+    for path in (HAPROXY, "etc/keepalived/keepalived.conf"):
+        (stage / path).write_text(f"# cut off\n{(stage / path).read_text()}")
+    (serving.units / "running-id").write_text("cut off")
+    done = serving.run(script("first"))
+    assert done.returncode == 0, done.stderr
+    assert "systemctl reload haproxy" in serving.calls
+    assert "systemctl reload keepalived" in serving.calls
+
+
 # What removes or renames anything.
 CHANGING = ("ln", "mv", "rm", "sync")
 

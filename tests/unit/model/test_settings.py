@@ -301,7 +301,7 @@ def test_a_value_that_looks_like_a_secret_is_never_shown(key: str, secret: str):
 
 def test_a_value_that_is_not_shown_is_refused_with_its_reason():
     (problem,) = problems_of(publicKey=key_pair()[0])
-    assert problem.startswith("publicKey (not shown, because it looks like a secret) is not an OpenSSH public key")
+    assert problem.startswith("publicKey (not shown, because it may be a secret) is not an OpenSSH public key")
     (problem,) = problems_of(apiCaCertificate=key_pair()[0])
     assert "is not a certificate in PEM format" in problem
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # keepalived calls this at every change of state: INSTANCE VI_1 STATE PRIORITY. The reason is in keepalived's own log, just
 # before; this adds one line to search for (`journalctl -t vrrp`), and a file for programs.
-logger --tag vrrp --priority daemon.notice "$2 is now $3 with priority $4"
+# The line comes last and without the lock: programs act on the file, and the journal may be slow.
+trap 'exec 9>&-; logger --tag vrrp --priority daemon.notice "$2 is now $3 with priority $4"' EXIT
 cd /run/ha-api || exit
 # keepalived does not wait for one call to end before the next: FAULT and BACKUP at its start are a millisecond apart, and
 # the first may finish last. Of two calls within seconds, the later one has the higher process id.

@@ -47,7 +47,7 @@ RETRY_SECONDS = 0.005
 CONNECT_SECONDS = 1.0
 # Shorter than any master-down interval: a standby that has lost its address must not take the VIP.
 NETWORK_SECONDS = 0.05
-# An address beyond any subnet (RFC 5737, 3). Nothing is ever sent to it.
+# Outside the subnet, unless that is this network for documentation (RFC 5737, 3). Nothing is ever sent to it.
 OUTSIDE = "192.0.2.1"
 # If two masters remain after the kill, keepalived did not hang: with different passwords neither accepts the other.
 REPRIEVE_SECONDS = 30.0
