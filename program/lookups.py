@@ -187,8 +187,8 @@ def _image(wanted: str) -> tuple[str, bool]:
 
 
 def _image_of_id(wanted: str) -> str:
-    # Glance lists these only on request. By name they are not looked up at all: anyone in the cloud can publish or share an
-    # image under any name.
+    # Glance lists these only on request. By name they are not looked up at all: anyone can publish or share an image
+    # under any name.
     get = openstack.images.get_image_ids
     for ids in (
         get,
