@@ -236,6 +236,8 @@ def move_vip(stack: AppliedStack, cloud: Connection, agreed: Plan, done: list[Ac
                 f"{agreed.vip} to clients that still send to the stack's pair",
                 undo=partial(_return_vip, stack, cloud, agreed),
                 command=f"pulumi config set vip {before} --stack {stack.name} && pulumi up --stack {stack.name}",
+                # The stack's port must not lose the address while the stack's pair uses it.
+                is_prerequisite=True,
             )
         )
     _up(stack.name, "--exclude", "**::*-prove")

@@ -590,19 +590,32 @@ def test_a_lost_lock_undoes_everything(whole: Neutron, lock: Lock, monkeypatch: 
 
 
 def test_what_cannot_be_undone_is_listed_with_its_command(whole: Neutron, pulumi: Pulumi):
-    """The old pair could not take the VIP back, so the stack's keeps it; the rest is undone."""
+    """The old pair could not take the VIP back, so the stack's keeps it, together with its reservation."""
     whole.refuse = {("old-port-2", 0), ("old-port-1", 2)}
     ended = run()
     assert pulumi.ups == [MOVE]
     left = ended.output.partition("undo in this order:\n")[2].splitlines()
-    assert [it.strip() for it in left[:2]] == [
-        f"openstack port set --no-allowed-address --allowed-address ip-address=10.0.0.0/8 "
-        f"--allowed-address ip-address={VIP} old-port-1",
+    narrowed = f"--allowed-address ip-address=10.0.0.0/8 --allowed-address ip-address={VIP}"
+    wide = f"--allowed-address ip-address={VIP}/24 --allowed-address ip-address=10.0.0.0/8"
+    assert [it.strip() for it in left[:5]] == [
+        f"openstack port set --no-allowed-address {narrowed} old-port-1",
         f"pulumi config set vip {OWN_VIP} --stack dev && pulumi up --stack dev",
+        f"openstack port set --no-fixed-ip --fixed-ip subnet=subnet,ip-address={OWN_VIP} mine",
+        f"openstack port set --no-fixed-ip --fixed-ip subnet=subnet,ip-address={VIP} theirs",
+        f"openstack port set --no-allowed-address {wide} old-port-1",
     ]
     assert "not undone: the address pairs of old-1: in use" in ended.output
     assert f"old-1 may not hold {VIP}, so the stack's pair keeps it" in ended.output
-    assert whole.addresses("theirs") == [VIP]
+    assert (whole.addresses("theirs"), whole.addresses("mine")) == ([], [VIP])
+
+
+def test_the_reservation_stays_with_a_vip_that_pulumi_could_not_return(whole: Neutron, pulumi: Pulumi):
+    """A second Ctrl-C reached the Pulumi of the undoing, or the first one was killed and left its lock."""
+    pulumi.refuse = {MOVE, OWN_VIP}
+    ended = run()
+    assert pulumi.ups == [MOVE, OWN_VIP]
+    assert "not undone: the stack's VIP" in ended.output
+    assert (whole.addresses("theirs"), whole.addresses("mine")) == ([], [VIP])
 
 
 def test_a_run_that_continues_a_killed_one_does_not_return_the_vip(
