@@ -1,7 +1,6 @@
 """A stack's cloud through openstacksdk, with the same settings as the program's OpenStack provider."""
 
 import atexit
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,9 +116,8 @@ _OVERRIDES = TypeAdapter(dict[str, str])
 def _as_path(path_or_content: str) -> str:
     """The path of a file; content is written to one.
 
-    `openstack:key` is a private key. Its file has mode 0600, is in a folder for this user alone (in XDG_RUNTIME_DIR, in
-    memory, if there is one), and is deleted when this process exits. `kill -9` leaves it: until the user logs out, or in
-    /tmp.
+    `openstack:key` is a private key. Its file has mode 0600, is in a folder for this user alone (in XDG_RUNTIME_DIR if
+    there is one, which is in memory), and is deleted when this process exits. Only `kill -9` leaves it behind.
     """
     if "-----BEGIN " not in path_or_content:
         return path_or_content

@@ -24,6 +24,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
+from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import SECRET_KEYS
 from model.topology import METRICS_PORT
 from operate.hosts.instance import CLOUD_SECONDS
@@ -35,12 +36,14 @@ from operate.stack.applied import NAMESPACE, AppliedStack, without_secrets
 from operate.stack.engine import StackError
 from operate.stack.files import ROOT, as_file_name, project_schema
 from operate.support import on_host
-from operate.support.redaction import REDACTED, redactor
+from operate.support.redaction import REDACTED, redact_json, redactor
 
 PROGRAM = Path(on_host.__file__).read_bytes()
 CONSOLE_LINES = 1000
+UNITS = (*SERVICES, "ha-api-metrics", "prometheus-node-exporter")
+APPLIED_FILES = [f"/{path}" for path in LOAD_BALANCER_FILES if path != "etc/haproxy/ha-api/client.pem"]
 HOST_SECONDS = 180
-"""Some 35 commands of up to 15 s each, four at a time: bundles are for hosts in trouble."""
+"""Some 30 commands of up to 15 s each, four at a time: bundles are for hosts in trouble."""
 Texts = Mapping[str, str]
 """Texts by path in the archive."""
 Progress = Callable[[str], None]
@@ -71,15 +74,15 @@ status/                   the output of `./ha status`, as text and as JSON
 stack/                    the stack's outputs, configuration and last updates, from Pulumi; versions
 cloud/                    instances, ports, security groups, networks and consoles, from the cloud
 HOST/journal/             journals since {since}, the last {lines} lines of each
-HOST/files/               configuration, unit files, logs and state files on the host
-HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory
+HOST/files/               the files that were applied, the log of the installation, state files
+HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory; paths of files
 HOST/haproxy/             HAProxy's metrics
 unavailable.txt           in place of a folder's content: why it is unavailable
 
 Secrets were replaced with {redacted} before anything was written: all secrets of the stack's current configuration,
-private keys, and what follows a name that carries a secret (password, token, Authorization, ...). Past configurations
-are included as names only. Names and addresses of hosts and networks are included, so read the bundle before you pass
-it on.
+private keys, and the rest of a line after a name that may be a secret's (password, token, key, Authorization, ...).
+Past configurations are included as names only, and other files on the hosts as paths only. Names and addresses of hosts
+and networks are included, so read the bundle before you pass it on.
 
 {manifest}
 """
@@ -91,9 +94,10 @@ def build(stack: AppliedStack, since: str, report: Callable[[PairReport], str], 
     What is unavailable is noted in the archive and passed to `progress`; no exception is raised for it.
     """
     created = datetime.now(UTC)
-    texts = asyncio.run(_collect(stack, since, report, progress))
     redact = redactor(_secrets(stack))
-    clean = {redact(path): redact(text) for path, text in sorted(texts.items())}
+    # An error may have a secret in it, too.
+    texts = asyncio.run(_collect(stack, since, report, lambda text: progress(redact(text))))
+    clean = {redact(path): _clean(path, text, redact) for path, text in sorted(texts.items())}
     manifest = "\n".join(f"{len(text.encode()):>9}  {path}" for path, text in clean.items())
     readme = README.format(
         stack=stack.name,
@@ -104,6 +108,13 @@ def build(stack: AppliedStack, since: str, report: Callable[[PairReport], str], 
         manifest=manifest,
     )
     return _archive(f"support-{as_file_name(stack.name)}", {"README.txt": readme} | clean, created)
+
+
+def _clean(path: str, text: str, redact: Callable[[str], str]) -> str:
+    if path.endswith(".json"):
+        with suppress(ValueError):
+            return redact_json(text, redact)
+    return redact(text)
 
 
 def write(archive: bytes, path: Path) -> None:
@@ -134,7 +145,7 @@ def _secrets(stack: AppliedStack) -> Iterator[str]:
     """Secrets of the stack's configuration, and of this machine's login to the cloud."""
     yield from stack.configuration.secrets
     yield stack.configuration.private_key
-    with suppress(SDKException, ClientException):
+    with suppress(StackError, SDKException, ClientException):
         login: dict[str, Any] = stack.configuration.cloud().config.get_auth_args()
         yield from (str(login[key]) for key in ("password", "token", "application_credential_secret") if login.get(key))
 
@@ -143,7 +154,7 @@ async def _collect(
     stack: AppliedStack, since: str, report: Callable[[PairReport], str], progress: Progress
 ) -> dict[str, str]:
     async def host(name: str) -> Texts:
-        arguments = json.dumps({"since": since, "metrics_port": METRICS_PORT, "units": SERVICES})
+        arguments = json.dumps({"since": since, "metrics_port": METRICS_PORT, "units": UNITS, "files": APPLIED_FILES})
         command = f"sudo -n python3 - {shlex.quote(arguments)}"
         async with stack.access.connect(stack.outputs.load_balancers[name]) as connection:
             return _TEXTS.validate_json(await output(connection, command, PROGRAM, seconds=HOST_SECONDS))

@@ -3,10 +3,13 @@
 import io
 import json
 import resource
+import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import cast
@@ -15,13 +18,16 @@ import pytest
 import typer
 
 from dev.standin.certificate import self_signed
+from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import Settings
 from operate.commands.support_bundle import since_of
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import Access
 from operate.stack.applied import AppliedStack, Outputs, StackConfiguration
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
 from operate.support import bundle, on_host
+from operate.support.redaction import REDACTED
 from tests.unit.example import example_values
 
 PASSWORD = "s3cr8t-x"  # noqa: S105
@@ -136,23 +142,97 @@ def test_a_command_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
     assert on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(killed after 0.2 s)\n"
 
 
-def test_files_that_may_have_nothing_but_a_secret_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    read = ["haproxy/haproxy.cfg", "haproxy/more/a.cfg", "haproxy/ha-api/ca.pem", "keepalived/keepalived.conf"]
-    read += ["keepalived/notify.sh", "systemd/system/haproxy.service.d/a.conf", "systemd/system/ha-api-metrics.timer"]
-    left_out = ["haproxy/ha-api/client.pem", "haproxy/tls.key", "haproxy/keys.map", "haproxy/tickets", "haproxy/a.p12"]
-    left_out += ["keepalived/smtp.pass", "systemd/system/backup.service", "systemd/system/backup.service.d/env.conf"]
-    for path in (*read, *left_out):
-        file = tmp_path / "etc" / path
+class Host:
+    """A host's folder in place of `/`, and what would be collected from it."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+
+        class Root(type(root)):
+            def __new__(cls, *parts: str) -> Path:  # pyright: ignore
+                return root if parts == ("/",) else Path(*parts)
+
+        monkeypatch.setattr(on_host, "Path", Root)
+
+    def write(self, path: str) -> None:
+        file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("a text")
 
-    class Root(type(tmp_path)):
-        def __new__(cls, *parts: str) -> Path:  # pyright: ignore
-            return tmp_path if parts == ("/",) else Path(*parts)
+    def sources(self) -> dict[str, Callable[[], str]]:
+        return dict(on_host.sources("-24h", 8405, bundle.UNITS, bundle.APPLIED_FILES))
 
-    monkeypatch.setattr(on_host, "Path", Root)
-    names = [name for name, _ in on_host.sources("-24h", 8405, ["haproxy"]) if name.startswith("files")]
-    assert {name.removeprefix(f"files{tmp_path}/etc/") for name in names} == {*read}
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def test_of_files_that_were_not_applied_only_the_path_is_collected(host: Host):
+    ours = [path for path in LOAD_BALANCER_FILES if path != "etc/haproxy/ha-api/client.pem"]
+    others = ["etc/haproxy/ha-api/client.pem", "etc/haproxy/more.cfg", "etc/haproxy/tls.key", "etc/haproxy/keys.map"]
+    others += ["etc/keepalived/more.conf", "etc/systemd/system/haproxy.service.d/env.conf", "etc/firewalld/a.xml"]
+    others += ["etc/systemd/system/backup.service"]
+    for path in (*ours, *others):
+        host.write(path)
+    sources = host.sources()
+    read = {name.removeprefix(f"files{host.root}/") for name in sources if name.startswith("files")}
+    assert read == {*ours}
+    listed = sources["commands/paths.txt"]().splitlines()
+    assert {f"{host.root}/{path}" for path in (*ours, *others)} <= {*listed}
+
+
+def test_no_environment_no_other_unit_and_no_request_is_collected(host: Host, monkeypatch: pytest.MonkeyPatch):
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(on_host.subprocess, "run", lambda command, **_: commands.append(command))  # pyright: ignore
+    for name, how in host.sources().items():
+        if name.startswith(("journal", "commands")):
+            with suppress(AttributeError, OSError, ImportError):
+                how()
+    journals = [it for it in commands if it[0] == "journalctl"]
+    selected = ("--unit=haproxy", "--unit=keepalived", "--dmesg", "--identifier=vrrp")
+    assert {*selected} <= {it[-1] for it in journals}
+    assert all(it[-1] == "--dmesg" or it[-1].startswith(("--unit=", "--identifier=")) for it in journals)
+    assert not any("*" in it[-1] for it in journals)
+    (show,) = (it for it in commands if it[:2] == ("systemctl", "show"))
+    (properties,) = (it for it in show if it.startswith("--property="))
+    assert not {"Environment", "ExecStart", "SetCredential"} & {*properties.partition("=")[2].split(",")}
+
+
+def test_haproxy_is_not_asked_for_captured_requests(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "admin.sock"))
+        server.listen()
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            client, _ = server.accept()
+            with client:
+                asked.append(client.recv(1000))
+                client.sendall(b"an answer")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert on_host.query_socket(str(tmp_path / "admin.sock")) == "an answer"
+        thread.join()
+    assert asked == [b"show info;show stat\n"]
+
+
+def test_progress_has_no_secret(stack: AppliedStack, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> Mapping[str, str]:
+        raise StackError(f"the cloud refuses {PASSWORD} and http://ada:hunter2@proxy/")
+
+    async def host(*_: object, **__: object) -> str:
+        return "{}"
+
+    for name in ("_cloud", "_engine", "_status"):
+        monkeypatch.setattr(bundle, name, fail)
+    monkeypatch.setattr(bundle, "output", host)
+    monkeypatch.setattr(Access, "connect", lambda *_: nullcontext())  # pyright: ignore
+    said: list[str] = []
+    bundle.build(stack, "-24h", cast("Callable[[PairReport], str]", str), said.append)
+    assert f"cloud: unavailable: the cloud refuses {REDACTED} and http://{REDACTED}@proxy/" in said
+    assert not any(PASSWORD in it or "hunter2" in it for it in said)
 
 
 def test_past_configurations_have_names_only(monkeypatch: pytest.MonkeyPatch, stack: AppliedStack):
