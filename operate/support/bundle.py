@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any, cast
@@ -30,11 +31,14 @@ from model.topology import METRICS_PORT
 from operate.hosts.instance import CLOUD_SECONDS
 from operate.hosts.look import look
 from operate.hosts.on_host import SERVICES
+from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import failure_of, output
 from operate.stack.applied import NAMESPACE, AppliedStack, without_secrets
+from operate.stack.cloud import found
 from operate.stack.engine import StackError
 from operate.stack.files import ROOT, as_file_name, project_schema
+from operate.stack.resources import INSTANCE, PORT, recorded_ids
 from operate.support import on_host
 from operate.support.redaction import REDACTED, redact_json, redactor
 
@@ -162,13 +166,13 @@ async def _collect(
     async def attempt(folder: str, texts: Awaitable[Texts]) -> dict[str, str]:
         began = time.monotonic()
         try:
-            found = await texts
-            progress(f"{folder}: {len(found)} texts in {time.monotonic() - began:.1f} s")
+            collected = await texts
+            progress(f"{folder}: {len(collected)} texts in {time.monotonic() - began:.1f} s")
         except (OSError, asyncssh.Error) as error:
-            found = _unavailable(folder, failure_of(error), progress)
+            collected = _unavailable(folder, failure_of(error), progress)
         except (StackError, SDKException, ClientException, ValidationError) as error:
-            found = _unavailable(folder, str(error), progress)
-        return {f"{folder}/{path}": text for path, text in found.items()}
+            collected = _unavailable(folder, str(error), progress)
+        return {f"{folder}/{path}": text for path, text in collected.items()}
 
     # Pulumi and the cloud are queried in threads, because their clients block.
     of_all = await asyncio.gather(
@@ -186,8 +190,8 @@ def _unavailable(folder: str, reason: str, progress: Progress) -> Texts:
 
 
 def _status(stack: AppliedStack, report: Callable[[PairReport], str]) -> Texts:
-    found = look(stack, with_instances=True)
-    return {"status.txt": report(found), "status.json": found.model_dump_json(indent=2)}
+    status = look(stack, with_instances=True)
+    return {"status.txt": report(status), "status.json": status.model_dump_json(indent=2)}
 
 
 def _engine(stack: AppliedStack) -> Texts:
@@ -228,10 +232,17 @@ def _only_settings(configuration: str) -> str:
 def _cloud(stack: AppliedStack) -> Texts:
     cloud: Any = stack.configuration.cloud()
     cloud.session.timeout = CLOUD_SECONDS
-    prefix = f"{stack.settings.cluster_name}-"
-    servers = [it for it in cloud.compute.servers() if it.name.startswith(prefix)]
-    ids = {server.id for server in servers}
-    ports = [it for it in cloud.network.ports() if it.name.startswith(prefix) or it.device_id in ids]
+    # By the ids in the state: names are in use elsewhere too, and an administrator's lists have every project's.
+    ids = recorded_ids(stack.name)
+    pair = Pair(stack.outputs, ids, cloud)
+    load_balancers = {name: pair.instances(name) for name in stack.outputs.load_balancers}
+    others = (
+        found(cloud.compute.get_server, it)
+        for (kind, name), it in ids.items()
+        if kind == INSTANCE and name not in load_balancers
+    )
+    servers = [*chain.from_iterable(load_balancers.values()), *filter(None, others)]
+    ports = [*filter(None, (found(cloud.network.get_port, it) for (kind, _), it in ids.items() if kind == PORT))]
     group_ids = {*stack.outputs.security_group_ids.values()}
     groups = [it for it in cloud.network.security_groups() if it.id in group_ids]
     # Picked from lists: a query for a network that is gone or not ours would fail, and lose the rest.
@@ -242,19 +253,17 @@ def _cloud(stack: AppliedStack) -> Texts:
         group.name: [{field: rule.get(field) for field in _RULE.split()} for rule in group.security_group_rules]
         for group in groups
     }
-    found = {
+    resources = {
         "instances.json": _fields(servers, _INSTANCE),
         "ports.json": _fields(ports, _PORT),
         "security-group-rules.json": rules,
         "networks.json": _fields(networks, _NETWORK),
         "subnets.json": _fields(subnets, _SUBNET),
     }
-    consoles = {
-        f"console-{server.name}.log": _console(cloud, server)
-        for server in servers
-        if server.name in stack.outputs.load_balancers
-    }
-    return {name: json.dumps(_without_empty(it), indent=2, ensure_ascii=False) for name, it in found.items()} | consoles
+    # One that was never built has no console.
+    consoles = {f"console-{name}.log": _console(cloud, it[0]) for name, it in load_balancers.items() if it}
+    texts = {name: json.dumps(_without_empty(it), indent=2, ensure_ascii=False) for name, it in resources.items()}
+    return texts | consoles
 
 
 def _console(cloud: Any, server: Any) -> str:

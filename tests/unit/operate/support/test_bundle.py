@@ -8,14 +8,17 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from textwrap import dedent
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import typer
+from openstack.exceptions import NotFoundException
 
 from dev.standin.certificate import self_signed
 from model.load_balancers import LOAD_BALANCER_FILES
@@ -26,6 +29,7 @@ from operate.hosts.ssh import Access
 from operate.stack.applied import AppliedStack, Outputs, StackConfiguration
 from operate.stack.engine import StackError
 from operate.stack.files import ROOT
+from operate.stack.resources import INSTANCE, PORT
 from operate.support import bundle, on_host
 from operate.support.redaction import REDACTED
 from tests.unit.example import example_values
@@ -233,6 +237,72 @@ def test_progress_has_no_secret(stack: AppliedStack, monkeypatch: pytest.MonkeyP
     bundle.build(stack, "-24h", cast("Callable[[PairReport], str]", str), said.append)
     assert f"cloud: unavailable: the cloud refuses {REDACTED} and http://{REDACTED}@proxy/" in said
     assert not any(PASSWORD in it or "hunter2" in it for it in said)
+
+
+class Namesakes:
+    """A cloud in which every instance and port of ours has a namesake of another stack, or project."""
+
+    session = SimpleNamespace(timeout=0)
+
+    def __init__(self) -> None:
+        self.compute = self.network = self
+
+    def get_server(self, resource_id: str) -> Any:
+        if resource_id == "gone":
+            raise NotFoundException(resource_id)
+        return in_cloud(resource_id, resource_id.removeprefix("id-").removeprefix("other-"))
+
+    def servers(self) -> list[Any]:
+        return [self.get_server(it) for it in ("id-k8s-lb-0", "other-k8s-lb-0", "id-k8s-cp-0", "other-k8s-jump")]
+
+    def get_port(self, port_id: str) -> Any:
+        return in_cloud(port_id, port_id.removeprefix("port-"), device_id="id-k8s-lb-0", network_id="network")
+
+    def ports(self) -> list[Any]:
+        return [self.get_port(it) for it in ("port-k8s-lb-0", "port-k8s-vip", "other-k8s-vip")]
+
+    def get_server_group(self, _: str) -> Any:
+        raise NotFoundException("no such group")
+
+    def get_server_console_output(self, server: Any, **_: object) -> dict[str, str]:
+        return {"output": f"console of {server.id}"}
+
+    def security_groups(self) -> list[Any]:
+        return []
+
+    def networks(self) -> list[Any]:
+        return [in_cloud("network", "ours"), in_cloud("other", "theirs")]
+
+    def subnets(self) -> list[Any]:
+        return []
+
+
+def in_cloud(resource_id: str, name: str, **fields: str) -> Any:
+    class Resource(defaultdict[str, Any]):
+        __getattr__ = defaultdict[str, Any].__getitem__
+
+    return Resource(lambda: None, id=resource_id, name=name, **fields)
+
+
+def test_what_is_collected_from_the_cloud_is_found_by_its_id(stack: AppliedStack, monkeypatch: pytest.MonkeyPatch):
+    ids = {
+        (INSTANCE, "k8s-lb-0"): "id-k8s-lb-0",
+        (INSTANCE, "k8s-cp-0"): "id-k8s-cp-0",
+        (INSTANCE, "k8s-cp-1"): "gone",
+        (PORT, "k8s-lb-0"): "port-k8s-lb-0",
+        (PORT, "k8s-vip"): "port-k8s-vip",
+    }
+    monkeypatch.setattr(bundle, "recorded_ids", lambda _: ids)  # pyright: ignore
+    monkeypatch.setattr(StackConfiguration, "cloud", lambda _: Namesakes())  # pyright: ignore
+    texts = bundle._cloud(stack)  # pyright: ignore[reportPrivateUsage]
+
+    def ids_in(name: str) -> set[str]:
+        return {it["id"] for it in json.loads(texts[name])}
+
+    assert ids_in("instances.json") == {"id-k8s-lb-0", "id-k8s-cp-0"}
+    assert ids_in("ports.json") == {"port-k8s-lb-0", "port-k8s-vip"}
+    assert ids_in("networks.json") == {"network"}
+    assert texts["console-k8s-lb-0.log"] == "console of id-k8s-lb-0"
 
 
 def test_past_configurations_have_names_only(monkeypatch: pytest.MonkeyPatch, stack: AppliedStack):
