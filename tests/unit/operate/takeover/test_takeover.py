@@ -175,7 +175,10 @@ class Pulumi:
         if arguments[:2] == ("stack", "history"):
             entry = {"kind": "update", "result": "succeeded", "config": {"openstack-ha-api:vip": {"value": OWN_VIP}}}
             return json.dumps([{"kind": "update", "result": "failed", "config": {}}, entry])
-        assert arguments[0] == "preview"
+        raise AssertionError(arguments)
+
+    def preview(self, stack: str, *arguments: str) -> str:
+        assert stack == "dev"
         self.previewed_with.append(self._vip_in(arguments))
         return json.dumps({"steps": self.pending})
 
@@ -198,6 +201,7 @@ def pulumi(monkeypatch: pytest.MonkeyPatch) -> Pulumi:
     for module in (engine, resources):
         monkeypatch.setattr(module, "query", it.query)
     monkeypatch.setattr(engine, "run_pulumi", it.run_pulumi)
+    monkeypatch.setattr(engine, "preview", it.preview)
     monkeypatch.setattr(undo, "UNDO_SECONDS", 0)
     return it
 
@@ -481,10 +485,32 @@ def test_other_pending_changes_of_the_stack_are_refused(cloud: Neutron, pulumi: 
     pulumi.pending = [
         {"op": "same", "urn": "urn:pulumi:dev::p::t::k8s-vip"},
         {"op": "replace", "urn": "urn:pulumi:dev::p::t::k8s-lb-0"},
+        {"op": "create", "urn": "urn:pulumi:dev::p::openstack-ha-api:compute:Servers$t::k8s-cp-0"},
     ]
-    with pytest.raises(PairError, match=rf"\(replace k8s-lb-0\): first run `pulumi up` with vip = {OWN_VIP}"):
+    changes = r"k8s-lb-0 \(replace\), k8s-cp-0 \(create\)"
+    with pytest.raises(PairError, match=rf"{changes}\. First run `pulumi up` with vip = {OWN_VIP}"):
         plan(cloud, "old-1", "old-2")
     assert pulumi.previewed_with == [OWN_VIP], "as in the last update that succeeded"
+
+
+def test_another_user_s_login_and_a_refresh_are_no_changes(cloud: Neutron, pulumi: Pulumi):
+    pulumi.pending = [
+        {"op": "update", "urn": "urn:pulumi:dev::p::pulumi:providers:openstack::default"},
+        {"op": "refresh", "urn": "urn:pulumi:dev::p::t::k8s-lb-0"},
+    ]
+    assert len(plan(cloud, "old-1", "old-2").old) == 2
+
+
+@pytest.mark.parametrize("text", [None, "", "encryptionsalt: v1\n", "config:\n", "- a\n"])
+def test_a_stack_file_without_the_configuration_is_reported(
+    cloud: Neutron, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+):
+    file = tmp_path / "Pulumi.dev.yaml"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(takeover, "stack_file", lambda _: file)  # pyright: ignore
+    with pytest.raises(StackError, match=r"Pulumi\.dev\.yaml does not have the configuration of dev"):
+        plan(cloud, "old-1", "old-2")
 
 
 @pytest.fixture
