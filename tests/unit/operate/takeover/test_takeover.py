@@ -556,6 +556,35 @@ def test_a_takeover_asks_once_and_before_it_changes_anything(whole: Neutron, pul
     }
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("pair", "changed since you confirmed"),
+        ("vip", "changed since you confirmed"),
+        ("bound", "address of a port in use"),
+    ],
+)
+def test_what_changes_while_the_question_is_open_is_refused(
+    whole: Neutron, pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
+):
+    def answer(*_: object, **__: object) -> bool:
+        match change:
+            case "pair":
+                whole.get_port("old-port-2").allowed_address_pairs = [{"ip_address": f"{VIP}/24"}]
+            case "vip":
+                now: Any = stack(has="198.51.100.201")
+                monkeypatch.setattr(command, "read_stack", lambda _: now)  # pyright: ignore
+            case _:
+                whole.get_port("theirs").device_id = "id-new"
+        return True
+
+    monkeypatch.setattr(command.typer, "confirm", answer)
+    refused = run()
+    assert isinstance(refused.exception, PairError)
+    assert reason in str(refused.exception)
+    assert (whole.updates, pulumi.ups) == ([], [])
+
+
 # What fails, which updates Pulumi makes, and what the reports of the undoing are about, in their order.
 NARROWED, RESERVED = ["pairs of old-1"], ["addresses of port mine", "addresses of port theirs"]
 FENCED = ["pairs of old-2", "pairs of old-1"]
