@@ -8,6 +8,7 @@ from rich.console import Console
 
 from operate.commands.options import StackName, Yes
 from operate.hosts.lock import hold_all
+from operate.hosts.pair import PairError
 from operate.signals import end_like_ctrl_c
 from operate.stack.applied import read_stack
 from operate.takeover import takeover as steps
@@ -25,8 +26,8 @@ def takeover(
     """Take over the VIP in the stack's configuration from load balancers that were built manually.
 
     The stack's own pair must already be up beside them, on another address (docs/takeover.md). Everything is checked
-    before the question. If a step fails, or after Ctrl-C, every step is undone. Exit status 2 if a check or a step
-    fails, with the reason.
+    before the question, and again after it. If a step fails, or after Ctrl-C, every step is undone. Exit status 2 if a
+    check or a step fails, with the reason.
     """
     applied = read_stack(stack)
     cloud = applied.configuration.cloud()
@@ -35,20 +36,22 @@ def takeover(
     if not yes:
         typer.confirm("Take the VIP over?", abort=True)
     end_like_ctrl_c()
-    with (
-        hold_all(applied.access, applied.outputs.load_balancers, "takeover") as lock,
-        undone_on_failure(partial(typer.echo, err=True)) as done,
-    ):
-        for step in (
-            partial(steps.narrow, applied, cloud, agreed, done),
-            partial(steps.reserve, applied, cloud, agreed, done),
-            partial(steps.move_vip, applied, cloud, agreed, done),
-            partial(steps.wait_until_held, applied.name, agreed.vip),
-            partial(steps.fence, cloud, agreed, done),
-            partial(steps.prove, applied.name),
-        ):
-            lock.check()
-            step()
+    with hold_all(applied.access, applied.outputs.load_balancers, "takeover") as lock:
+        # Again: the operator may have taken a while to answer, and others may have changed something.
+        now = read_stack(applied.name)
+        if (now.outputs, steps.plan(now, cloud, names)) != (applied.outputs, agreed):
+            raise PairError("the plan has changed since you confirmed, so nothing was done: run `./ha takeover` again")
+        with undone_on_failure(partial(typer.echo, err=True)) as done:
+            for step in (
+                partial(steps.narrow, applied, cloud, agreed, done),
+                partial(steps.reserve, applied, cloud, agreed, done),
+                partial(steps.move_vip, applied, cloud, agreed, done),
+                partial(steps.wait_until_held, applied.name, agreed.vip),
+                partial(steps.fence, cloud, agreed, done),
+                partial(steps.prove, applied.name),
+            ):
+                lock.check()
+                step()
     console.print(
         f"{applied.name} holds {agreed.vip}. docs/takeover.md says how to delete the old pair, and how to go back."
     )

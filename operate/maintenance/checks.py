@@ -20,10 +20,11 @@ _SERVERS = "openstack-ha-api:compute:Servers$"
 _MOST = 5
 
 
-def pending_changes(steps: Collection[Step], *, rebuilt: str | None = None) -> list[str]:
-    """What a preview changes, by resource, besides control plane, workers, and a load balancer that is `rebuilt`.
+def pending_changes(steps: Collection[Step], *, rebuilt: str | None = None, with_servers: bool = False) -> list[str]:
+    """What a preview changes, by resource, except a load balancer that is `rebuilt`.
 
     Of that one anything may be missing, after a rebuild that was cut off. Then both hosts' proof is out of date too.
+    Control plane and workers count only `with_servers`: for an `up` of the whole stack.
     """
 
     def is_expected(name: str) -> bool:
@@ -34,7 +35,7 @@ def pending_changes(steps: Collection[Step], *, rebuilt: str | None = None) -> l
     for step in steps:
         if step.op in _UNCHANGED or step.type.startswith(_PROVIDER) or is_expected(step.name):
             continue
-        if _SERVERS in step.urn:
+        if _SERVERS in step.urn and not with_servers:
             continue
         keys = ", ".join(dict.fromkeys(path.partition("[")[0].partition(".")[0] for path in step.difference or {}))
         changes.setdefault(step.urn, f"{step.name} ({step.op}{f': {keys}' if keys else ''})")

@@ -1,8 +1,10 @@
 """A stack's cloud through openstacksdk, with the same settings as the program's OpenStack provider."""
 
-import json
+import atexit
+import os
 from collections.abc import Callable, Mapping
-from tempfile import NamedTemporaryFile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import openstack
@@ -16,7 +18,10 @@ from keystoneauth1.exceptions import (
 from keystoneauth1.session import TCPKeepAliveAdapter
 from openstack.connection import Connection
 from openstack.exceptions import ConfigException, HttpException, NotFoundException, SDKException
+from pydantic import TypeAdapter, ValidationError
 from urllib3.util import Retry
+
+from operate.stack.engine import StackError
 
 # openstacksdk's name of each key of the provider's configuration (`openstack:KEY`). Everything else comes from
 # clouds.yaml and the OS_ variables, which both of them read.
@@ -90,30 +95,45 @@ def _status(error: HttpException | HttpError) -> int:
 
 
 def endpoint_overrides(provider: Mapping[str, str]) -> dict[str, str]:
-    """The URLs in the provider's `openstack:endpointOverrides`, by openstacksdk's names for them."""
-    overrides: dict[str, str] = json.loads(provider.get("endpointOverrides") or "{}")
+    """The URLs in the provider's `openstack:endpointOverrides`, by openstacksdk's names for them.
+
+    StackError if it is no JSON object of texts.
+    """
+    try:
+        overrides = _OVERRIDES.validate_json(provider.get("endpointOverrides") or "{}")
+    except ValidationError:
+        raise StackError(
+            "openstack:endpointOverrides is not a JSON object with a URL for each service: set it with `pulumi config "
+            "set --path 'openstack:endpointOverrides.SERVICE' URL`, or remove it"
+        ) from None
     # The provider takes another type of service, too, which openstacksdk cannot.
     return {f"{key.replace('-', '_')}_endpoint_override": it for key, it in overrides.items() if "://" in it}
 
 
+_OVERRIDES = TypeAdapter(dict[str, str])
+
+
 def _as_path(path_or_content: str) -> str:
+    """The path of a file; content is written to one.
+
+    `openstack:key` is a private key. Its file has mode 0600, is in a folder for this user alone (in XDG_RUNTIME_DIR if
+    there is one, which is in memory), and is deleted when this process exits. Only `kill -9` leaves it behind.
+    """
     if "-----BEGIN " not in path_or_content:
         return path_or_content
-    file = NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - kept open: it is deleted when it is closed
-    file.write(path_or_content)
-    file.flush()
-    _FILES.append(file)
-    return file.name
-
-
-_FILES: list[Any] = []
-"""Temporary files that live as long as this process."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = TemporaryDirectory(prefix="ha-api-", dir=runtime if runtime and Path(runtime).is_dir() else None)
+    atexit.register(folder.cleanup)
+    file = Path(folder.name) / "content.pem"
+    file.touch(0o600)
+    file.write_text(path_or_content)
+    return str(file)
 
 
 def connect(provider: Mapping[str, str]) -> Connection:
     """A connection with the provider's configuration of a stack. Sends no request yet.
 
-    openstack.exceptions.SDKException if the configuration names no cloud.
+    openstack.exceptions.SDKException if the configuration names no cloud; StackError if it is invalid.
     """
     # openstacksdk takes an empty value literally, and would not look it up elsewhere.
     values: dict[str, Any] = {_NAMES[key]: value for key, value in provider.items() if value and key in _NAMES}

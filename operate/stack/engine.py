@@ -29,12 +29,12 @@ def query(*arguments: str) -> str:
     return done.stdout
 
 
-def preview(stack: str | None) -> str:
+def preview(stack: str | None, *arguments: str) -> str:
     """`pulumi preview` as JSON, unchanged resources included; a preview that failed says so in it.
 
     StackError if Pulumi printed nothing.
     """
-    done = _captured("preview", "--json", "--show-sames", *(["--stack", stack] if stack else []))
+    done = _captured("preview", "--json", "--show-sames", *(["--stack", stack] if stack else []), *arguments)
     if not done.stdout.strip():
         raise StackError(f"pulumi preview failed: {done.stderr.strip()}")
     return done.stdout

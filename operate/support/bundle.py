@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any, cast
@@ -24,23 +25,29 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
+from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import SECRET_KEYS
 from model.topology import METRICS_PORT
 from operate.hosts.instance import CLOUD_SECONDS
 from operate.hosts.look import look
 from operate.hosts.on_host import SERVICES
+from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import failure_of, output
 from operate.stack.applied import NAMESPACE, AppliedStack, without_secrets
+from operate.stack.cloud import found
 from operate.stack.engine import StackError
 from operate.stack.files import ROOT, as_file_name, project_schema
+from operate.stack.resources import INSTANCE, PORT, recorded_ids
 from operate.support import on_host
-from operate.support.redaction import REDACTED, redactor
+from operate.support.redaction import REDACTED, redact_json, redactor
 
 PROGRAM = Path(on_host.__file__).read_bytes()
 CONSOLE_LINES = 1000
+UNITS = (*SERVICES, "ha-api-metrics", "prometheus-node-exporter")
+APPLIED_FILES = [f"/{path}" for path in LOAD_BALANCER_FILES if path != "etc/haproxy/ha-api/client.pem"]
 HOST_SECONDS = 180
-"""Some 35 commands of up to 15 s each, four at a time: bundles are for hosts in trouble."""
+"""Some 30 commands of up to 15 s each, four at a time: bundles are for hosts in trouble."""
 Texts = Mapping[str, str]
 """Texts by path in the archive."""
 Progress = Callable[[str], None]
@@ -71,15 +78,15 @@ status/                   the output of `./ha status`, as text and as JSON
 stack/                    the stack's outputs, configuration and last updates, from Pulumi; versions
 cloud/                    instances, ports, security groups, networks and consoles, from the cloud
 HOST/journal/             journals since {since}, the last {lines} lines of each
-HOST/files/               configuration, unit files, logs and state files on the host
-HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory
+HOST/files/               the files that were applied, the log of the installation, state files
+HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory; paths of files
 HOST/haproxy/             HAProxy's metrics
 unavailable.txt           in place of a folder's content: why it is unavailable
 
 Secrets were replaced with {redacted} before anything was written: all secrets of the stack's current configuration,
-private keys, and what follows a name that carries a secret (password, token, Authorization, ...). Past configurations
-are included as names only. Names and addresses of hosts and networks are included, so read the bundle before you pass
-it on.
+private keys, and the rest of a line after a name that may be a secret's (password, token, key, Authorization, ...).
+Past configurations are included as names only, and other files on the hosts as paths only. Names and addresses of hosts
+and networks are included, so read the bundle before you pass it on.
 
 {manifest}
 """
@@ -91,9 +98,10 @@ def build(stack: AppliedStack, since: str, report: Callable[[PairReport], str], 
     What is unavailable is noted in the archive and passed to `progress`; no exception is raised for it.
     """
     created = datetime.now(UTC)
-    texts = asyncio.run(_collect(stack, since, report, progress))
     redact = redactor(_secrets(stack))
-    clean = {redact(path): redact(text) for path, text in sorted(texts.items())}
+    # An error may have a secret in it, too.
+    texts = asyncio.run(_collect(stack, since, report, lambda text: progress(redact(text))))
+    clean = {redact(path): _clean(path, text, redact) for path, text in sorted(texts.items())}
     manifest = "\n".join(f"{len(text.encode()):>9}  {path}" for path, text in clean.items())
     readme = README.format(
         stack=stack.name,
@@ -104,6 +112,13 @@ def build(stack: AppliedStack, since: str, report: Callable[[PairReport], str], 
         manifest=manifest,
     )
     return _archive(f"support-{as_file_name(stack.name)}", {"README.txt": readme} | clean, created)
+
+
+def _clean(path: str, text: str, redact: Callable[[str], str]) -> str:
+    if path.endswith(".json"):
+        with suppress(ValueError):
+            return redact_json(text, redact)
+    return redact(text)
 
 
 def write(archive: bytes, path: Path) -> None:
@@ -134,7 +149,7 @@ def _secrets(stack: AppliedStack) -> Iterator[str]:
     """Secrets of the stack's configuration, and of this machine's login to the cloud."""
     yield from stack.configuration.secrets
     yield stack.configuration.private_key
-    with suppress(SDKException, ClientException):
+    with suppress(StackError, SDKException, ClientException):
         login: dict[str, Any] = stack.configuration.cloud().config.get_auth_args()
         yield from (str(login[key]) for key in ("password", "token", "application_credential_secret") if login.get(key))
 
@@ -143,7 +158,7 @@ async def _collect(
     stack: AppliedStack, since: str, report: Callable[[PairReport], str], progress: Progress
 ) -> dict[str, str]:
     async def host(name: str) -> Texts:
-        arguments = json.dumps({"since": since, "metrics_port": METRICS_PORT, "units": SERVICES})
+        arguments = json.dumps({"since": since, "metrics_port": METRICS_PORT, "units": UNITS, "files": APPLIED_FILES})
         command = f"sudo -n python3 - {shlex.quote(arguments)}"
         async with stack.access.connect(stack.outputs.load_balancers[name]) as connection:
             return _TEXTS.validate_json(await output(connection, command, PROGRAM, seconds=HOST_SECONDS))
@@ -151,13 +166,13 @@ async def _collect(
     async def attempt(folder: str, texts: Awaitable[Texts]) -> dict[str, str]:
         began = time.monotonic()
         try:
-            found = await texts
-            progress(f"{folder}: {len(found)} texts in {time.monotonic() - began:.1f} s")
+            collected = await texts
+            progress(f"{folder}: {len(collected)} texts in {time.monotonic() - began:.1f} s")
         except (OSError, asyncssh.Error) as error:
-            found = _unavailable(folder, failure_of(error), progress)
+            collected = _unavailable(folder, failure_of(error), progress)
         except (StackError, SDKException, ClientException, ValidationError) as error:
-            found = _unavailable(folder, str(error), progress)
-        return {f"{folder}/{path}": text for path, text in found.items()}
+            collected = _unavailable(folder, str(error), progress)
+        return {f"{folder}/{path}": text for path, text in collected.items()}
 
     # Pulumi and the cloud are queried in threads, because their clients block.
     of_all = await asyncio.gather(
@@ -175,8 +190,8 @@ def _unavailable(folder: str, reason: str, progress: Progress) -> Texts:
 
 
 def _status(stack: AppliedStack, report: Callable[[PairReport], str]) -> Texts:
-    found = look(stack, with_instances=True)
-    return {"status.txt": report(found), "status.json": found.model_dump_json(indent=2)}
+    status = look(stack, with_instances=True)
+    return {"status.txt": report(status), "status.json": status.model_dump_json(indent=2)}
 
 
 def _engine(stack: AppliedStack) -> Texts:
@@ -217,10 +232,17 @@ def _only_settings(configuration: str) -> str:
 def _cloud(stack: AppliedStack) -> Texts:
     cloud: Any = stack.configuration.cloud()
     cloud.session.timeout = CLOUD_SECONDS
-    prefix = f"{stack.settings.cluster_name}-"
-    servers = [it for it in cloud.compute.servers() if it.name.startswith(prefix)]
-    ids = {server.id for server in servers}
-    ports = [it for it in cloud.network.ports() if it.name.startswith(prefix) or it.device_id in ids]
+    # By the ids in the state: names are in use elsewhere too, and an administrator's lists have every project's.
+    ids = recorded_ids(stack.name)
+    pair = Pair(stack.outputs, ids, cloud)
+    load_balancers = {name: pair.instances(name) for name in stack.outputs.load_balancers}
+    others = (
+        found(cloud.compute.get_server, it)
+        for (kind, name), it in ids.items()
+        if kind == INSTANCE and name not in load_balancers
+    )
+    servers = [*chain.from_iterable(load_balancers.values()), *filter(None, others)]
+    ports = [*filter(None, (found(cloud.network.get_port, it) for (kind, _), it in ids.items() if kind == PORT))]
     group_ids = {*stack.outputs.security_group_ids.values()}
     groups = [it for it in cloud.network.security_groups() if it.id in group_ids]
     # Picked from lists: a query for a network that is gone or not ours would fail, and lose the rest.
@@ -231,19 +253,17 @@ def _cloud(stack: AppliedStack) -> Texts:
         group.name: [{field: rule.get(field) for field in _RULE.split()} for rule in group.security_group_rules]
         for group in groups
     }
-    found = {
+    resources = {
         "instances.json": _fields(servers, _INSTANCE),
         "ports.json": _fields(ports, _PORT),
         "security-group-rules.json": rules,
         "networks.json": _fields(networks, _NETWORK),
         "subnets.json": _fields(subnets, _SUBNET),
     }
-    consoles = {
-        f"console-{server.name}.log": _console(cloud, server)
-        for server in servers
-        if server.name in stack.outputs.load_balancers
-    }
-    return {name: json.dumps(_without_empty(it), indent=2, ensure_ascii=False) for name, it in found.items()} | consoles
+    # One that was never built has no console.
+    consoles = {f"console-{name}.log": _console(cloud, it[0]) for name, it in load_balancers.items() if it}
+    texts = {name: json.dumps(_without_empty(it), indent=2, ensure_ascii=False) for name, it in resources.items()}
+    return texts | consoles
 
 
 def _console(cloud: Any, server: Any) -> str:

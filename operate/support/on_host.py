@@ -1,9 +1,10 @@
 """Prints a load balancer's logs, files and command outputs as JSON: texts by path.
 
 Runs there, as root, through `python3 -`. Python's standard library only, 3.10 or newer. The argument is JSON: `since`,
-in journalctl's format, `metrics_port`, and `units`, the services. It writes nothing on the host, so it works on a full
-disk, and every step is limited in time and size. Secrets are removed by `operate/support`, which knows them. Files that
-nobody needs are left out: any file of an administrator may have one.
+in journalctl's format, `metrics_port`, `units`, the services, and `files`, paths of the files that were applied. It
+writes nothing on the host, so it works on a full disk, and every step is limited in time and size. Secrets are removed
+by `operate/support`, which cannot recognize each one. So nothing is read that may have others' secrets in it: of other
+files than the applied ones, only the paths.
 """
 
 import importlib
@@ -22,27 +23,28 @@ JOURNAL_LINES = 20_000
 MOST_BYTES = 4 * 2**20
 """Limit of one text; a longer one is cut at its start."""
 COMMAND_SECONDS = 15
-# Not HAProxy's certificates, maps and lists, nor files of any name: a file may have nothing in it but a secret.
 FILES = (
-    "/etc/haproxy/**/*.cfg",
-    "/etc/haproxy/ha-api/ca.pem",
-    "/etc/keepalived/**/*.conf",
-    "/etc/keepalived/*.sh",
-    "/usr/local/lib/ha-api/*",
-    "/etc/firewalld/**/*.xml",
-    "/etc/firewalld/*.conf",
-    "/etc/sysctl.d/*",
-    "/etc/systemd/system/ha-api-*",
-    "/etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
     "/etc/os-release",
     "/run/ha-api/*",
     "/var/log/ha-api-install.log",
-    "/var/log/cloud-init.log",
-    "/var/log/cloud-init-output.log",
-    "/var/log/apt/history.log",
     "/proc/loadavg",
     "/proc/pressure/*",
     "/proc/net/nf_conntrack_stat",
+)
+FOLDERS = (
+    "/etc/haproxy/**/*",
+    "/etc/keepalived/**/*",
+    "/etc/firewalld/**/*",
+    "/etc/sysctl.d/*",
+    "/usr/local/lib/ha-api/*",
+    "/etc/systemd/system/**/*",
+)
+"""Files and folders whose paths are listed. They show what an administrator added."""
+# Not the environment, and not the command lines.
+PROPERTIES = (
+    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,MainPID,ExecMainCode,ExecMainStatus,"
+    "ExecMainStartTimestamp,ExecMainExitTimestamp,ActiveEnterTimestamp,InactiveEnterTimestamp,NeedDaemonReload,"
+    "FragmentPath,DropInPaths,MemoryCurrent,MemoryPeak,CPUUsageNSec,TasksCurrent,LimitNOFILE,After,Requires,BindsTo"
 )
 SYSCTLS = (
     "net.ipv4.ip_nonlocal_bind",
@@ -125,32 +127,37 @@ def query_socket(path: str) -> str:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(path)
-        client.sendall(b"show info;show stat;show errors\n")
+        # Not `show errors`: they have the requests in them.
+        client.sendall(b"show info;show stat\n")
         with client.makefile("rb") as answer:
             return end_of(answer.read(MOST_BYTES))
 
 
-def sources(since: str, metrics_port: int, units: Sequence[str]) -> Iterator[tuple[str, Callable[[], str]]]:
+def paths_in(patterns: Sequence[str]) -> str:
+    """The paths of files and folders, one per line."""
+    found = {path for pattern in patterns for path in Path("/").glob(pattern.lstrip("/"))}
+    return "".join(f"{path}\n" for path in sorted(found))
+
+
+def sources(
+    since: str, metrics_port: int, units: Sequence[str], files: Sequence[str]
+) -> Iterator[tuple[str, Callable[[], str]]]:
     """Each text's path, and how to get it."""
     journal = ("journalctl", "--no-pager", "--output=short-iso-precise", f"--since={since}", f"--lines={JOURNAL_LINES}")
     for unit in units:
         yield f"journal/{unit}.log", partial(run, *journal, f"--unit={unit}")
     for tag in TAGS:
         yield f"journal/{tag}.log", partial(run, *journal, f"--identifier={tag}")
-    yield "journal/cloud-init.log", partial(run, *journal, "--unit=cloud-*")
     yield "journal/kernel.log", partial(run, *journal, "--dmesg")
-    yield "journal/warnings.log", partial(run, *journal, "--priority=warning")
     for name, command in COMMANDS.items():
         yield f"commands/{name}.txt", partial(run, *command)
-    status = ("systemctl", "status", "--no-pager", "--full", "--lines=0")
-    yield "commands/systemctl-status.txt", partial(run, *status, *units)
-    yield "commands/systemctl-show.txt", partial(run, "systemctl", "show", *units)
+    yield "commands/systemctl-show.txt", partial(run, "systemctl", "show", f"--property={PROPERTIES}", *units)
     yield "commands/nft-ruleset.txt", packet_filter
+    yield "commands/paths.txt", partial(paths_in, FOLDERS)
     yield "haproxy/metrics.txt", partial(metrics, metrics_port)
     for path in Path("/run/haproxy").glob("*.sock"):
         yield f"haproxy/{path.name}.txt", partial(query_socket, str(path))
-    of_units = [f"/etc/systemd/system/{unit}.service{more}" for unit in units for more in ("", ".d/*")]
-    for pattern in (*FILES, *of_units):
+    for pattern in (*FILES, *files):
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
             if path.is_file():
                 yield f"files{path}", partial(read, str(path))

@@ -29,6 +29,7 @@ from model.topology import API_PORT, vip_port_name
 from operate.hosts.pair import PairError, wait_for
 from operate.hosts.ssh import failure_of
 from operate.hosts.state import HostState, collect
+from operate.maintenance.checks import pending_changes
 from operate.signals import uninterrupted
 from operate.stack import engine
 from operate.stack.applied import NAMESPACE, AppliedStack, read_stack
@@ -236,6 +237,8 @@ def move_vip(stack: AppliedStack, cloud: Connection, agreed: Plan, done: list[Ac
                 f"{agreed.vip} to clients that still send to the stack's pair",
                 undo=partial(_return_vip, stack, cloud, agreed),
                 command=f"pulumi config set vip {before} --stack {stack.name} && pulumi up --stack {stack.name}",
+                # The stack's port must not lose the address while the stack's pair uses it.
+                is_prerequisite=True,
             )
         )
     _up(stack.name, "--exclude", "**::*-prove")
@@ -254,11 +257,20 @@ def _return_vip(stack: AppliedStack, cloud: Connection, agreed: Plan) -> None:
 
 @contextmanager
 def _configuration(stack: str, *, vip: str | None) -> Generator[Path]:
-    """A copy of the stack's configuration file with another VIP, or none. Secrets are encrypted in it."""
-    content = yaml.safe_load(stack_file(stack).read_text())
-    content["config"].pop(f"{NAMESPACE}vip", None)
-    if vip:
-        content["config"][f"{NAMESPACE}vip"] = vip
+    """A copy of the stack's configuration file with another VIP, or none. Secrets are encrypted in it.
+
+    StackError if there is no such file, or it has no configuration.
+    """
+    source = stack_file(stack)
+    content = yaml.safe_load(source.read_text()) if source.exists() else None
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):  # pyright: ignore[reportUnknownMemberType]
+        raise StackError(
+            f"{source.name} does not have the configuration of {stack}, which a takeover repeats with another vip: "
+            f"write it there with `pulumi config refresh --stack {stack}`, or get the file from those who wrote it"
+        )
+    configuration: dict[str, Any] = {**content["config"]}
+    configuration.pop(f"{NAMESPACE}vip", None)
+    content["config"] = configuration | ({f"{NAMESPACE}vip": vip} if vip else {})
     with TemporaryDirectory() as folder:
         file = Path(folder) / "configuration.yaml"
         file.write_text(yaml.safe_dump(content))
@@ -343,12 +355,12 @@ def _pending_problems(stack: AppliedStack) -> list[str]:
     # If there was none, Neutron chose it.
     vip = applied[0].get(f"{NAMESPACE}vip", {}).get("value") if applied else stack.outputs.vip
     with _configuration(stack.name, vip=vip) as file:
-        preview = engine.query("preview", "--show-sames", "--config-file", str(file), *of_stack)
-    changes = [f"{it.op} {it.name}" for it in parse_preview(preview) if it.op not in ("same", "read")]
+        steps = parse_preview(engine.preview(stack.name, "--config-file", str(file)))
+    changes = pending_changes(steps, with_servers=True)
     if not changes:
         return []
     return [
-        f"{stack.name} has changes besides the VIP to apply ({', '.join(changes)}): first run `pulumi up` with vip = "
+        f"{stack.name} has changes besides the VIP to apply: {', '.join(changes)}. First run `pulumi up` with vip = "
         f"{stack.outputs.vip}"
     ]
 

@@ -19,11 +19,13 @@ class Action:
     """A change that was made, or may have been made, and the way back."""
 
     what: str
-    """What is as before once it is undone, for example "the address pairs of old-1"."""
+    """What the undo restores, for example "the address pairs of old-1"."""
     undo: Callable[[], object]
     """Without effect if the change was never made."""
     command: str
     """Does the same in a shell."""
+    is_prerequisite: bool = False
+    """Whether the actions before this one may be undone only after it."""
 
 
 @contextmanager
@@ -31,8 +33,8 @@ def undone_on_failure(report: Callable[[str], None]) -> Generator[list[Action]]:
     """Undo all actions in the list if the block raises anything, and raise it again.
 
     The block appends an action before it carries it out: a request that failed may have taken effect. What cannot be
-    undone is reported, with all commands that are left, in their order. Ctrl-C ends the undoing after the current
-    action.
+    undone is reported, with all commands that are left, in their order. The undoing ends after the current action on
+    Ctrl-C, and at a prerequisite that cannot be undone.
     """
     done: list[Action] = []
     try:
@@ -42,13 +44,21 @@ def undone_on_failure(report: Callable[[str], None]) -> Generator[list[Action]]:
         with suppress(KeyboardInterrupt):
             for action in done[::-1]:
                 with uninterrupted():
+                    interrupted = False
                     try:
                         _patiently(action.undo)
                     except Exception as error:
                         _try(report, f"not undone: {action.what}: {error}")
-                    else:
-                        left.remove(action)
-                        _try(report, f"undone: {action.what}")
+                        if action.is_prerequisite:
+                            break
+                        continue
+                    except KeyboardInterrupt:
+                        # All other signals wait: this one is from `run_in_foreground`, whose program succeeded.
+                        interrupted = True
+                    left.remove(action)
+                    _try(report, f"undone: {action.what}")
+                    if interrupted:
+                        break
         if left:
             _try(report, "What is left, undo in this order:\n" + "\n".join(f"  {it.command}" for it in left))
         raise

@@ -138,7 +138,7 @@ def secret_parts() -> list[str]:
 
 
 def plant(system: System, host: str) -> None:
-    """Every secret into the journal of a host, and into a file beside HAProxy's own."""
+    """Every secret into the journal of a host, and into files beside HAProxy's own."""
     everything = "\n".join(
         (
             f"the password is {VRRP_PASSWORD}!",
@@ -150,7 +150,7 @@ def plant(system: System, host: str) -> None:
         )
     )
     system.run(host, "logger --tag vrrp", everything)
-    # HAProxy does not read the first of them, and nobody needs the second.
+    # HAProxy does not read them, and a bundle has their paths only.
     system.run(host, "sudo tee /etc/haproxy/notes.cfg /etc/haproxy/notes.txt >/dev/null", everything)
     passwords = "Set the following 'random' passwords\\nroot:hunter2\\ndebian:hunter2\\n"
     system.run(host, f"printf '{passwords}' | sudo tee /dev/console >/dev/null")
@@ -170,12 +170,15 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
         assert b"haproxy_server_status" in texts[f"{name}/haproxy/metrics.txt"]
         assert b"table inet firewalld" in texts[f"{name}/commands/nft-ruleset.txt"]
         assert b"net.ipv4.ip_nonlocal_bind = 1" in texts[f"{name}/commands/sysctl.txt"]
+        assert b"Id=keepalived.service" in texts[f"{name}/commands/systemctl-show.txt"]
+        assert f"{name}/files/etc/haproxy/haproxy.cfg" in texts
         assert f"{name}/files/etc/haproxy/ha-api/client.pem" not in texts
-        assert f"{name}/files/etc/haproxy/notes.txt" not in texts
+    for other in ("/etc/haproxy/notes.cfg", "/etc/haproxy/notes.txt"):
+        assert f"{first}/files{other}" not in texts
+        assert other.encode() in texts[f"{first}/commands/paths.txt"].splitlines()
     assert b"the password is [redacted]!" in texts[f"{first}/journal/vrrp.log"]
-    for name in ("journal/vrrp.log", "files/etc/haproxy/notes.cfg"):
-        for kept in (b"[redacted]@proxy", b"set-header Authorization [redacted]", b"SMTP_PASS=[redacted] LANG=C"):
-            assert kept in texts[f"{first}/{name}"]
+    for kept in (b"[redacted]@proxy", b"set-header Authorization [redacted]", b"AWS_SECRET_ACCESS_KEY=[redacted]"):
+        assert kept in texts[f"{first}/journal/vrrp.log"]
     assert b"debian:[redacted]" in texts[f"cloud/console-{first}.log"]
     assert all(isinstance(it, str) for update in json.loads(texts["stack/history.json"]) for it in update["config"])
     assert json.loads(texts["stack/configuration.json"])["openstack-ha-api:vrrpPassword"] == {"secret": True}

@@ -1,6 +1,9 @@
 """A cloud that fails for a while, and one that keeps failing: a session against stand-ins for Keystone and Nova."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +19,8 @@ from urllib3.util import Retry
 
 from operate.stack import cloud
 from operate.stack.cloud import connect, explain
+from operate.stack.engine import StackError
+from operate.stack.files import ROOT
 
 LOGIN, SERVERS, STOP = (
     ("POST", "/v3/auth/tokens"),
@@ -186,6 +191,33 @@ def test_the_provider_s_endpoint_overrides_are_followed(fake: Cloud):
     untyped: Any = connect(provider(fake.url) | {"endpointOverrides": json.dumps(overrides)})
     assert untyped.compute.get("/servers/detail").status_code == 200
     assert fake.requests["GET", "/elsewhere/v2.1/servers/detail"] == 1
+
+
+@pytest.mark.parametrize("value", ["https://nova/", "[]", '{"compute": 1}', '"a"'])
+def test_invalid_endpoint_overrides_are_refused(value: str):
+    with pytest.raises(StackError, match="openstack:endpointOverrides") as refused:
+        connect(provider("https://cloud.example") | {"endpointOverrides": value})
+    assert value not in str(refused.value), "a URL may have a password in it"
+
+
+def test_a_private_key_is_written_only_where_nobody_else_can_read_it(tmp_path: Path):
+    """And is gone once the process exits."""
+    program = """
+import sys
+from pathlib import Path
+from operate.stack.cloud import connect
+pem = "-----BEGIN PRIVATE KEY-----\\nAA==\\n-----END PRIVATE KEY-----\\n"
+file = Path(connect({"authUrl": "https://cloud.example", "cert": pem, "key": pem}).session.cert[1])
+print(file.read_text() == pem, oct(file.stat().st_mode), oct(file.parent.stat().st_mode), file)
+"""
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    readable, file_mode, folder_mode, path = done.stdout.split()
+    assert (readable, file_mode, folder_mode) == ("True", "0o100600", "0o40700")
+    assert Path(path).parent.parent == tmp_path
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_certificate_may_be_a_path_or_a_file_s_content():

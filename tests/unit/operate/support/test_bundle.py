@@ -3,25 +3,35 @@
 import io
 import json
 import resource
+import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from textwrap import dedent
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import typer
+from openstack.exceptions import NotFoundException
 
 from dev.standin.certificate import self_signed
+from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import Settings
 from operate.commands.support_bundle import since_of
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import Access
 from operate.stack.applied import AppliedStack, Outputs, StackConfiguration
+from operate.stack.engine import StackError
 from operate.stack.files import ROOT
+from operate.stack.resources import INSTANCE, PORT
 from operate.support import bundle, on_host
+from operate.support.redaction import REDACTED
 from tests.unit.example import example_values
 
 PASSWORD = "s3cr8t-x"  # noqa: S105
@@ -136,23 +146,163 @@ def test_a_command_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
     assert on_host.run("sh", "-c", "echo said; exec sleep 20") == "said\n\n(killed after 0.2 s)\n"
 
 
-def test_files_that_may_have_nothing_but_a_secret_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    read = ["haproxy/haproxy.cfg", "haproxy/more/a.cfg", "haproxy/ha-api/ca.pem", "keepalived/keepalived.conf"]
-    read += ["keepalived/notify.sh", "systemd/system/haproxy.service.d/a.conf", "systemd/system/ha-api-metrics.timer"]
-    left_out = ["haproxy/ha-api/client.pem", "haproxy/tls.key", "haproxy/keys.map", "haproxy/tickets", "haproxy/a.p12"]
-    left_out += ["keepalived/smtp.pass", "systemd/system/backup.service", "systemd/system/backup.service.d/env.conf"]
-    for path in (*read, *left_out):
-        file = tmp_path / "etc" / path
+class Host:
+    """A host's folder in place of `/`, and what would be collected from it."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+
+        class Root(type(root)):
+            def __new__(cls, *parts: str) -> Path:  # pyright: ignore
+                return root if parts == ("/",) else Path(*parts)
+
+        monkeypatch.setattr(on_host, "Path", Root)
+
+    def write(self, path: str) -> None:
+        file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("a text")
 
-    class Root(type(tmp_path)):
-        def __new__(cls, *parts: str) -> Path:  # pyright: ignore
-            return tmp_path if parts == ("/",) else Path(*parts)
+    def sources(self) -> dict[str, Callable[[], str]]:
+        return dict(on_host.sources("-24h", 8405, bundle.UNITS, bundle.APPLIED_FILES))
 
-    monkeypatch.setattr(on_host, "Path", Root)
-    names = [name for name, _ in on_host.sources("-24h", 8405, ["haproxy"]) if name.startswith("files")]
-    assert {name.removeprefix(f"files{tmp_path}/etc/") for name in names} == {*read}
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def test_of_files_that_were_not_applied_only_the_path_is_collected(host: Host):
+    ours = [path for path in LOAD_BALANCER_FILES if path != "etc/haproxy/ha-api/client.pem"]
+    others = ["etc/haproxy/ha-api/client.pem", "etc/haproxy/more.cfg", "etc/haproxy/tls.key", "etc/haproxy/keys.map"]
+    others += ["etc/keepalived/more.conf", "etc/systemd/system/haproxy.service.d/env.conf", "etc/firewalld/a.xml"]
+    others += ["etc/systemd/system/backup.service"]
+    for path in (*ours, *others):
+        host.write(path)
+    sources = host.sources()
+    read = {name.removeprefix(f"files{host.root}/") for name in sources if name.startswith("files")}
+    assert read == {*ours}
+    listed = sources["commands/paths.txt"]().splitlines()
+    assert {f"{host.root}/{path}" for path in (*ours, *others)} <= {*listed}
+
+
+def test_no_environment_no_other_unit_and_no_request_is_collected(host: Host, monkeypatch: pytest.MonkeyPatch):
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(on_host.subprocess, "run", lambda command, **_: commands.append(command))  # pyright: ignore
+    for name, how in host.sources().items():
+        if name.startswith(("journal", "commands")):
+            with suppress(AttributeError, OSError, ImportError):
+                how()
+    journals = [it for it in commands if it[0] == "journalctl"]
+    selected = ("--unit=haproxy", "--unit=keepalived", "--dmesg", "--identifier=vrrp")
+    assert {*selected} <= {it[-1] for it in journals}
+    assert all(it[-1] == "--dmesg" or it[-1].startswith(("--unit=", "--identifier=")) for it in journals)
+    assert not any("*" in it[-1] for it in journals)
+    (show,) = (it for it in commands if it[:2] == ("systemctl", "show"))
+    (properties,) = (it for it in show if it.startswith("--property="))
+    assert not {"Environment", "ExecStart", "SetCredential"} & {*properties.partition("=")[2].split(",")}
+
+
+def test_haproxy_is_not_asked_for_captured_requests(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "admin.sock"))
+        server.listen()
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            client, _ = server.accept()
+            with client:
+                asked.append(client.recv(1000))
+                client.sendall(b"an answer")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert on_host.query_socket(str(tmp_path / "admin.sock")) == "an answer"
+        thread.join()
+    assert asked == [b"show info;show stat\n"]
+
+
+def test_progress_has_no_secret(stack: AppliedStack, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> Mapping[str, str]:
+        raise StackError(f"the cloud refuses {PASSWORD} and http://ada:hunter2@proxy/")
+
+    async def host(*_: object, **__: object) -> str:
+        return "{}"
+
+    for name in ("_cloud", "_engine", "_status"):
+        monkeypatch.setattr(bundle, name, fail)
+    monkeypatch.setattr(bundle, "output", host)
+    monkeypatch.setattr(Access, "connect", lambda *_: nullcontext())  # pyright: ignore
+    said: list[str] = []
+    bundle.build(stack, "-24h", cast("Callable[[PairReport], str]", str), said.append)
+    assert f"cloud: unavailable: the cloud refuses {REDACTED} and http://{REDACTED}@proxy/" in said
+    assert not any(PASSWORD in it or "hunter2" in it for it in said)
+
+
+class Namesakes:
+    """A cloud in which every instance and port of ours has a namesake of another stack, or project."""
+
+    session = SimpleNamespace(timeout=0)
+
+    def __init__(self) -> None:
+        self.compute = self.network = self
+
+    def get_server(self, resource_id: str) -> Any:
+        if resource_id == "gone":
+            raise NotFoundException(resource_id)
+        return in_cloud(resource_id, resource_id.removeprefix("id-").removeprefix("other-"))
+
+    def servers(self) -> list[Any]:
+        return [self.get_server(it) for it in ("id-k8s-lb-0", "other-k8s-lb-0", "id-k8s-cp-0", "other-k8s-jump")]
+
+    def get_port(self, port_id: str) -> Any:
+        return in_cloud(port_id, port_id.removeprefix("port-"), device_id="id-k8s-lb-0", network_id="network")
+
+    def ports(self) -> list[Any]:
+        return [self.get_port(it) for it in ("port-k8s-lb-0", "port-k8s-vip", "other-k8s-vip")]
+
+    def get_server_group(self, _: str) -> Any:
+        raise NotFoundException("no such group")
+
+    def get_server_console_output(self, server: Any, **_: object) -> dict[str, str]:
+        return {"output": f"console of {server.id}"}
+
+    def security_groups(self) -> list[Any]:
+        return []
+
+    def networks(self) -> list[Any]:
+        return [in_cloud("network", "ours"), in_cloud("other", "theirs")]
+
+    def subnets(self) -> list[Any]:
+        return []
+
+
+def in_cloud(resource_id: str, name: str, **fields: str) -> Any:
+    class Resource(defaultdict[str, Any]):
+        __getattr__ = defaultdict[str, Any].__getitem__
+
+    return Resource(lambda: None, id=resource_id, name=name, **fields)
+
+
+def test_what_is_collected_from_the_cloud_is_found_by_its_id(stack: AppliedStack, monkeypatch: pytest.MonkeyPatch):
+    ids = {
+        (INSTANCE, "k8s-lb-0"): "id-k8s-lb-0",
+        (INSTANCE, "k8s-cp-0"): "id-k8s-cp-0",
+        (INSTANCE, "k8s-cp-1"): "gone",
+        (PORT, "k8s-lb-0"): "port-k8s-lb-0",
+        (PORT, "k8s-vip"): "port-k8s-vip",
+    }
+    monkeypatch.setattr(bundle, "recorded_ids", lambda _: ids)  # pyright: ignore
+    monkeypatch.setattr(StackConfiguration, "cloud", lambda _: Namesakes())  # pyright: ignore
+    texts = bundle._cloud(stack)  # pyright: ignore[reportPrivateUsage]
+
+    def ids_in(name: str) -> set[str]:
+        return {it["id"] for it in json.loads(texts[name])}
+
+    assert ids_in("instances.json") == {"id-k8s-lb-0", "id-k8s-cp-0"}
+    assert ids_in("ports.json") == {"port-k8s-lb-0", "port-k8s-vip"}
+    assert ids_in("networks.json") == {"network"}
+    assert texts["console-k8s-lb-0.log"] == "console of id-k8s-lb-0"
 
 
 def test_past_configurations_have_names_only(monkeypatch: pytest.MonkeyPatch, stack: AppliedStack):

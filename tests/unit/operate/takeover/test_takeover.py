@@ -175,7 +175,10 @@ class Pulumi:
         if arguments[:2] == ("stack", "history"):
             entry = {"kind": "update", "result": "succeeded", "config": {"openstack-ha-api:vip": {"value": OWN_VIP}}}
             return json.dumps([{"kind": "update", "result": "failed", "config": {}}, entry])
-        assert arguments[0] == "preview"
+        raise AssertionError(arguments)
+
+    def preview(self, stack: str, *arguments: str) -> str:
+        assert stack == "dev"
         self.previewed_with.append(self._vip_in(arguments))
         return json.dumps({"steps": self.pending})
 
@@ -198,6 +201,7 @@ def pulumi(monkeypatch: pytest.MonkeyPatch) -> Pulumi:
     for module in (engine, resources):
         monkeypatch.setattr(module, "query", it.query)
     monkeypatch.setattr(engine, "run_pulumi", it.run_pulumi)
+    monkeypatch.setattr(engine, "preview", it.preview)
     monkeypatch.setattr(undo, "UNDO_SECONDS", 0)
     return it
 
@@ -481,10 +485,32 @@ def test_other_pending_changes_of_the_stack_are_refused(cloud: Neutron, pulumi: 
     pulumi.pending = [
         {"op": "same", "urn": "urn:pulumi:dev::p::t::k8s-vip"},
         {"op": "replace", "urn": "urn:pulumi:dev::p::t::k8s-lb-0"},
+        {"op": "create", "urn": "urn:pulumi:dev::p::openstack-ha-api:compute:Servers$t::k8s-cp-0"},
     ]
-    with pytest.raises(PairError, match=rf"\(replace k8s-lb-0\): first run `pulumi up` with vip = {OWN_VIP}"):
+    changes = r"k8s-lb-0 \(replace\), k8s-cp-0 \(create\)"
+    with pytest.raises(PairError, match=rf"{changes}\. First run `pulumi up` with vip = {OWN_VIP}"):
         plan(cloud, "old-1", "old-2")
     assert pulumi.previewed_with == [OWN_VIP], "as in the last update that succeeded"
+
+
+def test_another_user_s_login_and_a_refresh_are_no_changes(cloud: Neutron, pulumi: Pulumi):
+    pulumi.pending = [
+        {"op": "update", "urn": "urn:pulumi:dev::p::pulumi:providers:openstack::default"},
+        {"op": "refresh", "urn": "urn:pulumi:dev::p::t::k8s-lb-0"},
+    ]
+    assert len(plan(cloud, "old-1", "old-2").old) == 2
+
+
+@pytest.mark.parametrize("text", [None, "", "encryptionsalt: v1\n", "config:\n", "- a\n"])
+def test_a_stack_file_without_the_configuration_is_reported(
+    cloud: Neutron, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+):
+    file = tmp_path / "Pulumi.dev.yaml"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(takeover, "stack_file", lambda _: file)  # pyright: ignore
+    with pytest.raises(StackError, match=r"Pulumi\.dev\.yaml does not have the configuration of dev"):
+        plan(cloud, "old-1", "old-2")
 
 
 @pytest.fixture
@@ -528,6 +554,35 @@ def test_a_takeover_asks_once_and_before_it_changes_anything(whole: Neutron, pul
         "old-port-1": (["198.51.100.31"], ["10.0.0.0/8"]),
         "old-port-2": (["198.51.100.32"], []),
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("pair", "changed since you confirmed"),
+        ("vip", "changed since you confirmed"),
+        ("bound", "address of a port in use"),
+    ],
+)
+def test_what_changes_while_the_question_is_open_is_refused(
+    whole: Neutron, pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
+):
+    def answer(*_: object, **__: object) -> bool:
+        match change:
+            case "pair":
+                whole.get_port("old-port-2").allowed_address_pairs = [{"ip_address": f"{VIP}/24"}]
+            case "vip":
+                now: Any = stack(has="198.51.100.201")
+                monkeypatch.setattr(command, "read_stack", lambda _: now)  # pyright: ignore
+            case _:
+                whole.get_port("theirs").device_id = "id-new"
+        return True
+
+    monkeypatch.setattr(command.typer, "confirm", answer)
+    refused = run()
+    assert isinstance(refused.exception, PairError)
+    assert reason in str(refused.exception)
+    assert (whole.updates, pulumi.ups) == ([], [])
 
 
 # What fails, which updates Pulumi makes, and what the reports of the undoing are about, in their order.
@@ -590,19 +645,32 @@ def test_a_lost_lock_undoes_everything(whole: Neutron, lock: Lock, monkeypatch: 
 
 
 def test_what_cannot_be_undone_is_listed_with_its_command(whole: Neutron, pulumi: Pulumi):
-    """The old pair could not take the VIP back, so the stack's keeps it; the rest is undone."""
+    """The old pair could not take the VIP back, so the stack's keeps it, together with its reservation."""
     whole.refuse = {("old-port-2", 0), ("old-port-1", 2)}
     ended = run()
     assert pulumi.ups == [MOVE]
     left = ended.output.partition("undo in this order:\n")[2].splitlines()
-    assert [it.strip() for it in left[:2]] == [
-        f"openstack port set --no-allowed-address --allowed-address ip-address=10.0.0.0/8 "
-        f"--allowed-address ip-address={VIP} old-port-1",
+    narrowed = f"--allowed-address ip-address=10.0.0.0/8 --allowed-address ip-address={VIP}"
+    wide = f"--allowed-address ip-address={VIP}/24 --allowed-address ip-address=10.0.0.0/8"
+    assert [it.strip() for it in left[:5]] == [
+        f"openstack port set --no-allowed-address {narrowed} old-port-1",
         f"pulumi config set vip {OWN_VIP} --stack dev && pulumi up --stack dev",
+        f"openstack port set --no-fixed-ip --fixed-ip subnet=subnet,ip-address={OWN_VIP} mine",
+        f"openstack port set --no-fixed-ip --fixed-ip subnet=subnet,ip-address={VIP} theirs",
+        f"openstack port set --no-allowed-address {wide} old-port-1",
     ]
     assert "not undone: the address pairs of old-1: in use" in ended.output
     assert f"old-1 may not hold {VIP}, so the stack's pair keeps it" in ended.output
-    assert whole.addresses("theirs") == [VIP]
+    assert (whole.addresses("theirs"), whole.addresses("mine")) == ([], [VIP])
+
+
+def test_the_reservation_stays_with_a_vip_that_pulumi_could_not_return(whole: Neutron, pulumi: Pulumi):
+    """A second Ctrl-C reached the Pulumi of the undoing, or the first one was killed and left its lock."""
+    pulumi.refuse = {MOVE, OWN_VIP}
+    ended = run()
+    assert pulumi.ups == [MOVE, OWN_VIP]
+    assert "not undone: the stack's VIP" in ended.output
+    assert (whole.addresses("theirs"), whole.addresses("mine")) == ([], [VIP])
 
 
 def test_a_run_that_continues_a_killed_one_does_not_return_the_vip(

@@ -74,6 +74,29 @@ def test_a_second_ctrl_c_ends_after_the_current_action_and_lists_the_rest(record
     assert recorder.reports == ["undone: b", "What is left, undo in this order:\n  undo a"]
 
 
+def test_nothing_before_a_prerequisite_that_cannot_be_undone_is_undone(recorder: Recorder):
+    def fail() -> None:
+        raise ValueError("the stack is locked")
+
+    vip = Action(what="the VIP", undo=fail, command="return the VIP", is_prerequisite=True)
+    fail_after(recorder, recorder.action("a"), vip, recorder.action("c"))
+    assert recorder.undone == ["c"]
+    assert recorder.reports[1] == "not undone: the VIP: the stack is locked"
+    assert recorder.reports[-1].splitlines()[1:] == ["  return the VIP", "  undo a"]
+
+
+def test_an_action_that_succeeded_in_spite_of_ctrl_c_is_not_listed_as_left(recorder: Recorder):
+    """`run_in_foreground` raises KeyboardInterrupt if its program got Ctrl-C and succeeded nevertheless."""
+
+    def succeed() -> None:
+        recorder.undone.append("b")
+        raise KeyboardInterrupt
+
+    fail_after(recorder, recorder.action("a"), Action(what="b", undo=succeed, command="undo b"))
+    assert recorder.undone == ["b"]
+    assert recorder.reports == ["undone: b", "What is left, undo in this order:\n  undo a"]
+
+
 def test_a_closed_terminal_does_not_end_the_undoing(recorder: Recorder):
     def report(_: str) -> None:
         raise OSError("terminal gone")
