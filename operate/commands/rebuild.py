@@ -33,14 +33,15 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
     console.print(f"  has Pulumi delete what is left of {name}, re-create it, and configure it")
     if not yes:
         typer.confirm(f"Rebuild {name}?", abort=True)
-    with maintenance.alone(f"rebuild of {name}", rebuilt=name) as states:
-        agreed, plan = plan, plan_rebuild(applied, pair, name, states)
-        if not plan.is_within(agreed):
-            raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
-        insist_on_rebuild(applied, cloud, name, freed=len(plan.instances), creator=pair.instance(plan.peer).user_id)
+    with maintenance.alone(f"rebuild of {name}", rebuilt=name):
         # Before anything is changed: Pulumi itself would refuse only afterwards.
+        insist_on_rebuild(applied, cloud, name, freed=len(plan.instances), creator=pair.instance(plan.peer).user_id)
         if plan.orphans or plan.holds_vip:
             insist_on_no_other_run(applied.name, name)
+        # Last, because these checks take long enough for the peer to die.
+        agreed, plan = plan, plan_rebuild(applied, pair, name, maintenance.states())
+        if not plan.is_within(agreed):
+            raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
         try:
             if plan.holds_vip:
                 maintenance.stop_keepalived(name, plan.peer)

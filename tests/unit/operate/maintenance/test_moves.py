@@ -224,7 +224,7 @@ def rebuilding(stack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Calla
     """Has `rebuild` follow a plan; what it does to the pair, to instances, and through Pulumi is recorded in order."""
 
     def follow(plan: Rebuild) -> FakeMaintenance:
-        fake = FakeMaintenance({}, {})
+        fake = FakeMaintenance({}, {}, {})
         peer = SimpleNamespace(user_id="ada")
         pair = SimpleNamespace(instance=giving(peer), delete_instance=fake.delete_instance)
         monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
@@ -270,6 +270,26 @@ def test_a_rebuild_that_is_refused_has_changed_nothing(
     with pytest.raises(PairError, match="key pair"):
         rebuild.rebuild(LB_0, "dev", yes=True)
     assert {*fake.done} <= {"insist_on_rebuild"}
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["the peer died", "this host took the VIP"])
+def test_what_happens_during_the_slow_checks_is_noticed(
+    rebuilding: Callable[[Rebuild], FakeMaintenance], monkeypatch: pytest.MonkeyPatch, *, refused: bool
+):
+    """A preview takes tens of seconds. By then the peer may be down, and this host may be the only one that serves."""
+    fake = rebuilding(plan_of(holds_vip=False, orphans=("2",)))
+
+    def plan(*_: object) -> Rebuild:
+        if "insist_on_no_other_run" not in fake.done:
+            return plan_of(holds_vip=False, orphans=("2",))
+        if refused:
+            raise PairError("dev-lb-1 cannot serve alone, so nothing was done")
+        return plan_of(holds_vip=True, orphans=("2",))
+
+    monkeypatch.setattr(rebuild, "plan_rebuild", plan)
+    with pytest.raises(PairError, match="nothing was done"):
+        rebuild.rebuild(LB_0, "dev", yes=True)
+    assert fake.done == ["insist_on_rebuild", "insist_on_no_other_run"]
 
 
 @pytest.mark.parametrize("holds_vip", [True, False])
