@@ -207,7 +207,7 @@ def test_a_host_key_stays_whatever_changes_about_how_it_is_made(tmp_path_factory
 
 
 def test_a_host_key_and_its_instance_are_replaced_together_and_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """As docs/operations.md says for a key that was read. The instances depend on each other, as the control plane's."""
+    """As docs/operations.md says for a key that was read. One instance depends on the other, as control planes do."""
     names = ("cp-0", "cp-1")
 
     def program() -> None:
