@@ -187,7 +187,12 @@ def status(
     else:
         console.print(render_report(report))
         if report.remedy:
-            console.print(f"Restore the files with [bold]./ha status --reapply --stack {report.stack}[/], which runs")
+            if report.left_by_failed_run:
+                console.print("A run failed halfway. Fix the error that it showed, then repeat it:")
+            else:
+                console.print(
+                    f"Restore the files with [bold]./ha status --reapply --stack {report.stack}[/], which runs"
+                )
             # Never wrapped, so that it can be copied.
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:

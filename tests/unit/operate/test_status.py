@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from operate.commands import status as command
@@ -103,6 +104,21 @@ def pulumi(states: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tupl
     monkeypatch.setattr(command, "look", giving(report(states)))
     monkeypatch.setattr(engine, "run_pulumi", run_pulumi)
     return runs
+
+
+def test_after_a_failed_run_only_a_plain_up_is_shown(
+    states: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A reapply would be refused: the failed step waits for an `up`."""
+    path = next(iter(states["k8s-lb-0"]["files"]))
+    states["k8s-lb-0"]["files"][path] |= {"digest": "tried", "staged_digest": "tried"}
+    monkeypatch.setattr(command, "read_stack", giving(SimpleNamespace(name="dev")))
+    monkeypatch.setattr(command, "look", giving(report(states)))
+    with pytest.raises(typer.Exit):
+        command.status("dev")
+    printed = capsys.readouterr().out
+    assert "  pulumi up --stack dev\n" in printed
+    assert "--reapply" not in printed
 
 
 def preview_of(*ops: str) -> str:
