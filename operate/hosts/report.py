@@ -90,7 +90,7 @@ class PairReport(BaseModel):
 
     @property
     def left_by_failed_run(self) -> bool:
-        """Whether a step failed halfway: Pulumi has no record of it, so a plain `up` repeats it, and must come first."""
+        """Whether a step failed: Pulumi has no record of it, so a plain `up` repeats it, and must come first."""
         return any(it.kind is DriftKind.FAILED for host in self.hosts.values() for it in host.drift)
 
     @computed_field

@@ -112,12 +112,12 @@ def test_after_a_failed_run_only_a_plain_up_is_shown(
     """A reapply would be refused: the failed step waits for an `up`."""
     path = next(iter(states["k8s-lb-0"]["files"]))
     states["k8s-lb-0"]["files"][path] |= {"digest": "tried", "staged_digest": "tried"}
-    monkeypatch.setattr(command, "read_stack", giving(SimpleNamespace(name="dev")))
+    monkeypatch.setattr(command, "read_stack", giving(SimpleNamespace(name="production")))
     monkeypatch.setattr(command, "look", giving(report(states)))
     with pytest.raises(typer.Exit):
-        command.status("dev")
+        command.status("production")
     printed = capsys.readouterr().out
-    assert "  pulumi up --stack dev\n" in printed
+    assert "  pulumi up --stack production\n" in printed
     assert "--reapply" not in printed
 
 
