@@ -8,6 +8,7 @@ from operate.hosts.pair import Pair, PairError
 from operate.hosts.state import collect
 from operate.maintenance.checks import insist_on_rebuild
 from operate.maintenance.moves import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
+from operate.signals import uninterrupted
 from operate.stack.applied import read_stack
 from operate.stack.resources import recorded_ids
 
@@ -53,8 +54,10 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
             replace_instance(applied.name, name, ask=not yes)
         except BaseException:
             # Given up, refused, or failed before anything was deleted: the pair must not stay without a standby.
-            if plan.holds_vip:
-                maintenance.start_keepalived(name)
+            # A terminal that is closed sends more than one signal.
+            with uninterrupted():
+                if plan.holds_vip:
+                    maintenance.start_keepalived(name)
             raise
     # Read again: the outputs have changed.
     reasons = unfit(name, collect(read_stack(applied.name)))

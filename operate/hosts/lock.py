@@ -67,7 +67,8 @@ class Lock:
 async def hold(access: Access, name: str, address: str, signature: str) -> AsyncGenerator[Awaitable[str]]:
     """Hold a load balancer's lock while the context lasts.
 
-    Yields an awaitable that returns the reason when the lock is lost. HostError if the host is unreachable, TakenError if another operator holds the lock, with who and why.
+    Yields an awaitable that returns the reason when the lock is lost. HostError if the host is unreachable, TakenError
+    if another operator holds the lock, with who and why.
     """
     command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, signature, str(SILENCE_SECONDS)])
     async with AsyncExitStack() as open_ones:
@@ -116,7 +117,7 @@ async def _live(process: asyncssh.SSHClientProcess[str]) -> str:
     return "its connection ended, or the host went down"
 
 
-async def _keep(lock: Lock, access: Access, name: str, address: str, signature: str, taken: asyncio.Event) -> None:
+async def _keep(lock: Lock, access: Access, name: str, address: str, *, signature: str, taken: asyncio.Event) -> None:
     """Hold a host's lock, and take it again whenever it ends, until the whole `lock` is lost.
 
     HostError as in `hold`, until it was taken once.
@@ -160,7 +161,7 @@ def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Gene
         # Sorted: of two operators who want the same hosts, one gets all of them.
         for name, address in sorted(addresses.items()):
             taken = asyncio.Event()
-            task = asyncio.create_task(_keep(lock, access, name, address, signature, taken))
+            task = asyncio.create_task(_keep(lock, access, name, address, signature=signature, taken=taken))
             holding.append(task)
             waiting = asyncio.create_task(taken.wait())
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -29,7 +29,7 @@ from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, Outcome, not_checked, ok, problem
-from operate.signals import end_like_ctrl_c, uninterrupted
+from operate.signals import uninterrupted
 from operate.stack.applied import StackConfiguration
 
 DELETE_SECONDS = 300
@@ -105,7 +105,6 @@ def try_boot(facts: Facts, configuration: StackConfiguration) -> Generator[Findi
     """
     now = datetime.now(UTC)
     name, cloud = temporary_name(facts.settings, now), facts.cloud
-    end_like_ctrl_c()
     for left in leftovers(cloud, facts.project_id, facts.settings, now):
         remove(cloud, facts.project_id, left)
     try:
