@@ -265,7 +265,7 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
         peer=peer,
         holds_vip=holds,
         instances=tuple(it.id for it in instances),
-        shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "not there",
+        shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "missing",
         orphans=tuple(it.id for it in instances if it.id != known),
     )
 

@@ -148,7 +148,7 @@ def test_drift_is_not_fixed_while_changes_wait_for_an_up(
 def test_without_a_terminal_a_reapply_needs_yes(pulumi: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     monkeypatch.delenv("PULUMI_SKIP_CONFIRMATIONS", raising=False)
-    with pytest.raises(StackError, match=r"no terminal.*--yes"):
+    with pytest.raises(StackError, match=r"not a terminal.*--yes"):
         command.status("production", reapply=True)
     assert pulumi == []
     monkeypatch.setattr(engine, "preview", giving(preview_of("same", "same")))

@@ -313,6 +313,8 @@ def test_a_failed_rebuild_starts_keepalived_again(
 @pytest.mark.usefixtures("stack")
 def test_a_rebuild_that_nobody_can_confirm_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    # It silences Pulumi's question, but not ours.
+    monkeypatch.setenv("PULUMI_SKIP_CONFIRMATIONS", "true")
     with pytest.raises(StackError, match=r"nothing was done.*--yes"):
         rebuild.rebuild(LB_0, "dev")
 
