@@ -16,6 +16,7 @@ from base64 import b64encode
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -35,6 +36,7 @@ from operate.stack.applied import StackConfiguration
 DELETE_SECONDS = 300
 LEFT_AFTER = timedelta(days=1)
 """A run takes minutes. Older resources are leftovers, whichever machine created them."""
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 NO_METADATA = ("DataSourceNone", "Used fallback datasource")
 """What cloud-init writes on the console if no source of metadata answers."""
 _DESCRIPTION = "Temporary, for `./ha preflight --boot`"
@@ -46,8 +48,10 @@ def temporary_name(settings: Settings, now: datetime) -> str:
 
 
 def _machine() -> str:
-    """This machine, in a few characters; containers on one host differ."""
-    return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()}".encode()).hexdigest()[:8]
+    """This machine, or container, in a few characters: where a process id is unique."""
+    # Containers may share the host's name and network, but each has its own process ids. Only Linux has this file.
+    processes = PID_NAMESPACE.stat().st_ino if PID_NAMESPACE.exists() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()} {processes}".encode()).hexdigest()[:8]
 
 
 def is_left(name: str, settings: Settings, now: datetime) -> bool:

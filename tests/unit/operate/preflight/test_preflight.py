@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -1153,6 +1154,20 @@ def test_two_runs_at_once_leave_each_other_s_resources_alone(monkeypatch: pytest
     assert is_left(old, settings, NOW)
     for other in (killed_here.replace("k8s-", "k8s-2-"), f"{killed_here}-0", "k8s-preflight", "k8s-lb-0"):
         assert not is_left(other, settings, NOW), other
+
+
+def test_a_run_in_another_container_of_this_host_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may share the host's name and network. Its process ids mean nothing here."""
+    settings = Settings.parse(example_values())
+    with monkeypatch.context() as container:
+        container.setattr(boot, "PID_NAMESPACE", tmp_path)
+        container.setattr(os, "getpid", ended_process)
+        in_container = temporary_name(settings, NOW)
+        assert is_left(in_container, settings, NOW)
+        container.setattr(boot, "PID_NAMESPACE", tmp_path / "missing")  # not on Linux
+        assert is_left(temporary_name(settings, NOW), settings, NOW)
+    assert not is_left(in_container, settings, NOW)
+    assert is_left(in_container, settings, NOW + 2 * LEFT_AFTER)
 
 
 def test_leftovers_of_every_kind_are_found_and_only_in_the_project() -> None:
