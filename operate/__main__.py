@@ -21,6 +21,7 @@ from operate.commands.support_bundle import support_bundle
 from operate.commands.takeover import takeover
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
+from operate.signals import end_like_ctrl_c
 from operate.stack.cloud import explain
 from operate.stack.engine import StackError
 
@@ -35,6 +36,7 @@ for command in (preflight, takeover, guard, monitoring, status, drill, move, dra
 
 def main() -> None:
     """Run the command line; errors that the user can fix are shown without a traceback."""
+    end_like_ctrl_c()
     try:
         app(prog_name="ha")
     except (StackError, HostError, PairError, SDKException, ClientException) as error:

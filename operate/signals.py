@@ -8,15 +8,20 @@ from pathlib import Path
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""One that the caller has this program ignore (`nohup`, for example) stays ignored, here and in what it runs."""
 
 
 class InterruptionError(Exception):
     """The operator wants this program to end."""
 
 
+def _ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
 @contextmanager
 def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {number: signal.signal(number, handler) for number in numbers if not _ignored(number)}
     try:
         yield
     finally:
@@ -43,7 +48,8 @@ def uninterrupted() -> Generator[None]:
 def end_like_ctrl_c() -> None:
     """From now on SIGTERM and SIGHUP raise KeyboardInterrupt too, so that clean-up runs."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if not _ignored(number):
+            signal.signal(number, signal.default_int_handler)
 
 
 def run_in_foreground(command: Sequence[str | Path], folder: Path) -> int:

@@ -1,6 +1,5 @@
 """Options shared by several commands."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +17,11 @@ LoadBalancer = Annotated[str, typer.Argument(metavar="NAME", help="The load bala
 
 
 def insist_on_answer(*, yes: bool) -> None:
-    """StackError, before anything is done, if Pulumi will ask for confirmation where nobody can answer."""
-    # Then Pulumi does not ask either.
-    yes = yes or os.environ.get("PULUMI_SKIP_CONFIRMATIONS") in ("true", "1")
+    """StackError, before anything is done, if a question will be asked where nobody can answer."""
     if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise StackError(
-            "Pulumi asks for confirmation, and this is no terminal, so nothing was done: run this in a terminal, "
-            "or with --yes"
+            "this needs a confirmation, and stdin or stdout is not a terminal, so nothing was done: run it in a "
+            "terminal, or use --yes"
         )
 
 

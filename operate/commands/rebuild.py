@@ -8,6 +8,7 @@ from operate.hosts.pair import Pair, PairError
 from operate.hosts.state import collect
 from operate.maintenance.checks import insist_on_rebuild
 from operate.maintenance.moves import Maintenance, insist_on_no_other_run, plan_rebuild, replace_instance, unfit
+from operate.signals import uninterrupted
 from operate.stack.applied import read_stack
 from operate.stack.resources import recorded_ids
 
@@ -33,14 +34,15 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
     console.print(f"  has Pulumi delete what is left of {name}, re-create it, and configure it")
     if not yes:
         typer.confirm(f"Rebuild {name}?", abort=True)
-    with maintenance.alone(f"rebuild of {name}", rebuilt=name) as states:
-        agreed, plan = plan, plan_rebuild(applied, pair, name, states)
-        if not plan.is_within(agreed):
-            raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
-        insist_on_rebuild(applied, cloud, name, freed=len(plan.instances), creator=pair.instance(plan.peer).user_id)
+    with maintenance.alone(f"rebuild of {name}", rebuilt=name):
         # Before anything is changed: Pulumi itself would refuse only afterwards.
+        insist_on_rebuild(applied, cloud, name, freed=len(plan.instances), creator=pair.instance(plan.peer).user_id)
         if plan.orphans or plan.holds_vip:
             insist_on_no_other_run(applied.name, name)
+        # Last, because these checks take long enough for the peer to die.
+        agreed, plan = plan, plan_rebuild(applied, pair, name, maintenance.states())
+        if not plan.is_within(agreed):
+            raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
         try:
             if plan.holds_vip:
                 maintenance.stop_keepalived(name, plan.peer)
@@ -52,8 +54,10 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
             replace_instance(applied.name, name, ask=not yes)
         except BaseException:
             # Given up, refused, or failed before anything was deleted: the pair must not stay without a standby.
-            if plan.holds_vip:
-                maintenance.start_keepalived(name)
+            # A terminal that is closed sends more than one signal.
+            with uninterrupted():
+                if plan.holds_vip:
+                    maintenance.start_keepalived(name)
             raise
     # Read again: the outputs have changed.
     reasons = unfit(name, collect(read_stack(applied.name)))

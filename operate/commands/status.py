@@ -1,6 +1,7 @@
 """`ha status`: the state of a stack's load balancers, and how it differs from what was applied."""
 
 import asyncio
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -187,11 +188,17 @@ def status(
     else:
         console.print(render_report(report))
         if report.remedy:
-            console.print(f"Restore the files with [bold]./ha status --reapply --stack {report.stack}[/], which runs")
+            if report.left_by_failed_run:
+                console.print("A run failed halfway. Fix the error that it showed, then repeat it:")
+            else:
+                console.print(
+                    f"Restore the files with [bold]./ha status --reapply --stack {report.stack}[/], which runs"
+                )
             # Never wrapped, so that it can be copied.
             console.print(f"  {report.remedy}", soft_wrap=True, highlight=False, markup=False)
     if reapply and report.remedy:
-        insist_on_answer(yes=yes)
+        # With this variable Pulumi, which is the only one to ask, does not.
+        insist_on_answer(yes=yes or os.environ.get("PULUMI_SKIP_CONFIRMATIONS") in ("true", "1"))
         insist_on_nothing_pending(applied.name, parse_preview(engine.preview(applied.name)))
         _, *arguments = shlex.split(report.remedy)
         engine.run_pulumi(*arguments, *(["--yes"] if yes else []), stack=applied.name, again="./ha status --reapply")

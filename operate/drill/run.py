@@ -265,8 +265,8 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
             (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
         ):
             for host in fault.places():
-                lock.check()
                 try:
+                    lock.check()
                     done = fault.undo(host)
                 except (HostError, PairError, SDKException, ClientException) as error:
                     failures.append(f"{host}: cannot tell whether {fault.title}: {error}")

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import shlex
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -64,9 +65,10 @@ class Lock:
 
 @asynccontextmanager
 async def hold(access: Access, name: str, address: str, signature: str) -> AsyncGenerator[Awaitable[str]]:
-    """Hold a load balancer's lock while the context lasts; yields what ends with the reason when the lock is lost.
+    """Hold a load balancer's lock while the context lasts.
 
-    HostError if the host is unreachable, TakenError if another operator holds the lock, with who and why.
+    Yields an awaitable that returns the reason when the lock is lost. HostError if the host is unreachable, TakenError
+    if another operator holds the lock, with who and why.
     """
     command = shlex.join(["sudo", "-n", "bash", "-c", _TAKE, "bash", LOCK, signature, str(SILENCE_SECONDS)])
     async with AsyncExitStack() as open_ones:
@@ -95,6 +97,9 @@ async def hold(access: Access, name: str, address: str, signature: str) -> Async
 
 async def _live(process: asyncssh.SSHClientProcess[str]) -> str:
     """Give signs of life until one is not answered; why not."""
+    # The host counts from the arrival of the last sign that it got, which may have been on its way for as long as the
+    # pause between two. So this ends before the host does.
+    patience = SILENCE_SECONDS - 2 * SIGN_OF_LIFE_SECONDS
     try:
         while True:
             with suppress(TimeoutError):
@@ -102,49 +107,61 @@ async def _live(process: asyncssh.SSHClientProcess[str]) -> str:
                     await process.wait_closed()
                     break
             process.stdin.write("\n")
-            # The host counts from the last sign that reached it, so this ends first.
-            async with asyncio.timeout(SILENCE_SECONDS - SIGN_OF_LIFE_SECONDS):
+            async with asyncio.timeout(patience):
                 if not await process.stdout.readline():
                     break
     except TimeoutError:
-        return f"the host has not answered for {SILENCE_SECONDS:.0f} s"
+        return f"the host has not answered for {patience:.0f} s"
     except (OSError, asyncssh.Error):
         pass  # the connection ended while it was used
     return "its connection ended, or the host went down"
+
+
+async def _keep(lock: Lock, access: Access, name: str, address: str, *, signature: str, taken: asyncio.Event) -> None:
+    """Hold a host's lock, and take it again whenever it ends, until the whole `lock` is lost.
+
+    HostError as in `hold`, until it was taken once.
+    """
+    refused_since: float | None = None
+    while not lock.lost:
+        try:
+            async with hold(access, name, address, signature) as end:
+                lock.held.add(name)
+                taken.set()
+                refused_since = None
+                try:
+                    reason = await end
+                finally:
+                    lock.held.remove(name)
+                if not lock.held:
+                    lock.lost = f"{name}: {reason}"
+        except HostError as error:
+            if not taken.is_set():
+                raise
+            if isinstance(error, TakenError):
+                # An operator who wants both hosts is refused on the other one, and then gives this one back.
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since > ANSWER_SECONDS:
+                    lock.lost = str(error)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 @contextmanager
 def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Generator[Lock]:
     """Hold the locks of load balancers (addresses by name), for code that is not asynchronous.
 
-    One that is lost while another is held, because its host boots for example, is taken again as soon as possible.
+    One that is lost while another is held, because its host boots for example, is taken again as soon as possible. If
+    another operator keeps it for ANSWER_SECONDS, the whole lock is lost.
     HostError as in `hold`; then none is held.
     """
     lock, signature = Lock(), sign(purpose)
     holding: list[asyncio.Task[None]] = []
 
-    async def keep(name: str, address: str, taken: asyncio.Event) -> None:
-        while not lock.lost:
-            try:
-                async with hold(access, name, address, signature) as end:
-                    lock.held.add(name)
-                    taken.set()
-                    reason = await end
-                    lock.held.remove(name)
-                    if not lock.held:
-                        lock.lost = f"{name}: {reason}"
-            except HostError as error:
-                if not taken.is_set():
-                    raise
-                if isinstance(error, TakenError):
-                    lock.lost = str(error)
-            await asyncio.sleep(RETRY_SECONDS)
-
     async def take() -> None:
         # Sorted: of two operators who want the same hosts, one gets all of them.
         for name, address in sorted(addresses.items()):
             taken = asyncio.Event()
-            task = asyncio.create_task(keep(name, address, taken))
+            task = asyncio.create_task(_keep(lock, access, name, address, signature=signature, taken=taken))
             holding.append(task)
             waiting = asyncio.create_task(taken.wait())
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

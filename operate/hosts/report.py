@@ -88,13 +88,20 @@ class PairReport(BaseModel):
         """Whether nothing is wrong."""
         return not self.troubles and not any(host.troubles or host.drift for host in self.hosts.values())
 
+    @property
+    def left_by_failed_run(self) -> bool:
+        """Whether a step failed: Pulumi has no record of it, so a plain `up` repeats it, and must come first."""
+        return any(it.kind is DriftKind.FAILED for host in self.hosts.values() for it in host.drift)
+
     @computed_field
     @property
     def remedy(self) -> str | None:
-        """The command that restores all files that differ; None without drift."""
+        """The command that restores all files that differ, or that repeats a failed run; None without drift."""
         drifted = [name for name, host in self.hosts.items() if host.drift]
         if not drifted:
             return None
+        if self.left_by_failed_run:
+            return f"pulumi up --stack {shlex.quote(self.stack)}"
         # `prepare` finds the interface; `prove` checks the pair, whichever host was configured.
         renamed = [name for name in drifted if any(it.kind is DriftKind.RENAMED for it in self.hosts[name].drift)]
         steps = [f"{name}-prepare" for name in renamed] + [f"{name}-configure" for name in drifted]

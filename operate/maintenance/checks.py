@@ -7,7 +7,8 @@ from operate.hosts.pair import PairError
 from operate.stack import engine
 from operate.stack.applied import AppliedStack
 from operate.stack.cloud import found
-from operate.stack.preview import Step, parse_preview
+from operate.stack.key_pair import key_pair_name, key_pair_problem
+from operate.stack.preview import UNKNOWN, Step, parse_preview
 from operate.stack.resources import INSTANCE
 
 # Nothing happens, or Pulumi only reads.
@@ -50,11 +51,15 @@ def insist_on_nothing_pending(stack: str, steps: Collection[Step], *, rebuilt: s
     """
     changes = pending_changes(steps, rebuilt=rebuilt)
     if changes:
+        # A plain `up` waits for the broken host's SSH, and fails. With its instance replaced, the order is kept.
+        up = f"`pulumi up --stack {stack}`"
+        if rebuilt:
+            up = f"`pulumi up --stack {stack} --replace '**:Instance::{rebuilt}'`, which also re-creates {rebuilt}"
         more = f" and {len(changes) - _MOST} more" if changes[_MOST:] else ""
         besides = f", besides those of {rebuilt}" if rebuilt else ""
         raise PairError(
             f"`pulumi up` has yet to apply changes{besides}, so nothing was done: {', '.join(changes[:_MOST])}{more}. "
-            f"They must reach the load balancers in order: first run `pulumi up --stack {stack}`, or revert them. "
+            f"They must reach the load balancers in order: first run {up}; or revert them. "
             f"`pulumi preview --diff --stack {stack}` shows them"
         )
 
@@ -65,11 +70,15 @@ def insist_on_rebuild(stack: AppliedStack, cloud: Any, name: str, *, freed: int,
     `freed` is the number of instances that are deleted before; `creator` is the id of the user who created its peer.
     StackError if the configuration cannot be read, or the preview fails.
     """
-    _insist(name, _key_pair_problems(stack, cloud, creator))
+    key_pair_problems = _key_pair_problems(stack, cloud, creator)
+    if stack.settings.key_pair:
+        # First: the preview fails without it, and cannot name the user who has it.
+        _insist(name, key_pair_problems)
     steps = parse_preview(engine.preview(stack.name))
     insist_on_nothing_pending(stack.name, steps, rebuilt=name)
     (inputs,) = (step.inputs for step in steps if step.type == INSTANCE and step.name == name)
-    _insist(name, [*_cloud_problems(stack, cloud, inputs, freed)])
+    # Only now: a new publicKey that waits for an `up` differs as well.
+    _insist(name, [*key_pair_problems, *_cloud_problems(stack, cloud, inputs, freed)])
 
 
 def _insist(name: str, problems: Sequence[str]) -> None:
@@ -80,21 +89,11 @@ def _insist(name: str, problems: Sequence[str]) -> None:
 
 
 def _key_pair_problems(stack: AppliedStack, cloud: Any, creator: str) -> list[str]:
-    settings = stack.settings
-    name = settings.key_pair or settings.cluster_name
-    pair = found(cloud.compute.get_keypair, name)
-    create = f"`openstack keypair create --public-key FILE {name}`, with {settings.login_public_key} in FILE"
-    if pair is None:
-        return [
-            f"this user ({cloud.current_user_id}) has no key pair {name}. In Nova key pairs belong to users, and the "
-            f"load balancers were created by the user {creator}: have that user run this; or create a key pair of this "
-            f"name and with the same public key: {create}"
-        ]
-    return [
-        f"this user's key pair {name} is another one: {it}. Delete it (`openstack keypair delete {name}`), and create "
-        f"it again: {create}"
-        for it in settings.key_mismatch(pair.public_key)
-    ]
+    pair = found(cloud.compute.get_keypair, key_pair_name(stack.settings))
+    trouble = key_pair_problem(
+        stack.settings, pair.public_key if pair else None, user=cloud.current_user_id, creator=creator
+    )
+    return [": ".join(trouble)] if trouble else []
 
 
 def _cloud_problems(stack: AppliedStack, cloud: Any, inputs: dict[str, Any], freed: int) -> Iterator[str]:
@@ -114,7 +113,8 @@ def _cloud_problems(stack: AppliedStack, cloud: Any, inputs: dict[str, Any], fre
             yield f"its image {image_id} is {state}: set loadBalancerImage to the id of another one, and run {up}"
     missing = f"is gone: `pulumi up --refresh --stack {stack.name}` creates it again"
     for network in inputs["networks"]:
-        if found(cloud.network.get_port, network["port"]) is None:
+        # One that Pulumi has yet to create again has no id.
+        if network["port"] != UNKNOWN and found(cloud.network.get_port, network["port"]) is None:
             yield f"its port {network['port']} {missing}"
     for hint in inputs.get("schedulerHints", ()):
         if found(cloud.compute.get_server_group, hint["group"]) is None:

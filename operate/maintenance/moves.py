@@ -13,6 +13,7 @@ from operate.hosts.pair import BOOT_SECONDS, Pair, PairError, wait_for
 from operate.hosts.report import PARTICIPATING
 from operate.hosts.ssh import HostError, on_all
 from operate.hosts.state import HostState, collect
+from operate.signals import uninterrupted
 from operate.stack import engine
 from operate.stack.applied import AppliedStack
 from operate.stack.resources import INSTANCE, recorded_ids
@@ -147,7 +148,8 @@ class Maintenance:
             # After the move: systemd reloads all units for it, which keeps the host busy for a moment.
             self._change(name, "systemctl disable keepalived")
         except BaseException:
-            self._back(name)
+            with uninterrupted():
+                self._back(name)
             raise
 
     def wait_until_reachable(self, name: str) -> None:
@@ -263,7 +265,7 @@ def plan_rebuild(stack: AppliedStack, pair: Pair, name: str, states: States) -> 
         peer=peer,
         holds_vip=holds,
         instances=tuple(it.id for it in instances),
-        shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "not there",
+        shown=", ".join(f"{it.status} ({it.id})" for it in instances) or "missing",
         orphans=tuple(it.id for it in instances if it.id != known),
     )
 

@@ -16,6 +16,7 @@ from base64 import b64encode
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -29,12 +30,13 @@ from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
 from operate.preflight.finding import Finding, Outcome, not_checked, ok, problem
-from operate.signals import end_like_ctrl_c, uninterrupted
+from operate.signals import uninterrupted
 from operate.stack.applied import StackConfiguration
 
 DELETE_SECONDS = 300
 LEFT_AFTER = timedelta(days=1)
 """A run takes minutes. Older resources are leftovers, whichever machine created them."""
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 NO_METADATA = ("DataSourceNone", "Used fallback datasource")
 """What cloud-init writes on the console if no source of metadata answers."""
 _DESCRIPTION = "Temporary, for `./ha preflight --boot`"
@@ -46,8 +48,10 @@ def temporary_name(settings: Settings, now: datetime) -> str:
 
 
 def _machine() -> str:
-    """This machine, in a few characters; containers on one host differ."""
-    return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()}".encode()).hexdigest()[:8]
+    """This machine, or container, in a few characters: where a process id is unique."""
+    # Containers may share the host's name and network, but each has its own process ids. Only Linux has this file.
+    processes = PID_NAMESPACE.stat().st_ino if PID_NAMESPACE.exists() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()} {processes}".encode()).hexdigest()[:8]
 
 
 def is_left(name: str, settings: Settings, now: datetime) -> bool:
@@ -105,7 +109,6 @@ def try_boot(facts: Facts, configuration: StackConfiguration) -> Generator[Findi
     """
     now = datetime.now(UTC)
     name, cloud = temporary_name(facts.settings, now), facts.cloud
-    end_like_ctrl_c()
     for left in leftovers(cloud, facts.project_id, facts.settings, now):
         remove(cloud, facts.project_id, left)
     try:

@@ -8,6 +8,7 @@ from model.settings import ServerGroupPolicy
 from model.topology import Role, host_names
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, not_checked, note, ok, problem
+from operate.stack.key_pair import key_pair_name, key_pair_problem
 
 LOAD_BALANCER_RAM = 512
 """MiB. Less works (the lab's have 384), but a storm of connections needs memory too."""
@@ -179,29 +180,25 @@ def zones(facts: Facts) -> Generator[Finding]:
 
 def key_pair(facts: Facts) -> Generator[Finding]:
     """The private key belongs to the public key that the hosts get, and this user can create instances with it."""
-    settings = facts.settings
-    name = settings.key_pair or settings.cluster_name
+    settings, name = facts.settings, key_pair_name(facts.settings)
     looked_at, there = f"key pair {name}", facts.key_pairs.get(name)
+    made = None if settings.key_pair else facts.made_key_pair
+    owners = (it.user_id for it in facts.servers.values() if it.key_name == name)
+    creator = (made or {}).get("userId") or next(owners, None)
     mismatch = settings.key_mismatch(there) if there else []
-    if settings.key_pair and there is None:
-        owner = next((it.user_id for it in facts.servers.values() if it.key_name == name), None)
-        yield (
-            _not_this_users(looked_at, name, owner)
-            if owner
-            else problem(
-                looked_at,
-                "does not exist, or is another user's",
-                f"use one of {_some(facts.key_pairs)}, or set publicKey",
-            )
+    if made is not None and there and creator in (facts.user_id, None):
+        yield ok(looked_at, "created by this stack")  # `up` replaces it if publicKey has changed
+    elif made is not None or (settings.key_pair and creator):
+        trouble = key_pair_problem(settings, there, user=facts.user_id, creator=creator or "who created the stack")
+        yield problem(looked_at, *trouble) if trouble else ok(looked_at, "matches sshPrivateKey")
+    elif settings.key_pair and there is None:
+        yield problem(
+            looked_at, "does not exist, or is another user's", f"use one of {_some(facts.key_pairs)}, or set publicKey"
         )
     elif settings.key_pair and mismatch:
         yield problem(looked_at, mismatch[0], "`pulumi config set --secret sshPrivateKey < FILE`")
-    elif settings.key_pair or (there is None and facts.made_key_pair is None):
+    elif settings.key_pair or there is None:
         yield ok(looked_at, "matches sshPrivateKey")
-    elif there is None:
-        yield _not_this_users(looked_at, name, (facts.made_key_pair or {}).get("userId"))
-    elif facts.made_key_pair is not None:
-        yield ok(looked_at, "created by this stack")
     elif mismatch:
         yield problem(
             looked_at,
@@ -214,15 +211,6 @@ def key_pair(facts: Facts) -> Generator[Finding]:
             "exists already, with the same public key; `pulumi up` would create it, and fail (409)",
             f"set keyPair to {name} and remove publicKey, or choose another clusterName",
         )
-
-
-def _not_this_users(looked_at: str, name: str, owner: str | None) -> Finding:
-    return problem(
-        looked_at,
-        f"belongs to the user {owner or 'who created the stack'}: key pairs are per user, and without one of this name "
-        "this user can neither create nor rebuild an instance",
-        f"log in as that user, or `openstack keypair create --public-key FILE {name}` with the same public key",
-    )
 
 
 def existing(facts: Facts) -> Generator[Finding]:

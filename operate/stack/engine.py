@@ -48,9 +48,9 @@ def run_pulumi(*arguments: str, stack: str, again: str) -> None:
     status = run_in_foreground([PULUMI, *arguments], ROOT)
     if status:
         raise StackError(
-            f"pulumi {shlex.join(arguments)} ended with status {status}, see above. Then run `{again}` again. "
-            "If the stack is locked, another operator's `pulumi` is running: wait for it. A `pulumi` that was killed "
-            f"leaves its lock behind: once you are sure, remove it with `pulumi cancel --stack {stack}`"
+            f"pulumi {shlex.join(arguments)} failed with status {status}: fix the error above, then run `{again}` "
+            "again. If the stack is locked, another operator's `pulumi` is running: wait for it. A `pulumi` that was "
+            f"killed leaves its lock behind: once you are sure, remove it with `pulumi cancel --stack {stack}`"
         )
 
 

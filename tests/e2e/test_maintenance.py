@@ -134,10 +134,14 @@ def test_a_rebuild_and_a_reapply_are_refused_while_a_change_of_both_load_balance
     pair.write(standby, edited, f"{content}# edited\n")
     pair.configure(vrrpRouterId=99)
     try:
-        for command in (["rebuild", standby, "--yes"], ["status", "--reapply", "--yes"]):
+        up = f"first run `pulumi up --stack {pair.name}"
+        for command, advice in (
+            (["rebuild", standby, "--yes"], f"{up} --replace '**:Instance::{standby}'`"),
+            (["status", "--reapply", "--yes"], f"{up}`; or revert"),
+        ):
             said = pair.ha(*command, status=2).words
             assert f"{holder}-configure" in said
-            assert f"first run `pulumi up --stack {pair.name}`, or revert" in said
+            assert advice in said
     finally:
         pair.configure()
     assert pair.pair.instance(standby).id == before

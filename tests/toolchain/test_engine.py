@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncssh
 import pulumi
+import pulumi_command as command
 import pytest
 from pulumi import automation
 
@@ -203,6 +204,38 @@ def test_a_host_key_stays_whatever_changes_about_how_it_is_made(tmp_path_factory
     edit(keys, {"create": "echo another"})
     assert keys.up(refresh=True).outputs["public"].value == first
     keys.destroy()
+
+
+def test_a_host_key_and_its_instance_are_replaced_together_and_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As docs/operations.md says for a key that was read. One instance depends on the other, as control planes do."""
+    names = ("cp-0", "cp-1")
+
+    def program() -> None:
+        parent, before = pulumi.ComponentResource("test:index:Hosts", "hosts"), list[pulumi.Resource]()
+        for name in names:
+            key = make_host_key(name, parent=parent)
+            # Like the user data of an instance, which existing ones keep.
+            instance = command.local.Command(
+                name,
+                create="echo $KEY",
+                environment={"KEY": key.public},
+                opts=pulumi.ResourceOptions(
+                    parent=parent, depends_on=before, ignore_changes=["environment"], delete_before_replace=True
+                ),
+            )
+            before = [instance]
+            pulumi.export(name, pulumi.Output.all(key.public, instance.stdout))
+
+    hosts = automation.create_or_select_stack(
+        "hosts", project_name="host-keys", program=program, opts=options(tmp_path_factory.mktemp("hosts"))
+    )
+    before = hosts.up().outputs
+    after = hosts.up(replace=["**::cp-0-host-key", "**:Command::cp-0"])
+    assert after.summary.resource_changes == {"same": 4, "replace": 2}
+    key, user_data = after.outputs["cp-0"].value
+    assert key == user_data != before["cp-0"].value[0]
+    assert after.outputs["cp-1"].value == before["cp-1"].value
+    hosts.destroy()
 
 
 def test_the_private_key_is_encrypted_in_the_state(state: Path) -> None:

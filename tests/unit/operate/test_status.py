@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from operate.commands import status as command
@@ -105,6 +106,21 @@ def pulumi(states: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tupl
     return runs
 
 
+def test_after_a_failed_run_only_a_plain_up_is_shown(
+    states: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A reapply would be refused: the failed step waits for an `up`."""
+    path = next(iter(states["k8s-lb-0"]["files"]))
+    states["k8s-lb-0"]["files"][path] |= {"digest": "tried", "staged_digest": "tried"}
+    monkeypatch.setattr(command, "read_stack", giving(SimpleNamespace(name="production")))
+    monkeypatch.setattr(command, "look", giving(report(states)))
+    with pytest.raises(typer.Exit):
+        command.status("production")
+    printed = capsys.readouterr().out
+    assert "  pulumi up --stack production\n" in printed
+    assert "--reapply" not in printed
+
+
 def preview_of(*ops: str) -> str:
     urn = "urn:pulumi:dev::openstack-ha-api::LoadBalancers$command:remote:Command::k8s-lb-{}-configure"
     return json.dumps({"steps": [{"op": op, "urn": urn.format(index)} for index, op in enumerate(ops)]})
@@ -132,7 +148,7 @@ def test_drift_is_not_fixed_while_changes_wait_for_an_up(
 def test_without_a_terminal_a_reapply_needs_yes(pulumi: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     monkeypatch.delenv("PULUMI_SKIP_CONFIRMATIONS", raising=False)
-    with pytest.raises(StackError, match=r"no terminal.*--yes"):
+    with pytest.raises(StackError, match=r"not a terminal.*--yes"):
         command.status("production", reapply=True)
     assert pulumi == []
     monkeypatch.setattr(engine, "preview", giving(preview_of("same", "same")))

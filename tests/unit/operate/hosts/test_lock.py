@@ -12,6 +12,8 @@ from asyncio.subprocess import PIPE
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import asyncssh
 import pytest
@@ -189,7 +191,8 @@ def test_signs_of_life_keep_the_lock(access: Access, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("SILENCE_SECONDS", 0.6), ("SIGN_OF_LIFE_SECONDS", 0.1), ("RETRY_SECONDS", 0.1)):
+    hurried = {"SILENCE_SECONDS": 0.6, "SIGN_OF_LIFE_SECONDS": 0.1, "RETRY_SECONDS": 0.1, "ANSWER_SECONDS": 3}
+    for name, seconds in hurried.items():
         monkeypatch.setattr(lock, name, seconds)
 
 
@@ -213,7 +216,7 @@ def until_lost(held: Lock) -> str:
             said.append(str(error))
         return bool(said)
 
-    wait_for("the lock is lost", lost, 5)
+    wait_for("the lock is lost", lost, 10)
     return said[0]
 
 
@@ -272,6 +275,45 @@ def test_a_lock_that_another_operator_takes_meanwhile_is_lost(access: Access, lo
     ):
         signal_on_host(lock_file)
         assert "dev-lb-0 is in use by ada on desk, rebuild of dev-lb-1" in until_lost(held)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_an_operator_who_is_refused_on_the_other_host_does_not_end_the_work(access: Access, lock_file: Path):
+    """For a moment it has the lock of a host that was booting."""
+    with hold_all(access, BOTH, "drill") as held:
+        with next_in_line(lock_file, "ada on desk, move, since today"):
+            signal_on_host(lock_file)
+            wait_for("it is noticed", lambda: len(held.held) == 1, 5)
+            time.sleep(1)
+        wait_for("it is held", lambda: held.held == BOTH.keys(), 10)
+        held.check()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_after_the_work_nothing_is_held(access: Access):
+    with hold_all(access, BOTH, "drill") as held:
+        assert held.held == BOTH.keys()
+    assert held.held == set()
+
+
+def test_the_operator_notices_a_lost_network_before_the_host_frees_the_lock(monkeypatch: pytest.MonkeyPatch):
+    """Even if the last sign of life that arrived took as long as the pause between two."""
+    waited: list[float] = []
+    wait = asyncio.timeout
+
+    def at_once(seconds: float) -> asyncio.Timeout:
+        waited.append(seconds)
+        return wait(0)
+
+    async def nothing(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio, "timeout", at_once)
+    silent: Any = SimpleNamespace(
+        wait_closed=nothing, stdin=SimpleNamespace(write=len), stdout=SimpleNamespace(readline=nothing)
+    )
+    assert "has not answered" in asyncio.run(lock._live(silent))  # pyright: ignore[reportPrivateUsage]
+    assert sum(waited) + lock.SIGN_OF_LIFE_SECONDS <= lock.SILENCE_SECONDS
 
 
 @pytest.mark.usefixtures("hasty")

@@ -115,6 +115,10 @@ def test_drift_is_reported_with_the_command_that_restores_the_file(
     assert not found.whole
     assert [(drift.path, drift.kind) for drift in found.hosts["k8s-lb-1"].drift] == [(KEEPALIVED_CONF, kind)]
     assert found.hosts["k8s-lb-0"].drift == []
+    if kind is DriftKind.FAILED:
+        # Pulumi has no record of a step that failed: an `up` with --replace has other changes to apply, and is refused.
+        assert found.remedy == "pulumi up --stack dev"
+        return
     assert found.remedy == (
         "pulumi up --stack dev --replace '**::k8s-lb-1-configure' "
         "--replace '**::k8s-lb-0-prove' --replace '**::k8s-lb-1-prove'"

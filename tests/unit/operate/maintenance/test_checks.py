@@ -14,12 +14,13 @@ from operate.hosts.pair import PairError
 from operate.maintenance.checks import insist_on_nothing_pending, insist_on_rebuild, pending_changes
 from operate.stack import engine
 from operate.stack.engine import StackError
-from operate.stack.preview import Step, parse_preview
+from operate.stack.preview import UNKNOWN, Step, parse_preview
 from operate.stack.resources import INSTANCE, PORT
 from tests.unit.example import example_values, key_pair
 
 LB_0, LB_1 = "dev-lb-0", "dev-lb-1"
 COMMAND = "command:remote:Command"
+KEY_PAIR = "openstack:compute/keypair:Keypair"
 STEPS = ("prepare", "install", "configure", "prove")
 PREVIEWS = Path(__file__).parents[1] / "previews"
 
@@ -60,7 +61,9 @@ def test_a_change_of_both_load_balancers_is_pending_for_a_rebuild_and_for_a_reap
     assert pending_changes(steps) == everything
     with pytest.raises(PairError) as refused:
         insist_on_nothing_pending("dev", steps, rebuilt=LB_1)
-    for part in (f"{LB_0}-configure (", "nothing was done", "`pulumi up --stack dev`", "revert", "--diff"):
+    # An `up` alone would wait for the broken host, and fail.
+    up = f"`pulumi up --stack dev --replace '**:Instance::{LB_1}'`"
+    for part in (f"{LB_0}-configure (", "nothing was done", up, "revert", "--diff"):
         assert part in str(refused.value)
 
 
@@ -132,6 +135,7 @@ def test_a_long_list_is_cut_short():
 # ---- the cloud -----------------------------------------------------------------------------------------------------
 
 PUBLIC = key_pair()[1]
+NAMED = {"keyPair": "k8s", "publicKey": ""}
 OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOther ada"
 INPUTS: dict[str, Any] = {
     "flavorId": "flavor",
@@ -179,8 +183,18 @@ def getter(resources: Mapping[str, Any]) -> Callable[[str], Any]:
 GONE = getter({})
 
 
-def check(monkeypatch: pytest.MonkeyPatch, cloud: Cloud, *, freed: int = 1, **inputs: Any) -> None:
+def check(
+    monkeypatch: pytest.MonkeyPatch,
+    cloud: Cloud,
+    *,
+    freed: int = 1,
+    creator: str = "ada-id",
+    settings: Mapping[str, Any] = {},
+    pending: bool = False,
+    **inputs: Any,
+) -> None:
     steps = [step("same", LB_1, INSTANCE, **INPUTS | inputs), step("same", LB_0, INSTANCE, flavorId="another")]
+    steps += [step("replace", "k8s", KEY_PAIR, differs="publicKey")] if pending else []
 
     def preview(stack: str) -> str:
         assert stack == "dev"
@@ -189,10 +203,10 @@ def check(monkeypatch: pytest.MonkeyPatch, cloud: Cloud, *, freed: int = 1, **in
     monkeypatch.setattr(engine, "preview", preview)
     stack: Any = SimpleNamespace(
         name="dev",
-        settings=Settings.parse(example_values()),
+        settings=Settings.parse(example_values(**settings)),
         outputs=SimpleNamespace(security_group_ids={"loadBalancers": "security-group"}),
     )
-    insist_on_rebuild(stack, cloud, LB_1, freed=freed, creator="ada-id")
+    insist_on_rebuild(stack, cloud, LB_1, freed=freed, creator=creator)
 
 
 def test_a_cloud_that_has_everything_is_in_order(monkeypatch: pytest.MonkeyPatch):
@@ -209,11 +223,37 @@ def test_a_key_pair_of_another_user_is_reported_with_both_ways_out(monkeypatch: 
         assert part in str(refused.value)
 
 
-def test_a_key_pair_of_the_same_name_with_another_key_is_reported(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("settings", "creator", "advice"),
+    [
+        ({}, "ada-id", "have the user ada-id do this"),
+        ({}, "grace-id", "keypair delete k8s"),
+        (NAMED, "ada-id", "have the user ada-id do this"),
+        (NAMED, "grace-id", "sshPrivateKey"),
+    ],
+)
+def test_a_key_pair_with_another_key_is_reported_and_another_users_or_a_named_one_is_never_to_be_deleted(
+    monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, Any], creator: str, advice: str
+):
     cloud = Cloud()
     cloud.get_keypair = getter({"k8s": SimpleNamespace(public_key=OTHER)})
-    with pytest.raises(PairError, match=r"nothing was done(.|\n)*key pair k8s(.|\n)*keypair delete k8s"):
-        check(monkeypatch, cloud)
+    with pytest.raises(PairError) as refused:
+        check(monkeypatch, cloud, settings=settings, creator=creator)
+    for part in ("nothing was done", "key pair k8s", advice):
+        assert part in str(refused.value)
+    assert ("delete" in str(refused.value)) == ("delete" in advice)
+
+
+def test_a_new_public_key_that_waits_for_an_up_is_a_pending_change(monkeypatch: pytest.MonkeyPatch):
+    cloud = Cloud()
+    cloud.get_keypair = getter({"k8s": SimpleNamespace(public_key=OTHER)})
+    with pytest.raises(PairError, match=r"k8s \(replace: publicKey\)") as refused:
+        check(monkeypatch, cloud, pending=True)
+    assert "keypair delete" not in str(refused.value)
+
+
+def test_a_port_that_pulumi_has_yet_to_create_is_not_looked_up(monkeypatch: pytest.MonkeyPatch):
+    check(monkeypatch, Cloud(), networks=[{"port": UNKNOWN}])
 
 
 @pytest.mark.parametrize(

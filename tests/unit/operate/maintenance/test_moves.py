@@ -224,7 +224,7 @@ def rebuilding(stack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Calla
     """Has `rebuild` follow a plan; what it does to the pair, to instances, and through Pulumi is recorded in order."""
 
     def follow(plan: Rebuild) -> FakeMaintenance:
-        fake = FakeMaintenance({}, {})
+        fake = FakeMaintenance({}, {}, {})
         peer = SimpleNamespace(user_id="ada")
         pair = SimpleNamespace(instance=giving(peer), delete_instance=fake.delete_instance)
         monkeypatch.setattr(rebuild, "Maintenance", giving(fake))
@@ -272,6 +272,26 @@ def test_a_rebuild_that_is_refused_has_changed_nothing(
     assert {*fake.done} <= {"insist_on_rebuild"}
 
 
+@pytest.mark.parametrize("refused", [True, False], ids=["the peer died", "this host took the VIP"])
+def test_what_happens_during_the_slow_checks_is_noticed(
+    rebuilding: Callable[[Rebuild], FakeMaintenance], monkeypatch: pytest.MonkeyPatch, *, refused: bool
+):
+    """A preview takes tens of seconds. By then the peer may be down, and this host may be the only one that serves."""
+    fake = rebuilding(plan_of(holds_vip=False, orphans=("2",)))
+
+    def plan(*_: object) -> Rebuild:
+        if "insist_on_no_other_run" not in fake.done:
+            return plan_of(holds_vip=False, orphans=("2",))
+        if refused:
+            raise PairError("dev-lb-1 cannot serve alone, so nothing was done")
+        return plan_of(holds_vip=True, orphans=("2",))
+
+    monkeypatch.setattr(rebuild, "plan_rebuild", plan)
+    with pytest.raises(PairError, match="nothing was done"):
+        rebuild.rebuild(LB_0, "dev", yes=True)
+    assert fake.done == ["insist_on_rebuild", "insist_on_no_other_run"]
+
+
 @pytest.mark.parametrize("holds_vip", [True, False])
 @pytest.mark.parametrize("error", [StackError("locked"), typer.Abort()])
 def test_a_failed_rebuild_starts_keepalived_again(
@@ -293,6 +313,8 @@ def test_a_failed_rebuild_starts_keepalived_again(
 @pytest.mark.usefixtures("stack")
 def test_a_rebuild_that_nobody_can_confirm_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    # It silences Pulumi's question, but not ours.
+    monkeypatch.setenv("PULUMI_SKIP_CONFIRMATIONS", "true")
     with pytest.raises(StackError, match=r"nothing was done.*--yes"):
         rebuild.rebuild(LB_0, "dev")
 

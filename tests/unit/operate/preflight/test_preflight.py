@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -541,8 +542,7 @@ def test_availability_zones_must_exist_and_be_available(cloud: Cloud) -> None:
 def test_the_key_pair_must_exist_and_match_the_private_key(cloud: Cloud) -> None:
     named: dict[str, Any] = {"keyPair": "mine", "publicKey": ""}
     assert "does not exist" in only(instances.key_pair(cloud.facts(**named))).found
-    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJr0TIGoQyHn2RoxXTtnh5m3DpZsaXbTSxc9dXMOuLr2"
-    cloud.key_pairs = [plain(name="mine", public_key=other)]
+    cloud.key_pairs = [plain(name="mine", public_key=OTHER_PUBLIC_KEY)]
     assert "does not belong" in only(instances.key_pair(cloud.facts(**named))).found
     cloud.key_pairs = [plain(name="mine", public_key=key_pair()[1])]
     assert all_ok(instances.key_pair(cloud.facts(**named)))
@@ -570,6 +570,37 @@ def test_another_users_key_pair_is_reported_with_its_owner(cloud: Cloud, monkeyp
     assert "openstack keypair create --public-key" in finding.to_do
     cloud.servers = [server("k8s-lb-0", key_name="theirs", user_id="bob")]
     assert "user bob" in only(instances.key_pair(cloud.facts(keyPair="theirs", publicKey=""))).found
+
+
+OTHER_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJr0TIGoQyHn2RoxXTtnh5m3DpZsaXbTSxc9dXMOuLr2"
+
+
+@pytest.mark.parametrize("values", [{}, {"keyPair": "k8s", "publicKey": ""}], ids=["publicKey", "keyPair"])
+def test_an_unrelated_key_pair_of_the_same_name_is_not_the_stacks(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
+) -> None:
+    made = {"type": facts_module.KEY_PAIR, "outputs": {"userId": "ada"}}
+    monkeypatch.setattr(facts_module, "query", state_with(*([] if values else [made])))
+    cloud.servers = [server("k8s-lb-0", user_id="ada")]
+    cloud.key_pairs = [plain(name="k8s", public_key=OTHER_PUBLIC_KEY)]
+    finding = only(instances.key_pair(cloud.facts(**values)))
+    assert "another public key" in finding.found
+    assert "the user ada" in finding.to_do
+    assert "delete" not in finding.to_do
+    # A copy of the stack's will do.
+    cloud.key_pairs = [plain(name="k8s", public_key=key_pair()[1])]
+    assert all_ok(instances.key_pair(cloud.facts(**values)))
+
+
+def test_a_new_public_key_that_waits_for_an_up_is_no_problem_for_the_user_who_has_the_key_pair(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"type": facts_module.KEY_PAIR, "outputs": {"userId": "u1"}}
+    monkeypatch.setattr(facts_module, "query", state_with(made))
+    cloud.key_pairs = [plain(name="k8s", public_key=OTHER_PUBLIC_KEY)]
+    assert all_ok(instances.key_pair(cloud.facts()))
+    cloud.key_pairs = []
+    assert "is gone" in only(instances.key_pair(cloud.facts())).found
 
 
 def test_why_nova_could_not_build_an_instance_is_reported(cloud: Cloud) -> None:
@@ -1123,6 +1154,20 @@ def test_two_runs_at_once_leave_each_other_s_resources_alone(monkeypatch: pytest
     assert is_left(old, settings, NOW)
     for other in (killed_here.replace("k8s-", "k8s-2-"), f"{killed_here}-0", "k8s-preflight", "k8s-lb-0"):
         assert not is_left(other, settings, NOW), other
+
+
+def test_a_run_in_another_container_of_this_host_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may share the host's name and network. Its process ids mean nothing here."""
+    settings = Settings.parse(example_values())
+    with monkeypatch.context() as container:
+        container.setattr(boot, "PID_NAMESPACE", tmp_path)
+        container.setattr(os, "getpid", ended_process)
+        in_container = temporary_name(settings, NOW)
+        assert is_left(in_container, settings, NOW)
+        container.setattr(boot, "PID_NAMESPACE", tmp_path / "missing")  # not on Linux
+        assert is_left(temporary_name(settings, NOW), settings, NOW)
+    assert not is_left(in_container, settings, NOW)
+    assert is_left(in_container, settings, NOW + 2 * LEFT_AFTER)
 
 
 def test_leftovers_of_every_kind_are_found_and_only_in_the_project() -> None:
