@@ -9,7 +9,6 @@ from rich.console import Console
 from operate.commands.options import StackName, Yes
 from operate.hosts.lock import hold_all
 from operate.hosts.pair import PairError
-from operate.signals import end_like_ctrl_c
 from operate.stack.applied import read_stack
 from operate.takeover import takeover as steps
 from operate.takeover.undo import undone_on_failure
@@ -35,7 +34,6 @@ def takeover(
     _show(agreed, applied.name)
     if not yes:
         typer.confirm("Take the VIP over?", abort=True)
-    end_like_ctrl_c()
     with hold_all(applied.access, applied.outputs.load_balancers, "takeover") as lock:
         # Again: the operator may have taken a while to answer, and others may have changed something.
         now = read_stack(applied.name)

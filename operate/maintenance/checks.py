@@ -74,9 +74,11 @@ def insist_on_rebuild(stack: AppliedStack, cloud: Any, name: str, *, freed: int,
     if stack.settings.key_pair:
         # First: the preview fails without it, and cannot name the user who has it.
         _insist(name, key_pair_problems)
-    steps = parse_preview(engine.preview(stack.name))
+    # As a replacement, which takes the program's values, even where a running instance ignores them: of images with one
+    # name, the newest.
+    steps = parse_preview(engine.preview(stack.name, "--replace", f"**:Instance::{name}"))
     insist_on_nothing_pending(stack.name, steps, rebuilt=name)
-    (inputs,) = (step.inputs for step in steps if step.type == INSTANCE and step.name == name)
+    inputs = next(step.inputs for step in steps if step.type == INSTANCE and step.name == name and step.inputs)
     # Only now: a new publicKey that waits for an `up` differs as well.
     _insist(name, [*key_pair_problems, *_cloud_problems(stack, cloud, inputs, freed)])
 
@@ -104,7 +106,6 @@ def _cloud_problems(stack: AppliedStack, cloud: Any, inputs: dict[str, Any], fre
         yield f"its flavor {inputs['flavorId']} is gone: set loadBalancerFlavor to another one, and run {up}"
     else:
         yield from _quota_problems(cloud, flavor, freed)
-    # The image that the instance had: a newer one of the same name is not used.
     images = [inputs.get("imageId"), *(it.get("uuid") for it in inputs.get("blockDevices", ()))]
     for image_id in filter(None, images):
         image = found(cloud.image.get_image, image_id)

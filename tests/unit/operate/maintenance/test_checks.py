@@ -196,7 +196,8 @@ def check(
     steps = [step("same", LB_1, INSTANCE, **INPUTS | inputs), step("same", LB_0, INSTANCE, flavorId="another")]
     steps += [step("replace", "k8s", KEY_PAIR, differs="publicKey")] if pending else []
 
-    def preview(stack: str) -> str:
+    def preview(stack: str, *arguments: str) -> str:
+        assert arguments == ("--replace", f"**:Instance::{LB_1}")
         assert stack == "dev"
         return json.dumps({"steps": steps, "changeSummary": {"same": 2}})
 
@@ -320,7 +321,7 @@ def test_the_quota_has_room_for_the_new_instance(
 def test_a_preview_that_fails_refuses_the_rebuild_with_its_reason(monkeypatch: pytest.MonkeyPatch):
     """A wrong value, a missing plugin, a secret that cannot be decrypted."""
 
-    def preview(_: str) -> str:
+    def preview(*_: str) -> str:
         return (PREVIEWS / "wrong-value.json").read_text()
 
     monkeypatch.setattr(engine, "preview", preview)

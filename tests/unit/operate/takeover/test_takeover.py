@@ -528,7 +528,6 @@ def whole(cloud: Neutron, lock: Lock, monkeypatch: pytest.MonkeyPatch) -> Neutro
     monkeypatch.setattr(takeover, "wait_until_held", lambda *_: None)  # pyright: ignore
     monkeypatch.setattr(command, "read_stack", lambda _: applied)  # pyright: ignore
     monkeypatch.setattr(command, "hold_all", lambda *_: nullcontext(lock))  # pyright: ignore
-    monkeypatch.setattr(command, "end_like_ctrl_c", lambda: None)
     return cloud
 
 
