@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import signal
 from collections import defaultdict
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -76,8 +75,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def cloud() -> None:
     """What openstacksdk and Pulumi, in this process, need to find the lab."""
     os.environ |= environment()
-    # A shell that runs this in the background has it ignored, and so would every command that a test interrupts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert LabSettings.from_environ().clouds_yaml.exists(), "the lab does not run: start it with `make lab-up`"
 
 
