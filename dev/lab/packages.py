@@ -15,7 +15,6 @@ _PROGRAMS = {
     "ps": "procps",
     "mkfs.ext4": "e2fsprogs",
     "ip": "iproute2",
-    "ethtool": "ethtool",
     "losetup": "mount",
     "modprobe": "kmod",
     "nsenter": "util-linux",
