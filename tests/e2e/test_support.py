@@ -152,8 +152,8 @@ def plant(system: System, host: str) -> None:
     system.run(host, "logger --tag vrrp", everything)
     # HAProxy does not read them, and a bundle has their paths only.
     system.run(host, "sudo tee /etc/haproxy/notes.cfg /etc/haproxy/notes.txt >/dev/null", everything)
-    passwords = "Set the following 'random' passwords\\nroot:hunter2\\ndebian:hunter2\\n"
-    system.run(host, f"printf '{passwords}' | sudo tee /dev/console >/dev/null")
+    passwords = "Set the following 'random' passwords\nroot:hunter2\ndebian:hunter2\n"
+    system.run(host, "sudo tee /dev/console >/dev/null", passwords)
 
 
 def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Path):
