@@ -53,7 +53,7 @@ golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by th
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
 # Most of it waits, so files run at the same time; the storm needs the processors to itself.
-dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 3 minutes)
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 4 minutes)
 	.venv/bin/pytest -n 3 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py tests/dataplane
 	.venv/bin/pytest tests/dataplane/test_storm.py
 
