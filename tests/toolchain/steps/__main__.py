@@ -10,7 +10,7 @@ login = Login(private_key=config.require_secret("privateKey"), bastion=None, tim
 group = pulumi.ComponentResource("test:index:Group", "group")
 configured: list[pulumi.Resource] = []
 scripts: list[pulumi.Output[str]] = []
-hosts: dict[Host, pulumi.Output[str]] = {}
+hosts: list[Host] = []
 for name in ("lb-0", "lb-1"):
     instance = local.Command(
         name,
@@ -30,11 +30,10 @@ for name in ("lb-0", "lb-1"):
     prepared = host.run("prepare", f"{name} prepare {config.require('prepare')}", parent=group)
     installed = host.run("install", f"{name} install", parent=group, after=[prepared, *configured])
     script = prepared.stdout.apply(lambda out, name=name: f"{name} configure {config.require('content')} {out}")
-    step = host.run("configure", script, parent=group, after=[installed, *configured])
-    configured = [step]
+    configured = [host.run("configure", script, parent=group, after=[installed, *configured])]
     scripts.append(script)
-    hosts[host] = step.id
+    hosts.append(host)
     pulumi.export(name, instance.id)
 files = pulumi.Output.all(*scripts).apply("".join)
-for host, run in hosts.items():
-    host.run("prove", f"{host.name} prove", parent=group, after=configured, triggers=[files, run])
+for host in hosts:
+    host.run("prove", f"{host.name} prove", parent=group, after=configured, triggers=[files])
