@@ -94,8 +94,8 @@ class LoadBalancers(pulumi.ComponentResource):
         )
 
     def _prove(self, servers: list[Server], scripts: list[pulumi.Output[str]]) -> None:
-        # Every change of either host's files has the pair proven again. No output of `configure` is a trigger: when that
-        # is re-created, this would be too, even in a takeover's run that excludes it, and with the old VIP.
+        # Every change of either host's files has the pair proven again. No output of `configure` is a trigger: with it,
+        # this would be re-created too, even in a takeover's run that excludes it, and with the old VIP.
         digest = pulumi.Output.all(*scripts).apply(lambda texts: hashlib.sha256("".join(texts).encode()).hexdigest())
         for server in servers:
             script = pulumi.Output.all(self._args.vip, server.interface, server.host.address).apply(
