@@ -1,83 +1,33 @@
 """The parts of the toolchain together: a real engine runs a real program that logs in to an SSH server on loopback."""
 
-import asyncio
-import os
 import subprocess
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import asyncssh
 import pulumi
 import pulumi_command as command
 import pytest
 from pulumi import automation
 
 from components.host import make_host_key
+from operate.stack.files import ROOT
+from tests.toolchain.engine import options, stack_of
+from tests.toolchain.ssh_server import SshServer, new_key
 
-TOOLCHAIN = Path(__file__).parents[2] / "toolchain"
 PROGRAM = Path(__file__).parent / "program"
 
 
-def new_key() -> asyncssh.SSHKey:
-    return asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType]
-
-
-@dataclass
-class Server:
-    """An SSH server on loopback that answers each command with its stdin and records the commands."""
-
-    login: asyncssh.SSHKey = field(default_factory=new_key)
-    identity: asyncssh.SSHKey = field(default_factory=new_key)
-    port: int = 0
-    commands: list[str] = field(default_factory=list[str])
-
-    async def answer(self, process: "asyncssh.SSHServerProcess[str]") -> None:
-        self.commands.append(process.command or "")
-        process.stdout.write(await process.stdin.read())
-        process.exit(0)
-
-    def run(self, started: threading.Event, stop: threading.Event) -> None:
-        async def serve() -> None:
-            keys = asyncssh.import_authorized_keys(self.login.export_public_key().decode())
-            listener = await asyncssh.listen(
-                "127.0.0.1",
-                0,
-                server_host_keys=[self.identity],
-                authorized_client_keys=keys,
-                process_factory=self.answer,
-            )
-            self.port = listener.get_port()
-            started.set()
-            await asyncio.to_thread(stop.wait)
-            listener.close()
-
-        asyncio.run(serve())
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server, started, stop = Server(), threading.Event(), threading.Event()
-    thread = threading.Thread(target=server.run, args=(started, stop))
-    thread.start()
-    assert started.wait(10)
-    yield server
-    stop.set()
-    thread.join()
+def server() -> Iterator[SshServer]:
+    """It answers each command with its stdin."""
+    with SshServer(lambda stdin: (stdin, 0)).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("state")
-
-
-def options(state: Path) -> automation.LocalWorkspaceOptions:
-    """A state folder of its own, and a passphrase for its secrets."""
-    return automation.LocalWorkspaceOptions(
-        env_vars={"PULUMI_BACKEND_URL": state.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "passphrase"}
-    )
 
 
 def edit(stack: automation.Stack, change: dict[str, Any]) -> None:
@@ -92,36 +42,18 @@ def edit(stack: automation.Stack, change: dict[str, Any]) -> None:
     stack.import_stack(exported)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def engine() -> Iterator[None]:
-    """The engine and its plugins are on PATH."""
-    front = subprocess.run(
-        [TOOLCHAIN / "install", "--print-bin-dir"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PATH", f"{TOOLCHAIN.parent / '.venv/bin'}:{front}:{os.environ['PATH']}")
-        environment.delenv("SSH_AUTH_SOCK", raising=False)
-        yield
-
-
 @pytest.fixture(scope="module")
-def stack(server: Server, state: Path) -> Iterator[automation.Stack]:
-    """The stack, not yet up."""
-    stack = automation.create_or_select_stack("check", work_dir=str(PROGRAM), opts=options(state))
-    stack.set_config("port", automation.ConfigValue(str(server.port)))
-    stack.set_config("hostKey", automation.ConfigValue(server.identity.export_public_key().decode()))
-    stack.set_config("privateKey", automation.ConfigValue(server.login.export_private_key().decode(), secret=True))
-    yield stack
-    stack.destroy()
-    stack.workspace.remove_stack("check")
+def stack(server: SshServer, state: Path) -> Iterator[automation.Stack]:
+    with stack_of(PROGRAM, server, state) as stack:
+        yield stack
 
 
-def test_preview_runs_nothing(stack: automation.Stack, server: Server) -> None:
+def test_preview_runs_nothing(stack: automation.Stack, server: SshServer) -> None:
     stack.preview()
     assert server.commands == []
 
 
-def test_up_runs_both_commands_without_a_warning(stack: automation.Stack, server: Server) -> None:
+def test_up_runs_both_commands_without_a_warning(stack: automation.Stack, server: SshServer) -> None:
     diagnostics: list[str] = []
 
     def note(event: automation.EngineEvent) -> None:
@@ -147,7 +79,7 @@ def test_a_state_of_an_older_build_of_the_plugin_shows_no_changes(stack: automat
     stack.preview(expect_no_changes=True)
 
 
-def test_new_stdin_updates_in_place(stack: automation.Stack, server: Server) -> None:
+def test_new_stdin_updates_in_place(stack: automation.Stack, server: SshServer) -> None:
     stack.set_config("content", automation.ConfigValue("second"))
     result = stack.up()
     assert result.summary.resource_changes == {"same": 2, "update": 1}
@@ -161,7 +93,7 @@ def test_a_new_trigger_replaces(stack: automation.Stack) -> None:
     assert result.summary.resource_changes == {"same": 2, "replace": 1}
 
 
-def test_a_wrong_host_key_is_refused_and_the_right_one_works_again(stack: automation.Stack, server: Server) -> None:
+def test_a_wrong_host_key_is_refused_and_the_right_one_works_again(stack: automation.Stack, server: SshServer) -> None:
     good = stack.get_config("hostKey")
     stranger = new_key().export_public_key().decode()
     stack.set_config("hostKey", automation.ConfigValue(stranger))
@@ -245,6 +177,6 @@ def test_the_private_key_is_encrypted_in_the_state(state: Path) -> None:
 
 
 def test_the_command_line_uses_the_same_engine() -> None:
-    shown = subprocess.run([TOOLCHAIN / "pulumi", "version"], check=True, capture_output=True, text=True)
+    shown = subprocess.run([ROOT / "toolchain/pulumi", "version"], check=True, capture_output=True, text=True)
     assert shown.stdout.strip().removeprefix("v").startswith("3.")
     assert shown.stderr == ""
