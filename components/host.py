@@ -8,6 +8,7 @@ A step that runs again is re-created, its old record removed first. An update wo
 the old value back in the configuration Pulumi would see no change, and the host would keep what the failed run left.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -101,8 +102,8 @@ class Host:
         script: pulumi.Input[str],
         *,
         parent: pulumi.Resource,
-        after: list[pulumi.Resource] | None = None,
-        triggers: list[pulumi.Input[str]] | None = None,
+        after: Sequence[pulumi.Resource] = (),
+        triggers: Sequence[pulumi.Input[str]] = (),
     ) -> command.remote.Command:
         """Run a script as root, once, and again when it, the instance or a trigger changes. Its stdout is an output."""
         return command.remote.Command(
@@ -110,12 +111,12 @@ class Host:
             connection=self._connection,
             create="sudo -n bash -s",
             stdin=script,
-            triggers=[self.instance.id, *(triggers or [])],
+            triggers=[self.instance.id, *triggers],
             # Otherwise the script's environment would contain its predecessor's output.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=parent,
-                depends_on=[self.instance, *(after or [])],
+                depends_on=[self.instance, *after],
                 deleted_with=self.instance,
                 replace_on_changes=["*"],
                 delete_before_replace=True,

@@ -163,9 +163,7 @@ def boot(
     )
 
 
-def prepare(
-    host: Host, args: RoleArgs, *, parent: pulumi.Resource, after: list[pulumi.Resource] | None = None
-) -> Server:
+def prepare(host: Host, args: RoleArgs, *, parent: pulumi.Resource, after: Sequence[pulumi.Resource] = ()) -> Server:
     """The wait for a host's SSH and cloud-init, and what has to be done before anything else runs on it."""
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
     prepared = host.run("prepare", args.with_proxy(script), parent=parent, after=after)

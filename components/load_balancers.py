@@ -62,7 +62,7 @@ class LoadBalancers(pulumi.ComponentResource):
             facts = _facts_of(server, pair, peer_address=addresses[1 - index])
             script = facts.apply(lambda host: configure_script(host, load_balancer_files(host)))
             self.digests[host_name] = facts.apply(_digests)
-            installed = server.host.run(
+            installed = host.run(
                 "install",
                 args.with_proxy(install_script(args.settings)),
                 parent=self,
@@ -70,8 +70,7 @@ class LoadBalancers(pulumi.ComponentResource):
             )
             # Only their creation is waited for: the script gives new ones a limited time to boot.
             created = [it.instance for it in args.control_plane.hosts]
-            step = server.host.run("configure", script, parent=self, after=[installed, *configured, *created])
-            configured = [step]
+            configured = [host.run("configure", script, parent=self, after=[installed, *configured, *created])]
             servers[host_name], scripts[host_name] = server, script
         self.configured = configured
         # From here on in the order of their names: which was first is no change.

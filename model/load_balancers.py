@@ -43,7 +43,7 @@ _WATCHDOG_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_WATCHDOG,))
 _WATCHDOG_UNIT = LoadBalancerFile(0o644, (_DAEMON_RELOAD, Consequence.RESTART_WATCHDOG))
 # In force from the service's next start: a restart would cut connections.
 _SERVICE_DROP_IN = LoadBalancerFile(0o644, (_DAEMON_RELOAD,))
-# In force at once: systemd computes a waiting timer's next hour again.
+# In force at once: after a daemon-reload systemd computes the next time of a waiting timer again.
 _TIMER_DROP_IN = LoadBalancerFile(0o644, (_DAEMON_RELOAD,))
 
 LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
