@@ -34,4 +34,5 @@ def test_api_servers_that_refuse_anonymous_checks_stay_in_use(our_runs: Mapping[
     refused = our_runs["api-401"]
     assert set(refused.backends_out.values()) == {None}
     assert (refused.held_lost, refused.changes) == (0, 0)
-    assert refused.quick.failed <= refused.quick.count / 50
+    # All of them out would fail four fifths of the requests. A busy machine alone has failed one in forty.
+    assert refused.quick.failed < refused.quick.count / 4
