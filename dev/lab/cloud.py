@@ -30,7 +30,7 @@ SERVICES = (
 FLAVORS = (("lab.small", 1, 384, 3), ("lab.medium", 1, 768, 4), ("lab.large", 2, 1536, 6))
 IMAGE = "debian-12"
 NETWORK, SUBNET = "provider", "provider-v4"
-_AGENTS = ("nova-compute", "neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-metadata-agent")
+_AGENTS = ("nova-compute", "ovn-controller", "neutron-ovn-metadata-agent")
 
 # The config drive of an emulated instance is on SCSI: on IDE it would appear too late for cloud-init.
 EMULATED_PROPERTIES = {"hw_rng_model": "virtio", "hw_cdrom_bus": "scsi", "hw_scsi_model": "virtio-scsi"}
@@ -217,7 +217,9 @@ class Cloud:
         booted = datetime.now(UTC) - timedelta(seconds=Container(self._settings).uptime() or 0)
         alive: dict[str, bool] = {}
         for agent in self.api.network.agents():
-            alive[agent.binary] = bool(agent.is_alive) and _is_after(agent.started_at, booted)
+            # OVN's agents report no start.
+            reported = agent.started_at or agent.last_heartbeat_at
+            alive[agent.binary] = bool(agent.is_alive) and _is_after(reported, booted)
         for service in self.api.compute.services():
             alive[service.binary] = service.state == "up" and _is_after(service.updated_at, booted)
         return alive

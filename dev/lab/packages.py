@@ -15,6 +15,7 @@ _PROGRAMS = {
     "ps": "procps",
     "mkfs.ext4": "e2fsprogs",
     "ip": "iproute2",
+    "ethtool": "ethtool",
     "losetup": "mount",
     "modprobe": "kmod",
     "nsenter": "util-linux",

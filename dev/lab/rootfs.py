@@ -8,7 +8,9 @@ from dev.lab.apt import HostApt
 from dev.lab.settings import LabSettings
 
 _SOURCE = Path(__file__).parent / "cloud"
-_PARTS = ("packages", "users.conf", "customize.sh")
+_PARTS = ("packages", "ovn-packages", "users.conf", "customize.sh")
+# Open vSwitch and OVN run from a second root file system with this release (see ovn-packages).
+_OVN_SUITE = "trixie"
 
 
 def ensure(settings: LabSettings, apt: HostApt) -> Path:
@@ -21,5 +23,7 @@ def ensure(settings: LabSettings, apt: HostApt) -> Path:
             f'--customize-hook={shlex.quote(str(_SOURCE / "customize.sh"))} "$1"',
         )
         build.bootstrap(target, _SOURCE / "packages", apt, hooks, log)
+        second_log = log.with_suffix(".ovn.log")
+        build.bootstrap(target / "opt/ovn", _SOURCE / "ovn-packages", apt, (), second_log, suite=_OVN_SUITE)
 
     return build.cached(settings.cache, name, make, title="building the cloud's root file system, once", expected=280)

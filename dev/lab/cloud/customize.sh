@@ -4,9 +4,9 @@ set -euo pipefail
 root=$1
 
 openstack_units=(keystone glance-api placement-api nova-api nova-api-metadata nova-conductor nova-scheduler nova-compute
-  neutron-api neutron-rpc-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-metadata-agent)
-unwanted_units=(lxc lxc-net lxc-monitord libvirt-guests haproxy open-iscsi iscsid e2scrub_reap e2scrub_all.timer
-  apt-daily.timer apt-daily-upgrade.timer fstrim.timer logrotate.timer man-db.timer dpkg-db-backup.timer)
+  neutron-api neutron-ovn-metadata-agent openvswitch-switch ovn-central ovn-host)
+unwanted_units=(neutron-rpc-server ovs-record-hostname lxc lxc-net lxc-monitord libvirt-guests haproxy open-iscsi iscsid
+  e2scrub_reap e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer fstrim.timer logrotate.timer man-db.timer dpkg-db-backup.timer)
 
 chroot "$root" systemctl --quiet enable mariadb rabbitmq-server memcached libvirtd "${openstack_units[@]}"
 for unit in "${unwanted_units[@]}"; do
@@ -26,7 +26,22 @@ wrap() { # WRAPPER PROGRAM
 }
 wrap lab-qemu /usr/bin/qemu-system-x86_64
 wrap lab-lxc /usr/lib/libvirt/libvirt_lxc
-ln -sf /usr/local/sbin/lab-ebtables "$root/etc/alternatives/ebtables"
+wrap lab-haproxy /usr/sbin/haproxy
+
+# Open vSwitch and OVN run from a root file system of their own, with a newer Debian (ovn-packages).
+for unit in ovsdb-server ovs-vswitchd ovn-controller ovn-northd ovn-ovsdb-server-nb ovn-ovsdb-server-sb; do
+  install -D -m 0644 /dev/stdin "$root/etc/systemd/system/$unit.service.d/root.conf" <<'END'
+[Service]
+RootDirectory=/opt/ovn
+MountAPIVFS=yes
+BindPaths=/run /dev -/etc/openvswitch -/var/lib/openvswitch -/var/log/openvswitch -/var/lib/ovn -/var/log/ovn
+BindReadOnlyPaths=/etc/hostname /etc/hosts
+END
+done
+
+# Nova's plug-in for Open vSwitch would otherwise reset br-int to the kernel's datapath at each plug.
+sed -i "s/^OVS_DATAPATH_SYSTEM = .*/OVS_DATAPATH_SYSTEM = 'netdev'/" \
+  "$root/usr/lib/python3/dist-packages/vif_plug_ovs/constants.py"
 
 # The lab writes these when it starts.
 rm -f "$root/etc/resolv.conf" "$root/etc/machine-id"

@@ -44,14 +44,14 @@ def test_every_openstack_file_parses_and_has_this_lab_s_addresses() -> None:
     assert not [path for path, file in files.items() if "198.18." in file.content]
 
 
-@pytest.mark.parametrize("service", ["nova/nova-api", "nova/nova-api-metadata", "neutron/neutron-api"])
+@pytest.mark.parametrize("service", ["nova/nova-api", "nova/nova-api-metadata"])
 def test_a_service_patched_by_eventlet_has_one_thread_per_process(service: str) -> None:
     assert parsed(rendered()[f"etc/{service}-uwsgi.ini"])["uwsgi"]["threads"] == "1"
 
 
 def test_every_uwsgi_service_announces_that_it_closes_the_connection() -> None:
     services = [file for path, file in rendered().items() if path.endswith("-uwsgi.ini")]
-    assert len(services) == 5
+    assert len(services) == 4
     assert all(parsed(file)["uwsgi"]["add-header"] == "Connection: close" for file in services)
 
 
