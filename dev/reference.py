@@ -30,7 +30,7 @@ def _default(entry: Mapping[str, Any]) -> str:
     if "default" not in entry:
         return "**required**"
     value = entry["default"]
-    if value in ("", []):
+    if value in ("", [], {}):
         return "empty"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 

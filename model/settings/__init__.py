@@ -3,6 +3,7 @@
 Values arrive as the engine passes them: text, with arrays as JSON text.
 """
 
+from model.settings.kubernetes import NetworkPlugin
 from model.settings.roles import RoleSettings, ServerGroupPolicy
 from model.settings.secrets import SECRET_KEYS, client_certificate_file
 from model.settings.settings import ConfigurationError, Settings
@@ -12,6 +13,7 @@ __all__ = [
     "SECRET_KEYS",
     "BastionSettings",
     "ConfigurationError",
+    "NetworkPlugin",
     "RoleSettings",
     "ServerGroupPolicy",
     "Settings",

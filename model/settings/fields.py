@@ -11,13 +11,21 @@ import json
 import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, ip_address
-from typing import Annotated
+from typing import Annotated, NamedTuple, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_ssh_public_key
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
+
+
+class PluginPort(NamedTuple):
+    """What a network plugin uses between hosts."""
+
+    protocol: str
+    """By name, or by IANA's number if it has no ports."""
+    ports: tuple[int, int] | None
 
 
 class Model(BaseModel):
@@ -42,6 +50,18 @@ def _one_line(value: str) -> str:
     if found := re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", value):
         raise ValueError(f"contains {found.group()!r}, and no name has line breaks or control characters; remove it")
     return value
+
+
+def _json_object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed: object = json.loads(value)
+    except json.JSONDecodeError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError("is not an object; write it as keys and values in the stack's file")
+    return cast("dict[str, object]", parsed)
 
 
 def _json_array(value: object) -> object:
@@ -154,6 +174,121 @@ def _haproxy_branch(value: str) -> str:
     return value
 
 
+def _kubernetes_version(value: str) -> str:
+    # 1.34 is the oldest whose API servers read AuthenticationConfiguration v1.
+    if value and not re.fullmatch(r"1\.(3[4-9]|[4-9][0-9])(\.[0-9]{1,2})?", value):
+        raise ValueError(
+            "is not a version of Kubernetes from 1.34 on, such as 1.37 or 1.37.2; put it in quotes in the stack's "
+            "file, because YAML reads 1.40 as 1.4"
+        )
+    return value
+
+
+def _repository_url(value: str) -> str:
+    # As in Debian's one-line format, but for options: https://pkgs.k8s.io/core:/stable:/v1.37/deb/ has colons.
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~:/-]*)?", value):
+        raise ValueError(
+            "is not a plain http(s) URL without user or query; write it as https://mirror.example/kubernetes/v1.37/deb"
+        )
+    return value.rstrip("/")
+
+
+def _pgp_key(value: str) -> str:
+    """An armored public key (RFC 9580, 6.2), written again, so that nothing else in the text reaches a file."""
+    if not value:
+        return ""
+    begin, end = (f"-----{word} PGP PUBLIC KEY BLOCK-----" for word in ("BEGIN", "END"))
+    block = re.fullmatch(rf"\s*{begin}\s*\n(?:[A-Za-z]+: [^\n]*\n)*\s*([A-Za-z0-9+/=\s]+?)\s*{end}\s*", value)
+    if not block:
+        raise ValueError("is not an armored OpenPGP public key; use the content of the repository's Release.key")
+    return "\n".join([begin, "", *block[1].split(), end, ""])
+
+
+def _registry_mirror(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", value):
+        raise ValueError("is not a registry's URL without user or query; write it as https://registry.example:5000")
+    return value.rstrip("/")
+
+
+def _node_label(value: str) -> str:
+    # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+    key, separator, label = value.partition("=")
+    prefix, _, name = key.rpartition("/")
+    word = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+    domain = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+    if not (separator and re.fullmatch(word, name) and re.fullmatch(rf"({word})?", label)):
+        raise ValueError("is not a label; write it as example.com/disk=ssd")
+    if ("/" in key and not re.fullmatch(domain, prefix)) or prefix.startswith("-"):
+        raise ValueError("is not a label: what is before the slash is not a domain; write it as example.com/disk=ssd")
+    # What a kubelet may set of itself (the kubelet's --node-labels, the admission plugin NodeRestriction).
+    if re.search(r"(^|\.)(kubernetes|k8s)\.io$", prefix) and not re.search(
+        r"(^|\.)(kubelet|node)\.kubernetes\.io$", prefix
+    ):
+        raise ValueError(
+            f"starts with {prefix}/, where a node may not label itself; use a domain of yours, or node.kubernetes.io/"
+        )
+    return value
+
+
+def _node_taint(value: str) -> str:
+    label, _, effect = value.rpartition(":")
+    if effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
+        raise ValueError(
+            "is not a taint; write it as example.com/dedicated=batch:NoSchedule, PreferNoSchedule or NoExecute"
+        )
+    key, _, worth = label.partition("=")
+    word = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+    if not re.fullmatch(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{word}", key) or not re.fullmatch(
+        rf"({word})?", worth
+    ):
+        raise ValueError("is not a taint; write it as example.com/dedicated=batch:NoSchedule")
+    return value
+
+
+def _api_server_name(value: str) -> str:
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    with suppress(ValueError):
+        return str(ip_address(value))
+    if len(value) > 253 or not re.fullmatch(rf"(\*\.)?{label}(\.{label})*", value):
+        raise ValueError("is neither a DNS name in lower case nor an address; write it as api.example.com")
+    return value
+
+
+def _plugin_port(value: str) -> PluginPort:
+    protocol, separator, ports = value.partition("/")
+    if not separator and protocol.isdecimal() and int(protocol) <= 255:
+        return PluginPort(protocol, None)
+    low, _, high = ports.partition("-")
+    numbers = [int(it) for it in (low, high or low) if it.isdecimal()]
+    if protocol not in ("tcp", "udp", "sctp") or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] <= 65535:
+        raise ValueError(
+            "is not a port; write it as udp/8472, as tcp/4240-4250, or as the number of a protocol without ports, such "
+            "as 4 (IP in IP)"
+        )
+    return PluginPort(protocol, (numbers[0], numbers[1]))
+
+
+_OURS = {
+    "apiVersion": "",
+    "kind": "",
+    "authentication": "which decides on who may control the nodes",
+    "authorization": "which decides on who may control the nodes",
+    "clusterDNS": "which follows from serviceNetwork",
+    "clusterDomain": "which certificates and DNS have as cluster.local",
+    "containerRuntimeEndpoint": "which is containerd's",
+    "rotateCertificates": "without which nodes leave the cluster after a year",
+    "serverTLSBootstrap": "which has the cluster's CA sign the kubelets' certificates",
+    "staticPodPath": "where the control plane is",
+}
+
+
+def _kubelet_configuration(value: dict[str, object]) -> dict[str, object]:
+    for key in value:
+        if key in _OURS:
+            raise ValueError(f"has {key}, which is the program's own, {_OURS[key]}".rstrip(", ") + "; remove it")
+    return value
+
+
 def _public_key(value: str) -> str:
     if value:
         try:
@@ -203,3 +338,19 @@ HostsWithoutProxy = Annotated[
 # It may have a password.
 ProxyUrl = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_proxy_url)]
 HaproxyBranch = Annotated[_Scalar, AfterValidator(_haproxy_branch)]
+KubernetesVersion = Annotated[_Scalar, AfterValidator(_kubernetes_version)]
+RepositoryUrl = Annotated[Text, AfterValidator(_repository_url)]
+PgpKey = Annotated[_Scalar, AfterValidator(_pgp_key)]
+RegistryMirror = Annotated[Text, AfterValidator(_registry_mirror)]
+NodeLabels = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_label)], ...], BeforeValidator(_json_array)]
+NodeTaints = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_taint)], ...], BeforeValidator(_json_array)]
+ApiServerNames = Annotated[
+    tuple[Annotated[_Scalar, AfterValidator(_api_server_name)], ...], BeforeValidator(_json_array)
+]
+PluginPorts = Annotated[
+    tuple[Annotated[PluginPort, BeforeValidator(_plugin_port), BeforeValidator(_as_text)], ...],
+    BeforeValidator(_json_array),
+]
+KubeletConfiguration = Annotated[
+    dict[str, object], BeforeValidator(_json_object), AfterValidator(_kubelet_configuration)
+]

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 from pydantic import ValidationError
 
 from model.settings.failover import FailoverSettings
+from model.settings.kubernetes import KubernetesSettings
 from model.settings.network import NetworkSettings
 from model.settings.packages import PackageSettings
 from model.settings.roles import RolesSettings
@@ -25,7 +26,7 @@ class ConfigurationError(Exception):
 
 # pydantic validates the fields of the last base first, and its errors come in that order; a subject's rules may use the
 # subjects to its right.
-class Settings(FailoverSettings, PackageSettings, SshSettings, RolesSettings, NetworkSettings):
+class Settings(KubernetesSettings, FailoverSettings, PackageSettings, SshSettings, RolesSettings, NetworkSettings):
     """The whole configuration, validated."""
 
     @classmethod

@@ -31,6 +31,8 @@ def example_values(**changes: Any) -> dict[str, Any]:
             "workerImage": "debian-12",
             "publicKey": public,
             "sshPrivateKey": private,
+            # Bare hosts: most tests are about the rest.
+            "kubernetesVersion": "",
         }
         | changes
     )

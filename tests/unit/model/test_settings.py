@@ -110,6 +110,32 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("watchdogInterval", "5000", "less than or equal to 4000"),
         ("apiCheckTimeout", "-1", "greater than or equal to 0"),
         ("apiCaCertificate", "/etc/kubernetes/pki/ca.crt", "not a certificate in PEM"),
+        ("kubernetesVersion", "1.33", "from 1.34 on"),
+        ("kubernetesVersion", "1.4", "put it in quotes"),
+        ("kubernetesVersion", "v1.37.2", "such as 1.37"),
+        ("kubernetesVersion", "1.37.2; reboot", "such as 1.37"),
+        ("podNetwork", "10.244.0.1/16", "did you mean 10.244.0.0/16"),
+        ("apiServerNames", '["API.example.com"]', "lower case"),
+        ("apiServerNames", '["a b"]', "neither a DNS name"),
+        ("kubernetesRepository", "https://user:password@mirror/", "without user"),
+        ("kubernetesRepository", "https://mirror/ main", "without user"),
+        ("kubernetesRepositoryKey", "-----BEGIN PGP PRIVATE KEY BLOCK-----", "public key"),
+        ("registryMirror", "registry.example:5000", "https://registry.example:5000"),
+        ("workerLabels", '["disk"]', "not a label"),
+        ("workerLabels", '["disk=a b"]', "not a label"),
+        ("workerLabels", '["node-role.kubernetes.io/worker="]', "may not label itself"),
+        ("workerLabels", '["/disk=ssd"]', "not a domain"),
+        ("workerTaints", '["dedicated=batch"]', "NoExecute"),
+        ("workerTaints", '["a,b:NoSchedule"]', "not a taint"),
+        ("kubeletConfiguration", "[]", "not an object"),
+        ("kubeletConfiguration", '{"serverTLSBootstrap": false}', "program's own.*remove it"),
+        ("kubeletConfiguration", '{"kind": "Pod"}', "program's own; remove it"),
+        ("networkPlugin", "cilium", "'flannel' or 'none'"),
+        ("networkPluginPorts", '["udp/8472"]', "flannel's port is known"),
+        ("networkPluginPorts", '["udp/0"]', "not a port"),
+        ("networkPluginPorts", '["tcp/20-10"]', "not a port"),
+        ("networkPluginPorts", '["tcp"]', "not a port"),
+        ("nodePortCidrs", '["198.51.100.1/24"]', "did you mean"),
     ],
 )
 def test_a_wrong_value_is_refused_with_key_value_and_reason(key: str, value: object, reason: str):
@@ -536,3 +562,87 @@ def test_an_encrypted_proxy_counts_as_set_where_it_is_unreadable():
 def test_what_is_no_host_is_refused_as_an_exception_from_the_proxy(host: str):
     (problem,) = problems_of(aptNoProxy=json.dumps([host]))
     assert problem.startswith("aptNoProxy")
+
+
+def test_the_default_is_a_cluster_of_the_newest_tested_minor_version():
+    version = project_schema()["kubernetesVersion"]["default"]
+    settings = Settings.parse(example_values(kubernetesVersion=version))
+    assert settings.kubernetes
+    assert settings.kubernetes_minor == "1.37"
+    assert settings.kubernetes_repository_url == "https://pkgs.k8s.io/core:/stable:/v1.37/deb"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kubernetesVersion": ""}, {"apiServers": '["198.51.100.9"]'}, {"controlPlaneCount": "0"}]
+)
+def test_there_is_no_cluster_without_a_version_or_with_one_elsewhere(changes: dict[str, str]):
+    if "controlPlaneCount" in changes:
+        changes["apiServers"] = '["198.51.100.9"]'
+    assert not Settings.parse(example_values(**{"kubernetesVersion": "1.37.2"} | changes)).kubernetes
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("podNetwork", "10.244.0.0/23", "room for 2 nodes.*there are 4; use a /22"),
+        ("podNetwork", "198.51.0.0/16", "overlaps adminCidrs 198.51.100.0/28"),
+        ("serviceNetwork", "10.244.0.0/16", "overlaps podNetwork 10.244.0.0/16"),
+        ("serviceNetwork", "10.96.0.0/11", "between /12"),
+        ("serviceNetwork", "10.96.0.0/25", "/24"),
+    ],
+)
+def test_a_network_that_a_cluster_cannot_use_is_refused_only_if_there_is_one(key: str, value: str, reason: str):
+    (problem,) = problems_of(kubernetesVersion="1.37", **{key: value})
+    assert problem.startswith(f"{key} = '{value}': ")
+    assert re.search(reason, problem)
+    Settings.parse(example_values(**{key: value}))
+
+
+def test_the_program_s_cluster_has_no_ca_of_another_one():
+    ca = self_signed("ca", []).certificate.decode()
+    assert "apiCaCertificate" in problems_of(kubernetesVersion="1.37", apiCaCertificate=ca)[0]
+    Settings.parse(example_values(kubernetesVersion="1.37", apiCaCertificate=ca, apiServers='["198.51.100.9"]'))
+
+
+def test_the_pod_network_may_be_in_a_network_that_means_everyone():
+    Settings.parse(example_values(apiAllowedCidrs='["0.0.0.0/0"]', vip="198.51.100.100"))
+    for key, value in {"vip": "10.244.0.9", "bastionHost": "10.244.0.9", "apiAllowedCidrs": '["10.0.0.0/8"]'}.items():
+        assert f"podNetwork = '10.244.0.0/16': overlaps {key} 10." in str(
+            problems_of(kubernetesVersion="1.37", **{key: value})
+        )
+
+
+KEY = """-----BEGIN PGP PUBLIC KEY BLOCK-----
+Version: GnuPG v2
+
+mQENBGMHliYBCADDQ
+=abcd
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+
+
+def test_a_repository_over_http_needs_its_key():
+    (problem,) = problems_of(kubernetesRepository="http://mirror.example/deb/")
+    assert "kubernetesRepositoryKey" in problem
+    settings = Settings.parse(
+        example_values(kubernetesRepository="http://mirror.example/deb/", kubernetesRepositoryKey=KEY)
+    )
+    assert settings.kubernetes_repository_url == "http://mirror.example/deb"
+    assert settings.kubernetes_repository_key.splitlines() == [
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----", "", "mQENBGMHliYBCADDQ", "=abcd", "-----END PGP PUBLIC KEY BLOCK-----",
+    ]  # fmt: skip
+
+
+def test_a_plugin_s_ports_and_a_worker_s_labels_and_taints():
+    settings = Settings.parse(
+        example_values(
+            networkPlugin="none",
+            networkPluginPorts='["udp/8472", "tcp/4240-4250", "4"]',
+            workerLabels='["example.com/disk=ssd", "node.kubernetes.io/pool=", "zone=a"]',
+            workerTaints='["example.com/dedicated=batch:NoSchedule", "gpu:NoExecute"]',
+            kubeletConfiguration='{"maxPods": 200, "evictionHard": {"memory.available": "200Mi"}}',
+            apiServerNames='["api.example.com", "203.0.113.9", "*.example.com"]',
+        )
+    )
+    assert settings.network_plugin_ports == (("udp", (8472, 8472)), ("tcp", (4240, 4250)), ("4", None))
+    assert settings.kubelet_configuration["maxPods"] == 200
