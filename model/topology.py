@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
 
-from model.settings import RoleSettings, Settings
+from model.settings import NetworkPlugin, RoleSettings, Settings
 
 API_PORT = 6443
 SSH_PORT = 22
@@ -13,6 +13,10 @@ HEALTH_PORT = 8404
 """Where each load balancer's HAProxy answers health checks with the name of its host."""
 ELECTION_ADDRESS = "169.254.112.51"
 """The address that VRRP elects a holder of, on the loopback device: link-local (RFC 3927), never used on the wire."""
+FLANNEL_PORT = 8472
+"""Linux's own port of VXLAN, which flannel uses, over UDP."""
+NODE_PORTS = (30000, 32767)
+"""kube-apiserver, --service-node-port-range."""
 METRICS_PORT = 8405
 """Where each load balancer's HAProxy answers Prometheus."""
 EXPORTER_PORT = 9100
@@ -108,8 +112,8 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
     """Everything that is allowed. There are no other rules: the groups' default rules are deleted.
 
     The cluster's ports and who uses them: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
-    ("Self" there is the role's own group here). Pod networks, NodePorts and ingresses depend on what is installed
-    later; add their rules to the groups, whose ids are among the stack's outputs.
+    ("Self" there is the role's own group here). Ingresses, and on bare hosts pod networks and NodePorts, depend on what
+    is installed later; add their rules to the groups, whose ids are among the stack's outputs.
     """
     lb, cp, worker = Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER
     api, health = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT)
@@ -137,8 +141,21 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
         yield worker, "kubelet", (cp, worker), "tcp", (10250, 10250)
         yield worker, "kube-proxy", (worker,), "tcp", (10256, 10256)
 
+        if settings.kubernetes:
+            yield from cluster_table()
+
         for role in Role:
             yield role, "ssh", admins, "tcp", (SSH_PORT, SSH_PORT)
+
+    def cluster_table() -> Iterator[tuple[Role, str, tuple[Role | str, ...], str, tuple[int, int] | None]]:
+        for role in (cp, worker):
+            if settings.network_plugin is NetworkPlugin.FLANNEL:
+                yield role, "flannel", (cp, worker), "udp", (FLANNEL_PORT, FLANNEL_PORT)
+            for protocol, ports in settings.network_plugin_ports:
+                name = "-".join(["plugin", protocol, *map(str, dict.fromkeys(ports or ()))])
+                yield role, name, (cp, worker), protocol, ports
+        for protocol in ("tcp", "udp"):
+            yield worker, f"node-ports-{protocol}", tuple(map(str, settings.node_port_cidrs)), protocol, NODE_PORTS
 
     ingress = tuple(
         Rule(role, purpose, source, protocol, ports)

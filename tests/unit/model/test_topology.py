@@ -84,3 +84,40 @@ def test_the_cluster_s_ports_are_those_of_the_kubernetes_documents():
         "kubelet": ((10250, 10250), {"cp", "worker"}),
         "kube-proxy": ((10256, 10256), {"worker"}),
     }
+
+
+def opened_for_the_cluster(**changes: str) -> set[tuple[str, str, str, str | None, tuple[int, int] | None]]:
+    bare = security_rules(settings())
+    rules = security_rules(settings(kubernetesVersion="1.37", **changes))
+    assert set(bare) <= set(rules)
+    names = [(rule.role, rule.name) for rule in rules]
+    assert len(names) == len(set(names))
+    return {(it.role, it.name, str(it.source), it.protocol, it.ports) for it in set(rules) - set(bare)}
+
+
+def test_a_cluster_opens_flannel_s_port_between_its_hosts_and_nothing_else():
+    assert opened_for_the_cluster() == {
+        (role, f"flannel-from-{source}", source, "udp", (8472, 8472))
+        for role in ("cp", "worker")
+        for source in ("cp", "worker")
+    }
+
+
+def test_another_plugin_s_ports_are_those_of_the_configuration():
+    opened = opened_for_the_cluster(networkPlugin="none", networkPluginPorts='["tcp/4240-4250", "udp/8472", "4"]')
+    assert {
+        (name, protocol, ports) for role, name, source, protocol, ports in opened if (role, source) == ("cp", "worker")
+    } == {
+        ("plugin-tcp-4240-4250-from-worker", "tcp", (4240, 4250)),
+        ("plugin-udp-8472-from-worker", "udp", (8472, 8472)),
+        ("plugin-4-from-worker", "4", None),
+    }
+    assert len(opened) == 3 * 2 * 2
+
+
+def test_node_ports_are_open_on_workers_to_the_networks_of_the_configuration():
+    opened = opened_for_the_cluster(networkPlugin="none", nodePortCidrs='["203.0.113.0/24"]')
+    assert opened == {
+        ("worker", f"node-ports-{protocol}-from-203.0.113.0/24", "203.0.113.0/24", protocol, (30000, 32767))
+        for protocol in ("tcp", "udp")
+    }
