@@ -4,6 +4,8 @@ Plain data in, text out: nothing is read but `templates/`, and nothing is writte
 """
 
 import hashlib
+import json
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -12,11 +14,21 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model import topology
+from model.kubernetes import (
+    CONTROL_PLANE_FILES,
+    CONTROL_PLANE_PROGRAMS,
+    HOST_FILES,
+    JOINING_FILES,
+    KUBERNETES_FILES,
+    Cluster,
+    Node,
+)
 from model.load_balancers import LOAD_BALANCER_FILES, LoadBalancerHost
-from model.settings import Settings
+from model.settings import NetworkPlugin, Settings
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 LOAD_BALANCER_TEMPLATES = TEMPLATES / "load_balancer"
+KUBERNETES_TEMPLATES = TEMPLATES / "kubernetes"
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -80,6 +92,7 @@ def _heredoc_end(text: str) -> str:
 
 
 _environment.filters["heredoc_end"] = _heredoc_end
+_environment.filters["base64"] = lambda text: b64encode(text.encode()).decode()
 
 
 def prepare_script(settings: Settings, address: IPv4Address) -> str:
@@ -110,3 +123,128 @@ def user_data(host_private_key: str, host_public_key: str) -> str:
 def kubeadm_config(vip: str, floating_ip: str | None) -> str:
     """A `kubeadm init --config` file whose control-plane endpoint is the VIP."""
     return _render("kubeadm.yaml.j2", vip=vip, floating_ip=floating_ip)
+
+
+def kubernetes_files(node: Node, paths: Iterable[str]) -> tuple[HostFile, ...]:
+    """A node's files of these paths of `KUBERNETES_FILES`; those that this configuration does not need have no text."""
+
+    def text(path: str) -> str:
+        if path == "run/ha-api/discovery.conf":
+            return _discovery(node.cluster)
+        plain = KUBERNETES_TEMPLATES / path
+        if plain.exists():
+            return plain.read_text()
+        return _render(f"kubernetes/{path}.j2", node=node, cluster=node.cluster)
+
+    return tuple(HostFile(path=path, mode=KUBERNETES_FILES[path], text=text(path)) for path in paths)
+
+
+def _discovery(cluster: Cluster) -> str:
+    """What a host joins with: where the API is, whom to trust, and a certificate that is good for joining alone."""
+    return kubeconfig(
+        "bootstrap",
+        "host",
+        f"https://{cluster.vip}:{topology.API_PORT}",
+        ca=cluster.authorities["ca"],
+        certificate=cluster.authorities["bootstrap-certificate"],
+        key=cluster.authorities["bootstrap-key"],
+    )
+
+
+def kubeconfig(name: str, user: str, server: str, *, ca: str, certificate: str, key: str) -> str:
+    """A client's configuration, with everything in it; the certificates and the key in PEM."""
+    return _render(
+        "kubernetes/kubeconfig.yaml.j2", name=name, user=user, server=server, ca=ca, certificate=certificate, key=key
+    )
+
+
+def _pki(cluster: Cluster) -> tuple[HostFile, ...]:
+    return tuple(
+        HostFile(path=f"etc/kubernetes/pki/{path}", mode=0o600 if path.endswith(".key") else 0o644, text=text)
+        for path, text in cluster.authorities.pki.items()
+    )
+
+
+def kubernetes_version_script(settings: Settings) -> str:
+    """The first control-plane host's step: prints `version=1.37.2`, the newest that the settings admit."""
+    return _render("steps/kubernetes/version.sh.j2", settings=settings)
+
+
+def kubernetes_packages_script(node: Node) -> str:
+    """Every node's step before it joins: container runtime, kubelet, kubeadm, and images."""
+    containerd = "etc/containerd/config.toml"
+    return _render(
+        "steps/kubernetes/packages.sh.j2",
+        node=node,
+        cluster=node.cluster,
+        files=kubernetes_files(node, [path for path in HOST_FILES if path != containerd]),
+        containerd=kubernetes_files(node, [containerd])[0],
+    )
+
+
+def kubernetes_init_script(node: Node) -> str:
+    """The cluster's first step: `kubeadm init`, once in its life."""
+    files = (*_pki(node.cluster), *kubernetes_files(node, CONTROL_PLANE_FILES))
+    return _render("steps/kubernetes/init.sh.j2", node=node, cluster=node.cluster, files=files)
+
+
+def kubernetes_join_script(node: Node) -> str:
+    """A node's step: `kubeadm join`, unless it is in the cluster; a control-plane host serves at its end."""
+    ca = HostFile(path="run/ha-api/ca.crt", mode=0o644, text=node.cluster.authorities["ca"])
+    joining = kubernetes_files(node, JOINING_FILES)
+    control_plane = (*_pki(node.cluster), *kubernetes_files(node, CONTROL_PLANE_FILES))
+    return _render(
+        "steps/kubernetes/join.sh.j2",
+        node=node,
+        cluster=node.cluster,
+        files=(*control_plane, *joining) if node.control_plane else (ca, *joining),
+        programs=kubernetes_files(node, CONTROL_PLANE_PROGRAMS),
+    )
+
+
+def kubernetes_network_script(settings: Settings) -> str:
+    """A step after the cluster exists: the network plugin, and CoreDNS on two hosts."""
+    flannel = settings.network_plugin is NetworkPlugin.FLANNEL
+    manifest = _render("kubernetes/flannel.yaml.j2", settings=settings) if flannel else ""
+    term = {"labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}}, "topologyKey": "kubernetes.io/hostname"}
+    affinity = {
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": None,
+            "requiredDuringSchedulingIgnoredDuringExecution": [term],
+        }
+    }
+    patch = json.dumps({"spec": {"template": {"spec": {"affinity": affinity}}}})
+    return _render("steps/kubernetes/network.sh.j2", manifest=manifest, coredns_patch=patch)
+
+
+def kubernetes_ready_script(settings: Settings) -> str:
+    """The last step: waits for all nodes, and for DNS."""
+    workers = topology.host_names(settings, topology.Role.WORKER)
+    nodes = (*topology.host_names(settings, topology.Role.CONTROL_PLANE), *workers)
+    return _render(
+        "steps/kubernetes/ready.sh.j2",
+        nodes=nodes,
+        workers=workers,
+        dns_hosts=min(2, len(nodes)),
+        # Without a plugin of ours nodes become Ready when the user's is installed.
+        wait_for_network=settings.network_plugin is not NetworkPlugin.NONE,
+    )
+
+
+def kubernetes_leave_script(
+    name: str, address: IPv4Address, *, control_plane: bool, healthy_others: int, wait: int, drain: int
+) -> str:
+    """What another control-plane host runs before this one's instance is deleted.
+
+    `healthy_others` members of etcd have to be healthy besides a control-plane host's own; `wait` and `drain` are
+    seconds.
+    """
+    return _render(
+        "steps/kubernetes/leave.sh.j2",
+        name=name,
+        address=address,
+        control_plane=control_plane,
+        healthy_others=healthy_others,
+        wait=wait,
+        drain=drain,
+    )

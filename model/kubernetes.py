@@ -1,0 +1,165 @@
+"""The cluster's hosts: their files, the facts that these are rendered from, and which version may run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from ipaddress import IPv4Address
+from typing import Any
+
+from model.settings import Settings
+
+# By path on the host, which is the path in templates/kubernetes/ too; a template's ends in ".j2".
+HOST_FILES: Mapping[str, int] = {
+    "etc/containerd/certs.d/_default/hosts.toml": 0o644,
+    "etc/containerd/config.toml": 0o644,
+    "etc/crictl.yaml": 0o644,
+    "etc/kubernetes/kubelet.conf.d/60-ha-api.conf": 0o644,
+    "etc/modules-load.d/60-ha-api.conf": 0o644,
+    "etc/sysctl.d/60-ha-api.conf": 0o644,
+}
+"""Of every host, with their modes."""
+CONTROL_PLANE_PROGRAMS: Mapping[str, int] = {
+    "etc/systemd/system/ha-api-kubelet-certificates.service": 0o644,
+    "etc/systemd/system/ha-api-kubelet-certificates.timer": 0o644,
+    "usr/local/lib/ha-api/etcd.py": 0o755,
+    "usr/local/lib/ha-api/kubelet_certificates.py": 0o755,
+}
+"""Of a control-plane host, whether it is a member or about to become one."""
+CONTROL_PLANE_FILES: Mapping[str, int] = {
+    "etc/kubernetes/api-server/audit-policy.yaml": 0o600,
+    "etc/kubernetes/api-server/authentication.yaml": 0o600,
+    "etc/kubernetes/api-server/encryption.yaml": 0o600,
+    "etc/kubernetes/ha-api/init.yaml": 0o600,
+}
+"""Of a control-plane host that is about to become a member: what its API server reads when it starts."""
+JOINING_FILES: Mapping[str, int] = {
+    "etc/kubernetes/ha-api/join.yaml": 0o600,
+    "run/ha-api/discovery.conf": 0o600,
+}
+"""Of a host that joins."""
+KUBERNETES_FILES = {**HOST_FILES, **CONTROL_PLANE_PROGRAMS, **CONTROL_PLANE_FILES, **JOINING_FILES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authorities:
+    """What a cluster keeps for its whole life: its certificate authorities and keys, in PEM unless said otherwise."""
+
+    files: Mapping[str, str]
+    """By the names of program/certificates.py."""
+
+    @classmethod
+    def from_json(cls, text: str) -> "Authorities":
+        """From what program/certificates.py prints."""
+        return cls(files=json.loads(text))
+
+    def __getitem__(self, name: str) -> str:
+        return self.files[name]
+
+    @property
+    def pki(self) -> Mapping[str, str]:
+        """By path in kubeadm's folder (kubeadm's "manual certificate distribution"): what control planes share."""
+        return {
+            "ca.crt": self["ca"],
+            "ca.key": self["ca-key"],
+            "etcd/ca.crt": self["etcd-ca"],
+            "etcd/ca.key": self["etcd-ca-key"],
+            "front-proxy-ca.crt": self["front-proxy-ca"],
+            "front-proxy-ca.key": self["front-proxy-ca-key"],
+            "sa.key": self["service-account-key"],
+            "sa.pub": self["service-account-public-key"],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What the files of all its hosts depend on."""
+
+    settings: Settings
+    vip: IPv4Address
+    floating_ip: str | None
+    version: str
+    """A full one, such as 1.37.2."""
+    authorities: Authorities
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """Names and addresses by which clients reach the API server besides its host's own."""
+        names = (str(self.vip), *([self.floating_ip] if self.floating_ip else []), *self.settings.api_server_names)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def kubelet_configuration(self) -> dict[str, Any]:
+        """What kubelets read besides kubeadm's own file, which the cluster has for all of them."""
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            # The cluster's CA signs the kubelets' serving certificates, so API servers can verify them.
+            "serverTLSBootstrap": True,
+            **self.settings.kubelet_configuration,
+        }
+
+    @property
+    def systemd_cgroups(self) -> bool:
+        """Whether containerd uses systemd's cgroups: kubelet and containerd have to agree."""
+        return self.settings.kubelet_configuration.get("cgroupDriver", "systemd") == "systemd"
+
+    @property
+    def ignored_preflight_errors(self) -> tuple[str, ...]:
+        """Checks of kubeadm that the configuration has decided on already."""
+        # Its only way to accept cgroup v1 (kubernetes/system-validators, cgroup_validator_linux.go).
+        return ("SystemVerification",) if self.settings.kubelet_configuration.get("failCgroupV1") is False else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What one host's files depend on."""
+
+    name: str
+    address: IPv4Address
+    control_plane: bool
+    cluster: Cluster
+
+    @property
+    def taints(self) -> list[dict[str, str]] | None:
+        """As in kubeadm's configuration: None for kubeadm's own of the control plane."""
+        if self.control_plane:
+            return None
+        found: list[dict[str, str]] = []
+        for taint in self.cluster.settings.worker_taints:
+            label, _, effect = taint.rpartition(":")
+            key, _, value = label.partition("=")
+            found.append({"key": key, "value": value, "effect": effect})
+        return found
+
+    @property
+    def kubelet_arguments(self) -> list[dict[str, str]]:
+        """As in kubeadm's configuration."""
+        arguments = {"node-ip": str(self.address), "config-dir": "/etc/kubernetes/kubelet.conf.d"}
+        if not self.control_plane and self.cluster.settings.worker_labels:
+            arguments["node-labels"] = ",".join(self.cluster.settings.worker_labels)
+        return [{"name": name, "value": value} for name, value in arguments.items()]
+
+
+def renewal_period(today: date) -> str:
+    """The half-year, such as 2026-2: the administrator's certificate, valid for a year, is renewed once in each."""
+    return f"{today.year}-{1 if today.month <= 6 else 2}"
+
+
+def cluster_problem(settings: Settings, running: str | None) -> str | None:
+    """Why a stack whose cluster runs this version cannot have these settings; None if it can."""
+    if running is None:
+        return None
+    wanted = settings.kubernetes_version
+    if not settings.kubernetes:
+        why = f'kubernetesVersion = "{wanted}"' if not wanted else "apiServers, or controlPlaneCount = 0"
+        return (
+            f"{why}: the cluster, which runs {running}, would be destroyed; if this is intended, use "
+            "`pulumi destroy --run-program --ignore-protect`, and create the stack again"
+        )
+    if running != wanted and not running.startswith(f"{wanted}."):
+        return (
+            f'kubernetesVersion = "{wanted}": the cluster runs {running}, and this program cannot upgrade it; use '
+            f'"{running}", or its minor version'
+        )
+    return None
