@@ -93,15 +93,19 @@ class LoadBalancerPair:
         control_plane: Mapping[str, IPv4Address],
         vrrp_password: str = "",
         api_client_certificate: str = "",
+        cluster_ca: str = "",
     ) -> Self:
-        """The pair of a configuration; `control_plane` has addresses by host name. Secrets are not in `Settings`."""
+        """The pair of a configuration; `control_plane` has addresses by host name. Secrets are not in `Settings`.
+
+        `cluster_ca` is the CA (PEM) of a cluster that the program creates.
+        """
         return cls(
             vip=vip,
             api_servers=(*control_plane.items(), *((str(address), address) for address in settings.api_servers)),
             vrrp_router_id=settings.vrrp_router_id,
             timers=settings.timers,
             vrrp_password=vrrp_password,
-            api_ca_certificate=settings.api_ca_certificate,
+            api_ca_certificate=cluster_ca or settings.api_ca_certificate,
             api_client_certificate=api_client_certificate,
         )
 

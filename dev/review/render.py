@@ -1,18 +1,28 @@
-"""Writes the files that each load balancer would get, without a cloud: `make render STACK=dev OUT=build/dev`.
+"""Writes the files that each host would get, without a cloud: `make render STACK=dev OUT=build/dev`.
 
 For reviews. What only the cloud knows is a placeholder: addresses in 198.51.100.0/24 (RFC 5737) for the ports, and for
 the VIP if Neutron chooses it; the interface `ens3`; `(secret)` for secrets.
 """
 
 import sys
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from model.kubernetes import (
+    CONTROL_PLANE_FILES,
+    CONTROL_PLANE_PROGRAMS,
+    HOST_FILES,
+    JOINING_FILES,
+    Authorities,
+    Cluster,
+    Node,
+)
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
-from model.rendering import load_balancer_files
+from model.rendering import HostFile, kubernetes_files, load_balancer_files
 from model.settings import ConfigurationError, Settings
 from model.topology import Role, host_names
 from operate.stack.files import stack_values
@@ -23,8 +33,53 @@ STAND_IN_CERTIFICATE = "(secret)\n"
 STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - a placeholder
 
 
+class _StandInAuthorities(dict[str, str]):
+    """A placeholder for each of a cluster's keys and certificates."""
+
+    def __missing__(self, name: str) -> str:
+        return f"({name})\n"
+
+
 def render(settings: Settings, out: Path) -> list[Path]:
-    """Write `out/<host>/<path>` for both load balancers and return the paths."""
+    """Write `out/<host>/<path>` for every host that has files of the program's, and return the paths."""
+    return [*_load_balancers(settings, out), *(_nodes(settings, out) if settings.kubernetes else ())]
+
+
+def _nodes(settings: Settings, out: Path) -> Iterator[Path]:
+    """The cluster's hosts; a minor version is rendered as its first patch."""
+    version = settings.kubernetes_version
+    cluster = Cluster(
+        settings=settings,
+        vip=settings.vip or STAND_IN_NETWORK + 200,
+        floating_ip=None,
+        version=version if version.count(".") == 2 else f"{version}.0",
+        authorities=Authorities(files=_StandInAuthorities()),
+    )
+    for role, first in ((Role.CONTROL_PLANE, 21), (Role.WORKER, 31)):
+        control_plane = role is Role.CONTROL_PLANE
+        paths = [
+            *HOST_FILES,
+            *((*CONTROL_PLANE_PROGRAMS, *CONTROL_PLANE_FILES) if control_plane else ()),
+            *JOINING_FILES,
+        ]
+        for index, name in enumerate(host_names(settings, role)):
+            node = Node(
+                name=name, address=STAND_IN_NETWORK + first + index, control_plane=control_plane, cluster=cluster
+            )
+            yield from _write(out / name, kubernetes_files(node, paths))
+
+
+def _write(folder: Path, files: Iterable[HostFile]) -> Iterator[Path]:
+    for file in files:
+        if file.text:
+            path = folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text)
+            path.chmod(file.mode)
+            yield path
+
+
+def _load_balancers(settings: Settings, out: Path) -> Iterator[Path]:
     addresses = [STAND_IN_NETWORK + 11 + index for index in range(Settings.LOAD_BALANCERS)]
     control_plane = enumerate(host_names(settings, Role.CONTROL_PLANE))
     pair = LoadBalancerPair.from_settings(
@@ -33,8 +88,8 @@ def render(settings: Settings, out: Path) -> list[Path]:
         control_plane={name: STAND_IN_NETWORK + 21 + index for index, name in control_plane},
         vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
         api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
+        cluster_ca=_StandInAuthorities()["ca"] if settings.kubernetes else "",
     )
-    written: list[Path] = []
     for index, name in enumerate(host_names(settings, Role.LOAD_BALANCER)):
         host = LoadBalancerHost(
             name=name,
@@ -43,20 +98,14 @@ def render(settings: Settings, out: Path) -> list[Path]:
             interface=STAND_IN_INTERFACE,
             pair=pair,
         )
-        for file in load_balancer_files(host):
-            path = out / name / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text)
-            path.chmod(file.mode)
-            written.append(path)
-    return written
+        yield from _write(out / name, load_balancer_files(host))
 
 
 def main(
     stack: Annotated[str, typer.Argument(help="The stack, as in Pulumi.STACK.yaml.")],
     out: Annotated[Path, typer.Argument(help="Folder to write to; existing files are replaced.")],
 ) -> None:
-    """Write the files that each load balancer of a stack would get."""
+    """Write the files that each host of a stack would get."""
     try:
         settings = Settings.parse(stack_values(stack), secrets_are_readable=False)
     except FileNotFoundError as error:

@@ -1,0 +1,206 @@
+"""The files of a cluster's hosts, compared with the reviewed ones in `expected/`, and read by their programs.
+
+After an intended change: `make golden UPDATE=1`, then review the difference.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dev.review.render import render
+from model.kubernetes import CONTROL_PLANE_PROGRAMS
+from model.rendering import (
+    KUBERNETES_TEMPLATES,
+    kubernetes_files,
+    kubernetes_init_script,
+    kubernetes_join_script,
+    kubernetes_leave_script,
+    kubernetes_network_script,
+    kubernetes_packages_script,
+    kubernetes_ready_script,
+    kubernetes_version_script,
+)
+from model.settings import Settings
+from tests.unit.cluster_example import example_node
+from tests.unit.example import example_values
+
+EXPECTED = Path(__file__).parent / "expected"
+OPTIONS = {
+    "kubernetesVersion": "1.36.3",
+    "workerCount": "1",
+    "apiServerNames": '["api.example.com"]',
+    "registryMirror": "http://registry.example:5000",
+    "workerLabels": '["example.com/disk=ssd", "zone=a"]',
+    "workerTaints": '["example.com/dedicated=batch:NoSchedule"]',
+    "kubeletConfiguration": '{"maxPods": 50, "cgroupDriver": "cgroupfs", "failCgroupV1": false, "failSwapOn": false}',
+    "podNetwork": "172.20.0.0/16",
+    "serviceNetwork": "172.21.0.0/16",
+    "networkPlugin": "none",
+}
+STACKS = {"kubernetes": {"kubernetesVersion": "1.37.2"}, "kubernetes-options": OPTIONS}
+# One of each role: the others differ in name and address.
+HOSTS = ["k8s-lb-0", "k8s-cp-0", "k8s-worker-0"]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_rendered_file_is_the_reviewed_one(stack: str, tmp_path: Path):
+    render(Settings.parse(example_values(**STACKS[stack])), tmp_path)
+    rendered = {path.relative_to(tmp_path): path for path in tmp_path.rglob("*") if path.is_file()}
+    reviewed = {
+        path: text
+        for path, text in rendered.items()
+        if path.parts[0] in HOSTS
+        and path.suffix != ".py"
+        and (path.parts[0] != "k8s-lb-0" or path.name in ("ca.pem", "haproxy.cfg"))
+    }
+    if os.environ.get("UPDATE"):
+        shutil.rmtree(EXPECTED / stack, ignore_errors=True)
+        for path, text in reviewed.items():
+            (EXPECTED / stack / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(text, EXPECTED / stack / path)
+    expected = {path.relative_to(EXPECTED / stack): path for path in (EXPECTED / stack).rglob("*") if path.is_file()}
+    assert reviewed.keys() == expected.keys()
+    for path, text in reviewed.items():
+        assert text.read_text() == expected[path].read_text(), (
+            f"{path} has changed; if this is intended: make golden UPDATE=1"
+        )
+    for program in CONTROL_PLANE_PROGRAMS:
+        assert rendered[Path("k8s-cp-0") / program].read_text() == (KUBERNETES_TEMPLATES / program).read_text()
+
+
+def test_a_stack_without_a_cluster_has_files_on_its_load_balancers_alone(tmp_path: Path):
+    render(Settings.parse(example_values(kubernetesVersion="")), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"k8s-lb-0", "k8s-lb-1"}
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_files_are_what_their_programs_read(stack: str, control_plane: bool):
+    node = example_node(control_plane=control_plane, **STACKS[stack])
+    (containerd, kubelet) = kubernetes_files(
+        node, ["etc/containerd/config.toml", "etc/kubernetes/kubelet.conf.d/60-ha-api.conf"]
+    )
+    cri = tomllib.loads(containerd.text)["plugins"]["io.containerd.grpc.v1.cri"]
+    configuration = json.loads(kubelet.text)
+    options = cri["containerd"]["runtimes"]["runc"]["options"]
+    assert options["SystemdCgroup"] is (configuration.get("cgroupDriver") != "cgroupfs")
+    assert configuration["serverTLSBootstrap"] is True
+
+
+def scripts() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, changes in STACKS.items():
+        node, worker = example_node(**changes), example_node(control_plane=False, **changes)
+        settings = node.cluster.settings
+        found |= {
+            f"{name}: version": kubernetes_version_script(settings),
+            f"{name}: packages": kubernetes_packages_script(node),
+            f"{name}: packages of a worker": kubernetes_packages_script(worker),
+            f"{name}: init": kubernetes_init_script(node),
+            f"{name}: join": kubernetes_join_script(node),
+            f"{name}: join of a worker": kubernetes_join_script(worker),
+            f"{name}: network": kubernetes_network_script(settings),
+            f"{name}: ready": kubernetes_ready_script(settings),
+        }
+    for role in (True, False):
+        found[f"leave, control plane {role}"] = kubernetes_leave_script(
+            "k8s-cp-1", node.address, control_plane=role, healthy_others=2, wait=60, drain=60
+        )
+    return found
+
+
+@pytest.mark.parametrize("step", scripts())
+def test_shellcheck_finds_nothing_in_the_scripts(step: str):
+    # SC2317: ShellCheck does not see that `run` calls functions.
+    result = subprocess.run(
+        ["shellcheck", "--exclude=SC2317", "-"], input=scripts()[step], check=False, capture_output=True, text=True
+    )
+    assert result.stdout == ""
+
+
+def test_the_cluster_s_secrets_are_on_control_planes_and_workers_get_none_that_signs():
+    worker = kubernetes_join_script(example_node(control_plane=False))
+    control_plane = kubernetes_join_script(example_node())
+    for name, text in example_node().cluster.authorities.files.items():
+        assert (text in control_plane) is not name.startswith("bootstrap"), name
+        assert (text in worker) is (name == "ca"), name
+
+
+def test_flannel_has_the_cluster_s_network():
+    script = kubernetes_network_script(example_node(podNetwork="172.20.0.0/16").cluster.settings)
+    manifest = re.search(r"<<'(END-\w+)'\n(.*)\n\1\n", script, re.DOTALL)
+    assert manifest
+    objects = {it["kind"]: it for it in yaml.safe_load_all(manifest[2])}
+    assert json.loads(objects["ConfigMap"]["data"]["net-conf.json"])["Network"] == "172.20.0.0/16"
+    assert objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
+# Where the lab keeps what it builds. Nothing here downloads one.
+KUBEADM = sorted(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).glob("openstack-ha-api/**/kubeadm"))[
+    -1:
+]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("control_plane", [True, False])
+@pytest.mark.parametrize("kubeadm", KUBEADM)
+def test_kubeadm_accepts_its_configuration(kubeadm: Path, control_plane: bool, stack: str, tmp_path: Path):
+    node = example_node(control_plane=control_plane, **STACKS[stack])
+    discovery = tmp_path / "discovery.conf"
+    files = kubernetes_files(node, ["run/ha-api/discovery.conf", "etc/kubernetes/ha-api/join.yaml"])
+    discovery.write_text(files[0].text)
+    texts = [files[1].text.replace("/run/ha-api/discovery.conf", str(discovery))]
+    if control_plane:
+        texts.append(kubernetes_files(node, ["etc/kubernetes/ha-api/init.yaml"])[0].text)
+    for text in texts:
+        config = tmp_path / "kubeadm.yaml"
+        config.write_text(text)
+        done = subprocess.run(
+            [kubeadm, "config", "validate", "--config", config], check=False, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kubeadm", KUBEADM)
+def test_kubeadm_uses_the_program_s_authorities(kubeadm: Path, tmp_path: Path):
+    node = example_node()
+    pki = node.cluster.authorities.pki
+    for name, text in pki.items():
+        path = tmp_path / "pki" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    config = tmp_path / "init.yaml"
+    text = kubernetes_files(node, ["etc/kubernetes/ha-api/init.yaml"])[0].text
+    config.write_text(text.replace("clusterName:", f"certificatesDir: {tmp_path}/pki\nclusterName:"))
+    for phase in (["certs", "all"], ["kubeconfig", "all", "--kubeconfig-dir", str(tmp_path)]):
+        subprocess.run([kubeadm, "init", "phase", *phase, "--config", config], check=True, capture_output=True)
+    for name, text in pki.items():
+        assert (tmp_path / "pki" / name).read_text() == text
+    verify = ["openssl", "verify", "-CAfile"]
+    for authority, certificate in (
+        ("ca", "apiserver"),
+        ("etcd/ca", "etcd/server"),
+        ("front-proxy-ca", "front-proxy-client"),
+    ):
+        subprocess.run(
+            [*verify, tmp_path / f"pki/{authority}.crt", tmp_path / f"pki/{certificate}.crt"],
+            check=True,
+            capture_output=True,
+        )
+    # What the load balancers verify.
+    done = subprocess.run(
+        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", tmp_path / "pki/apiserver.crt"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {"DNS:kubernetes", "IP Address:198.51.100.21", "IP Address:198.51.100.100"} <= {
+        it.strip() for it in done.stdout.split("\n")[1].split(",")
+    }
