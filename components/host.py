@@ -1,4 +1,4 @@
-"""SSH to one host: the only user of pulumi_command.
+"""SSH to one host: steps, which are resources, and what runs while another resource is deleted, which is none.
 
 A step is a script that is sent through stdin, so that neither it nor the files that it carries appear in a command line
 or an error, and so that a preview shows a change of one line as that line. A step runs again when its script changes,
@@ -8,8 +8,13 @@ A step that runs again is re-created, its old record removed first. An update wo
 the old value back in the configuration Pulumi would see no change, and the host would keep what the failed run left.
 """
 
+import asyncio
+import shlex
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pulumi
 import pulumi_command as command
@@ -54,6 +59,14 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
         private=pulumi.Output.secret(lines.apply(lambda lines: "\n".join(lines[:-1]) + "\n")),
         public=pulumi.Output.unsecret(lines.apply(lambda lines: " ".join(lines[-1].split()[:2]))),
     )
+
+
+class UnreachableError(Exception):
+    """No SSH connection to a host."""
+
+
+class StepError(Exception):
+    """A script failed on a host; its text is what the script printed about it."""
 
 
 class Host:
@@ -122,4 +135,73 @@ class Host:
                 delete_before_replace=True,
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
             ),
+        )
+
+    def run_once(
+        self,
+        step: str,
+        script: pulumi.Input[str],
+        *,
+        parent: pulumi.Resource,
+        after: Sequence[pulumi.Resource],
+        settled: bool = True,
+    ) -> command.remote.Command:
+        """Run a script as root, once in the stack's life: not again on a new instance.
+
+        Nor, if `settled`, when it changes.
+        """
+        return command.remote.Command(
+            f"{self.name}-{step}",
+            connection=self._connection,
+            create="sudo -n bash -s",
+            stdin=script,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                depends_on=[self.instance, *after],
+                ignore_changes=["*"] if settled else None,
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
+            ),
+        )
+
+    async def run_now(self, script: str) -> None:
+        """Run a script as root at once, and show what it warns of.
+
+        Raises `UnreachableError` without a connection within 15 s, and `StepError` if the script fails.
+        """
+        login = self._login
+        key, address, host_key = [str(await it.future()) for it in (login.private_key, self.address, self.host_key)]
+        known_hosts = f"{address} {host_key}\n" + (login.bastion.known_hosts if login.bastion else "")
+        # In a thread: while it waits, the program goes on to register what it may be waiting for.
+        done = await asyncio.to_thread(_ssh, f"{self.user}@{address}", login.bastion, key, known_hosts, script)
+        said = done.stderr.strip()
+        if done.returncode == 255:  # ssh(1): its own failures
+            raise UnreachableError(f"{self.name}: {said}")
+        if done.returncode:
+            raise StepError(said)
+        if said:
+            pulumi.log.warn(said)
+
+
+def _ssh(
+    login: str, bastion: BastionSettings | None, private_key: str, known_hosts: str, script: str
+) -> subprocess.CompletedProcess[str]:
+    with TemporaryDirectory() as folder:
+        key, known = Path(folder, "key"), Path(folder, "known_hosts")
+        key.touch(mode=0o600)
+        key.write_text(private_key)
+        known.write_text(known_hosts)
+        # Nothing of the user's own configuration, and no agent.
+        ssh = ["ssh", "-F", "none", "-i", str(key)]
+        for option in (
+            "BatchMode=yes", "ConnectTimeout=15", "IdentitiesOnly=yes", "IdentityAgent=none",
+            "ServerAliveInterval=15", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}",
+        ):  # fmt: skip
+            ssh += ["-o", option]
+        proxy: list[str] = []
+        if bastion:
+            jump = [*ssh, "-W", "%h:%p", "-p", str(bastion.port), f"{bastion.user}@{bastion.host}"]
+            proxy = ["-o", f"ProxyCommand={shlex.join(jump)}"]
+        return subprocess.run(
+            [*ssh, *proxy, login, "sudo -n bash -s"], input=script, capture_output=True, check=False, text=True
         )

@@ -34,15 +34,13 @@ class RoleArgs:
     key_pair: openstack.compute.Keypair | None
     """The key pair, if the program creates it."""
     login: Login
+    hooks: pulumi.ResourceHookBinding | None = None
+    """What runs before an instance is deleted."""
 
     @property
     def wanted(self) -> RoleSettings:
         """What the configuration says of the role."""
         return self.role.settings(self.settings)
-
-    def with_proxy(self, script: pulumi.Input[str]) -> pulumi.Output[str]:
-        """A script with APT's proxy in it: a secret if that is one."""
-        return (pulumi.Output.secret if self.settings.apt_proxy_encrypted else pulumi.Output.from_input)(script)
 
     @property
     def group_name(self) -> str:
@@ -59,6 +57,11 @@ class Server:
     """The interface that carries the address, as the host calls it."""
     prepared: pulumi.Resource
     """What has to be done before anything else runs on the host."""
+
+
+def with_proxy(settings: Settings, script: pulumi.Input[str]) -> pulumi.Output[str]:
+    """A script with APT's proxy in it: a secret if that is one."""
+    return (pulumi.Output.secret if settings.apt_proxy_encrypted else pulumi.Output.from_input)(script)
 
 
 def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.compute.ServerGroup | None:
@@ -151,6 +154,7 @@ def boot(
             ],
             replace_on_changes=[*args.role.replaced_by],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
+            hooks=args.hooks,
         ),
     )
     return Host(
@@ -166,7 +170,7 @@ def boot(
 def prepare(host: Host, args: RoleArgs, *, parent: pulumi.Resource, after: Sequence[pulumi.Resource] = ()) -> Server:
     """The wait for a host's SSH and cloud-init, and what has to be done before anything else runs on it."""
     script = host.address.apply(lambda address: prepare_script(args.settings, IPv4Address(address)))
-    prepared = host.run("prepare", args.with_proxy(script), parent=parent, after=after)
+    prepared = host.run("prepare", with_proxy(args.settings, script), parent=parent, after=after)
     # Not a secret, even where the script is one: it is in files that previews should show.
     out = pulumi.Output.unsecret(prepared.stdout)
     interface = out.apply(lambda text: text.rpartition("interface=")[2].strip())

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 import pulumi
 
 from components.host import Host
-from components.instance import RoleArgs, Server, boot, make_port, make_server_group, prepare
+from components.instance import RoleArgs, Server, boot, make_port, make_server_group, prepare, with_proxy
 from components.servers import Servers
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import configure_script, install_script, load_balancer_files, prove_script
@@ -29,6 +29,8 @@ class LoadBalancersArgs(RoleArgs):
     vip: pulumi.Output[str]
     vrrp_password: pulumi.Output[str]
     api_client_certificate: pulumi.Output[str]
+    cluster_ca: pulumi.Output[str]
+    """The CA of the cluster that the program creates, PEM; empty for none."""
     holder: str | None
     """The load balancer that holds the VIP now, as far as it is known."""
 
@@ -64,7 +66,7 @@ class LoadBalancers(pulumi.ComponentResource):
             self.digests[host_name] = facts.apply(_digests)
             installed = host.run(
                 "install",
-                args.with_proxy(install_script(args.settings)),
+                with_proxy(args.settings, install_script(args.settings)),
                 parent=self,
                 after=[server.prepared, *configured],
             )
@@ -82,13 +84,15 @@ class LoadBalancers(pulumi.ComponentResource):
         args = self._args
         servers = args.control_plane.hosts
         addresses = pulumi.Output.all(*(server.address for server in servers))
-        return pulumi.Output.all(args.vip, addresses, args.vrrp_password, args.api_client_certificate).apply(
+        secrets = (args.vrrp_password, args.api_client_certificate)
+        return pulumi.Output.all(args.vip, addresses, *secrets, args.cluster_ca).apply(
             lambda facts: LoadBalancerPair.from_settings(
                 args.settings,
                 vip=IPv4Address(facts[0]),
                 control_plane={server.name: IPv4Address(it) for server, it in zip(servers, facts[1], strict=True)},
                 vrrp_password=facts[2],
                 api_client_certificate=facts[3],
+                cluster_ca=facts[4],
             )
         )
 

@@ -1,6 +1,7 @@
 """The instances of the control plane and the workers.
 
-They come up with SSH and cloud-init ready for kubeadm. This component does not care what runs on them.
+They come up with SSH and cloud-init ready for kubeadm. This component does not care what runs on them; kubernetes.py
+does.
 
 The control plane's instances are created one after another: Nova decides on anti-affinity when it schedules an
 instance, by what runs already, so instances that are scheduled at the same moment may all land on one hypervisor, and
@@ -11,7 +12,7 @@ parallel: there may be hundreds, no majority depends on them, and the more there
 import pulumi
 
 from components.host import Host
-from components.instance import RoleArgs, boot, make_port, make_server_group, prepare
+from components.instance import RoleArgs, Server, boot, make_port, make_server_group, prepare
 from model.topology import Role, host_names
 
 
@@ -32,7 +33,6 @@ class Servers(pulumi.ComponentResource):
             self.hosts.append(boot(index, port, host_name, args, group, parent=self, after=before))
         self.register_outputs({"addresses": {host.name: host.address for host in self.hosts}})
 
-    def prepare(self, *, after: list[pulumi.Resource]) -> None:
+    def prepare(self, *, after: list[pulumi.Resource]) -> list[Server]:
         """Wait until each host can be worked on, and set up its APT."""
-        for host in self.hosts:
-            prepare(host, self._args, parent=self, after=after)
+        return [prepare(host, self._args, parent=self, after=after) for host in self.hosts]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from model.settings import Settings
@@ -41,12 +41,19 @@ JOINING_FILES: Mapping[str, int] = {
 KUBERNETES_FILES = {**HOST_FILES, **CONTROL_PLANE_PROGRAMS, **CONTROL_PLANE_FILES, **JOINING_FILES}
 
 
+AUTHORITIES = (
+    "ca", "ca-key", "etcd-ca", "etcd-ca-key", "front-proxy-ca", "front-proxy-ca-key", "service-account-key",
+    "service-account-public-key", "encryption-key", "bootstrap-certificate", "bootstrap-key",
+)  # fmt: skip
+"""What a cluster keeps for its whole life: in PEM, but for the encryption key, which is in Base64."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Authorities:
-    """What a cluster keeps for its whole life: its certificate authorities and keys, in PEM unless said otherwise."""
+    """A cluster's certificate authorities and keys."""
 
     files: Mapping[str, str]
-    """By the names of program/certificates.py."""
+    """By the names in `AUTHORITIES`."""
 
     @classmethod
     def from_json(cls, text: str) -> "Authorities":
@@ -163,3 +170,14 @@ def cluster_problem(settings: Settings, running: str | None) -> str | None:
             f'"{running}", or its minor version'
         )
     return None
+
+
+def subnet_problems(settings: Settings, subnet: IPv4Network) -> list[str]:
+    """Which of the cluster's networks overlap the hosts' own, if the program creates a cluster."""
+    networks = {"podNetwork": settings.pod_network, "serviceNetwork": settings.service_network}
+    return [
+        f"{key} = {network}: overlaps the hosts' subnet {subnet}, so they would not reach each other; choose a "
+        "network that nobody else uses"
+        for key, network in networks.items()
+        if settings.kubernetes and network.overlaps(subnet)
+    ]

@@ -91,8 +91,12 @@ def _heredoc_end(text: str) -> str:
     return f"END-{_digest(text)}"
 
 
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
 _environment.filters["heredoc_end"] = _heredoc_end
-_environment.filters["base64"] = lambda text: b64encode(text.encode()).decode()
+_environment.filters["base64"] = _base64
 
 
 def prepare_script(settings: Settings, address: IPv4Address) -> str:

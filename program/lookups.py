@@ -18,6 +18,7 @@ from pulumi.runtime.settings import SETTINGS
 
 from model.api_servers import API_SERVER_REMEDY, api_server_problem
 from model.cloud import Cloud, RoleCloud, address_in, is_uuid
+from model.kubernetes import subnet_problems
 from model.settings import Settings
 from model.topology import Role, host_names
 from model.vip import VIP_REMEDY, vip_problem
@@ -86,6 +87,7 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         finder.problems += _vip_problems(settings.vip, subnet, vip_port_name)
     if subnet:
         finder.problems += _api_server_problems(settings, subnet, vip_port_name)
+        finder.problems += subnet_problems(settings, IPv4Network(subnet.cidr))
     pool = None
     if settings.floating_network:
         pool = finder.find(

@@ -5,6 +5,7 @@ import shlex
 import pulumi
 
 from components.host import Host
+from components.kubernetes import Kubernetes
 from components.security_groups import SecurityGroups
 from components.virtual_ip import VirtualIp
 from model.rendering import kubeadm_config
@@ -14,12 +15,13 @@ from model.topology import API_PORT, Role
 _SSH = "ssh -o UserKnownHostsFile=known_hosts"
 
 
-def export_outputs(
+def export_outputs(  # noqa: PLR0917 - what the program has made
     settings: Settings,
     vip: VirtualIp,
     hosts: dict[Role, list[Host]],
     groups: SecurityGroups,
     digests: dict[str, pulumi.Output[dict[str, str]]],
+    kubernetes: Kubernetes | None,
 ) -> None:
     """Export the stack's outputs; docs/configuration.md describes each."""
     every = [host for role in Role for host in hosts[role]]
@@ -39,10 +41,14 @@ def export_outputs(
     pulumi.export("knownHosts", pulumi.Output.all(*known_hosts, bastion).apply("".join))
     # What `./ha status` compares the load balancers' files with; a secret when they have one in them.
     pulumi.export("configurationDigests", digests)
-    pulumi.export(
-        "kubeadmConfig",
-        pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: kubeadm_config(both[0], both[1])),
-    )
+    if kubernetes:
+        pulumi.export("kubeconfig", kubernetes.kubeconfig)
+        pulumi.export("kubernetesVersion", kubernetes.version)
+    else:
+        pulumi.export(
+            "kubeadmConfig",
+            pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: kubeadm_config(both[0], both[1])),
+        )
 
 
 def _ssh_command(host: Host, bastion: BastionSettings | None) -> pulumi.Output[str]:

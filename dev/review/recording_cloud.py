@@ -15,8 +15,9 @@ import pulumi
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
-from pulumi.runtime.settings import reset_options
+from pulumi.runtime.settings import SETTINGS, reset_options
 
+from dev.review.render import stand_in_authorities
 from model.cloud import is_uuid
 from model.settings import SECRET_KEYS
 from operate.stack.files import ROOT
@@ -55,6 +56,18 @@ class Resource:
         return {urn.rpartition("::")[2] for urn in self.registration.dependencies}
 
 
+KUBERNETES = "1.37.2"
+"""The version that the repository of the packages has."""
+
+
+def _printed_here(name: str) -> str:
+    """What a command on this machine prints."""
+    if name.endswith("-host-key"):
+        return "".join(key_pair()) + "\n"
+    found = {"certificate": "(certificate)\n", "key": "(key)\n"} if name.endswith("-admin-certificate") else None
+    return json.dumps(found or stand_in_authorities())
+
+
 def _revealed(value: Any) -> Any:
     return value["value"] if SECRET_SIGNATURE in str(value) else value
 
@@ -79,6 +92,17 @@ class RecordingMonitor(mocks.MockMonitor):
         return super().RegisterResource(request)  # pyright: ignore[reportUnknownMemberType]
 
 
+class RecordingCallbacks:
+    """Keeps the program's hooks, by name: Pulumi's mocks do not support any."""
+
+    def __init__(self) -> None:
+        self.hooks: dict[str, pulumi.ResourceHook] = {}
+
+    def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
+        """What the SDK calls for each."""
+        self.hooks[hook.name] = hook
+
+
 @dataclass
 class RecordingCloud(pulumi.runtime.Mocks):
     """Assigns addresses and ids, finds everything that is looked up, and records every registered resource."""
@@ -97,12 +121,15 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """An IPv6 address that every port has besides its own, as with a subnet with SLAAC on the network."""
     instances: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     """What Nova knows of the instances that exist already, by name."""
+    state: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """What the stack's state has of each resource, by URN."""
     secret_keys: frozenset[str] = SECRET_KEYS
     """Settings that are encrypted in the stack's file."""
     resources: list[Resource] = field(default_factory=list[Resource])
     registrations: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     secret_outputs: set[str] = field(default_factory=set[str])
+    callbacks: RecordingCallbacks = field(default_factory=RecordingCallbacks)
     _ids_asked_for: set[str] = field(default_factory=set[str])
 
     def new_resource(self, args: Any) -> tuple[str | None, dict[Any, Any]]:
@@ -118,16 +145,18 @@ class RecordingCloud(pulumi.runtime.Mocks):
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
             outputs["address"] = "100.64.0.9"
         if args.typ == "command:local:Command":
-            private, public = key_pair()
-            outputs["stdout"] = private + public + "\n"
+            outputs["stdout"] = _printed_here(args.name)
         if args.typ == "command:remote:Command":
-            outputs["stdout"] = "interface=ens3\n" if args.name.endswith("-prepare") else ""
+            step = args.name.partition("-kubernetes-")[2] or args.name.rpartition("-")[2]
+            outputs["stdout"] = {"prepare": "interface=ens3\n", "version": f"version={KUBERNETES}\n"}.get(step, "")
         return f"id-of-{args.name}", outputs
 
     def call(self, args: Any) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         """A provider's answer to a lookup. What looks like an id is one, not a name."""
         wanted: dict[str, Any] = args.args
         function = args.token.rpartition(":")[2]
+        if function == "readStackResourceOutputs":
+            return {"name": "test", "outputs": self.state}, []
         if function == "getPortIds":
             ports = [name for address, name in self.ports_in_use.items() if wanted.get("fixedIp") in (None, address)]
             bound = [] if "fixedIp" in wanted else [*self.instances]
@@ -169,6 +198,8 @@ class RecordingCloud(pulumi.runtime.Mocks):
         asyncio.set_event_loop(asyncio.new_event_loop())
         reset_options()
         set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
+        settings: Any = SETTINGS
+        settings.callbacks = self.callbacks
         set_all_config(config, secrets)
 
         def program() -> None:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from model.kubernetes import (
+    AUTHORITIES,
     CONTROL_PLANE_FILES,
     CONTROL_PLANE_PROGRAMS,
     HOST_FILES,
@@ -33,11 +34,9 @@ STAND_IN_CERTIFICATE = "(secret)\n"
 STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - a placeholder
 
 
-class _StandInAuthorities(dict[str, str]):
+def stand_in_authorities() -> dict[str, str]:
     """A placeholder for each of a cluster's keys and certificates."""
-
-    def __missing__(self, name: str) -> str:
-        return f"({name})\n"
+    return {name: f"({name})\n" for name in AUTHORITIES}
 
 
 def render(settings: Settings, out: Path) -> list[Path]:
@@ -53,7 +52,7 @@ def _nodes(settings: Settings, out: Path) -> Iterator[Path]:
         vip=settings.vip or STAND_IN_NETWORK + 200,
         floating_ip=None,
         version=version if version.count(".") == 2 else f"{version}.0",
-        authorities=Authorities(files=_StandInAuthorities()),
+        authorities=Authorities(files=stand_in_authorities()),
     )
     for role, first in ((Role.CONTROL_PLANE, 21), (Role.WORKER, 31)):
         control_plane = role is Role.CONTROL_PLANE
@@ -88,7 +87,7 @@ def _load_balancers(settings: Settings, out: Path) -> Iterator[Path]:
         control_plane={name: STAND_IN_NETWORK + 21 + index for index, name in control_plane},
         vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
         api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
-        cluster_ca=_StandInAuthorities()["ca"] if settings.kubernetes else "",
+        cluster_ca=stand_in_authorities()["ca"] if settings.kubernetes else "",
     )
     for index, name in enumerate(host_names(settings, Role.LOAD_BALANCER)):
         host = LoadBalancerHost(

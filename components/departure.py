@@ -1,0 +1,92 @@
+"""A host leaves the cluster before its instance goes: shrunk away, replaced, on purpose or along with another change.
+
+Hooks of the instances, not steps with a `delete`: a step is a record of one host, on which the leaving host would have
+to run it; these run on any other living control-plane host, and know what the whole stack is about to become. So a host
+that has vanished leaves as well. When the whole cluster goes, nothing leaves.
+"""
+
+import asyncio
+from ipaddress import IPv4Address
+
+import pulumi
+
+from components.host import Host, Login, StepError, UnreachableError
+from model.rendering import kubernetes_leave_script
+from model.settings import Settings
+from model.topology import Role
+
+DRAIN = 60
+"""Seconds that pods have to end."""
+
+
+class DepartureError(Exception):
+    """Why a host does not leave; its instance is then kept."""
+
+
+class Departure:
+    """The hooks, and what they need to know when they run."""
+
+    def __init__(self, settings: Settings, login: Login, *, running: bool) -> None:
+        self._settings = settings
+        self._login = login
+        self._running = running
+        """Whether the cluster existed before this run: a host of one that does not exist has nothing to leave."""
+        self._ends = False
+        self._one_at_a_time = asyncio.Lock()
+        self.control_plane: list[Host] = []
+        """The hosts that stay, or are replaced; known when the first hook runs."""
+        self._hooks = {
+            role: pulumi.ResourceHook(f"leave-cluster-{role}", self._leaves_as(role))
+            for role in (Role.CONTROL_PLANE, Role.WORKER)
+        }
+        self._end_hook = pulumi.ResourceHook("cluster-ends", self._end)
+
+    def of_instances(self, role: Role) -> pulumi.ResourceHookBinding | None:
+        """The hooks of a role's instances; None for load balancers, which are in no cluster."""
+        hook = self._hooks.get(role)
+        return pulumi.ResourceHookBinding(before_delete=[hook]) if hook else None
+
+    def of_the_end(self) -> pulumi.ResourceHookBinding:
+        """The hooks of a resource that is deleted only with the whole cluster, and before its instances."""
+        return pulumi.ResourceHookBinding(before_delete=[self._end_hook])
+
+    def _end(self, _args: pulumi.ResourceHookArgs) -> None:
+        self._ends = True
+
+    def _leaves_as(self, role: Role) -> pulumi.ResourceHookFunction:
+        async def leave(args: pulumi.ResourceHookArgs) -> None:
+            if self._running and not self._ends:
+                async with self._one_at_a_time:
+                    await self._leave(role, args.name, str((args.old_outputs or {})["accessIpV4"]))
+
+        return leave
+
+    async def _leave(self, role: Role, name: str, address: str) -> None:
+        others = [host for host in self.control_plane if host.name != name]
+        if not others and role is Role.CONTROL_PLANE:
+            raise DepartureError(
+                f"{name} is the cluster's only control-plane host, and has all its data: set controlPlaneCount to 3 "
+                "first, or destroy the cluster with `pulumi destroy --run-program --ignore-protect`"
+            )
+        script = kubernetes_leave_script(
+            name,
+            IPv4Address(address),
+            control_plane=role is Role.CONTROL_PLANE,
+            # A majority of the control plane that there will be.
+            healthy_others=self._settings.control_plane_count // 2 + 1,
+            wait=self._settings.ssh_timeout,
+            drain=DRAIN,
+        )
+        failures: list[str] = []
+        for host in others:
+            try:
+                await host.run_now(script)
+            except UnreachableError as error:
+                failures.append(str(error))
+            except StepError as error:
+                raise DepartureError(str(error)) from None
+            else:
+                return
+        raise DepartureError(
+            f"{name} could not leave the cluster: no other control-plane host is reachable: {'; '.join(failures)}"
+        )

@@ -1,0 +1,151 @@
+"""The cluster on the control plane and the workers: packages, `kubeadm init` once, joins, the network plugin.
+
+Three invariants. The cluster is created once in the stack's life: `init` is one resource, which nothing runs again, so
+that there is a cluster is a fact of the state, and a replaced first host joins it like any other. Control-plane hosts
+join one after another, each when the one before is a healthy member of etcd, so that etcd has its majority at any time.
+And no host is touched by the join of another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import pulumi
+
+from components.certificates import make_admin_certificate
+from components.departure import Departure
+from components.host import Host
+from components.instance import Server, with_proxy
+from model.kubernetes import Authorities, Cluster, Node
+from model.rendering import (
+    kubeconfig,
+    kubernetes_init_script,
+    kubernetes_join_script,
+    kubernetes_network_script,
+    kubernetes_packages_script,
+    kubernetes_ready_script,
+    kubernetes_version_script,
+)
+from model.settings import Settings
+from model.topology import API_PORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesArgs:
+    """What the cluster is made of."""
+
+    settings: Settings
+    control_plane: list[Server]
+    workers: list[Server]
+    vip: pulumi.Output[str]
+    floating_address: pulumi.Output[str | None]
+    authorities: pulumi.Output[Authorities]
+    departure: Departure
+    running: bool
+    """Whether the cluster existed before this run."""
+
+
+class Kubernetes(pulumi.ComponentResource):
+    """A cluster whose nodes are Ready."""
+
+    kubeconfig: pulumi.Output[str]
+    """The administrator's: a secret."""
+    version: pulumi.Output[str]
+
+    def __init__(self, name: str, args: KubernetesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("openstack-ha-api:kubernetes:Kubernetes", name, None, opts)
+        self._args = args
+        first = args.control_plane[0]
+        # Before there is a cluster, another version may be configured; from then on it is settled.
+        asked = first.host.run_once(
+            "kubernetes-version",
+            with_proxy(args.settings, kubernetes_version_script(args.settings)),
+            parent=self,
+            after=[first.prepared],
+            settled=args.running,
+        )
+        self.version = asked.stdout.apply(lambda text: text.rpartition("version=")[2].strip())
+        self._cluster = self._facts()
+        packages = {
+            server.host.name: self._packages(server, asked, control_plane=control_plane)
+            for servers, control_plane in ((args.control_plane, True), (args.workers, False))
+            for server in servers
+        }
+        created = first.host.run_once(
+            "kubernetes-init",
+            self._script(first.host, kubernetes_init_script, control_plane=True),
+            parent=self,
+            after=[packages[first.host.name]],
+        )
+        joins: list[pulumi.CustomResource] = []
+        for server in args.control_plane:
+            before = [created, packages[server.host.name], *joins[-1:]]
+            joins.append(self._join(server.host, before, control_plane=True))
+        network = first.host.run(
+            "kubernetes-network", kubernetes_network_script(args.settings), parent=self, after=joins[:1]
+        )
+        for server in args.workers:
+            joins.append(self._join(server.host, [packages[server.host.name], joins[0]], control_plane=False))
+        ready = first.host.run(
+            "kubernetes-ready",
+            kubernetes_ready_script(args.settings),
+            parent=self,
+            after=[network, *joins],
+            triggers=[step.id for step in (network, *joins)],
+        )
+        certificate, key = make_admin_certificate(
+            args.settings.cluster_name,
+            args.authorities,
+            parent=self,
+            after=[ready],
+            hooks=args.departure.of_the_end(),
+        )
+        facts = pulumi.Output.all(args.vip, args.floating_address, args.authorities, certificate, key)
+        self.kubeconfig = pulumi.Output.secret(
+            facts.apply(
+                lambda it: kubeconfig(
+                    args.settings.cluster_name,
+                    f"{args.settings.cluster_name}-admin",
+                    f"https://{it[1] or it[0]}:{API_PORT}",
+                    ca=it[2]["ca"],
+                    certificate=it[3],
+                    key=it[4],
+                )
+            )
+        )
+        self.register_outputs({"version": self.version})
+
+    def _facts(self) -> pulumi.Output[Cluster]:
+        args = self._args
+        return pulumi.Output.all(args.vip, args.floating_address, self.version, args.authorities).apply(
+            lambda facts: Cluster(
+                settings=args.settings,
+                vip=IPv4Address(facts[0]),
+                floating_ip=facts[1],
+                version=facts[2],
+                authorities=facts[3],
+            )
+        )
+
+    def _script(self, host: Host, render: Callable[[Node], str], *, control_plane: bool) -> pulumi.Output[str]:
+        return pulumi.Output.all(host.address, self._cluster).apply(
+            lambda facts: render(
+                Node(name=host.name, address=IPv4Address(facts[0]), control_plane=control_plane, cluster=facts[1])
+            )
+        )
+
+    def _packages(self, server: Server, after: pulumi.Resource, *, control_plane: bool) -> pulumi.Resource:
+        # No key is in it, so previews may show it.
+        script = pulumi.Output.unsecret(
+            self._script(server.host, kubernetes_packages_script, control_plane=control_plane)
+        )
+        return server.host.run(
+            "kubernetes-packages",
+            with_proxy(self._args.settings, script),
+            parent=self,
+            after=[server.prepared, after],
+        )
+
+    def _join(self, host: Host, after: Sequence[pulumi.Resource], *, control_plane: bool) -> pulumi.CustomResource:
+        script = self._script(host, kubernetes_join_script, control_plane=control_plane)
+        return host.run("kubernetes-join", script, parent=self, after=after)
