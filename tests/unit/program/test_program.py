@@ -574,7 +574,9 @@ def test_a_hint_with_a_name_can_be_pasted_into_a_shell():
 
 def test_what_only_the_cloud_reads_never_reaches_a_host():
     name = "Ubuntu 22.04 LTS (Jammy) $(reboot) `id` 'a' \"b\" & <c>"
-    keys = [key for key in example_values() if key.endswith(("Flavor", "Image", "gNetwork", "subnet")) or key == "network"]
+    keys = [
+        key for key in example_values() if key.endswith(("Flavor", "Image", "gNetwork", "subnet")) or key == "network"
+    ]
     zones = {f"{role}AvailabilityZones": json.dumps([name]) for role in ("loadBalancer", "controlPlane", "worker")}
     values = example_values(**dict.fromkeys(keys, name), **zones) | {"publicKey": "", "keyPair": name}
     cloud = RecordingCloud().run(values)

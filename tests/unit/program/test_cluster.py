@@ -1,0 +1,313 @@
+"""A stack with a cluster, against mocks: the order of its steps, what is secret, and what an existing one refuses."""
+
+import asyncio
+from collections.abc import Awaitable
+from functools import cache
+from typing import Any, cast
+
+import pulumi
+import pytest
+import yaml
+
+from components.departure import DepartureError
+from components.host import Host, StepError, UnreachableError
+from dev.review.recording_cloud import RecordingCloud, Resource
+from tests.unit.example import example_values
+
+VIP = "198.51.100.100"
+PARENT = "urn:pulumi:test::openstack-ha-api::openstack-ha-api:kubernetes:Kubernetes"
+STEP = f"{PARENT}$command:remote:Command::k8s-cp-0-kubernetes"
+EXISTING: dict[str, dict[str, Any]] = {
+    f"{STEP}-init": {"type": "command:remote:Command", "outputs": {"stdout": "the cluster exists\n"}},
+    f"{STEP}-version": {"type": "command:remote:Command", "outputs": {"stdout": "version=1.37.2\n"}},
+}
+
+
+@pytest.fixture(params=[False, True], ids=["update", "preview"])
+def preview(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@cache
+def run(preview: bool = False, existing: bool = False, **changes: str) -> RecordingCloud:
+    cloud = RecordingCloud(preview=preview, state=EXISTING if existing else {})
+    return cloud.run(example_values(**{"vip": VIP, "kubernetesVersion": "1.37"} | changes))
+
+
+def steps(cloud: RecordingCloud) -> dict[str, Resource]:
+    """The cluster's, by host and step: cp-0-join."""
+    found = cloud.of_type("remote:Command")
+    return {
+        name.removeprefix("k8s-").replace("kubernetes-", ""): it for name, it in found.items() if "kubernetes" in name
+    }
+
+
+def test_without_a_version_nothing_of_a_cluster_is_registered():
+    cloud = run(kubernetesVersion="")
+    assert not steps(cloud)
+    assert not [it.name for it in cloud.resources if "kubernetes" in it.type.lower() or "certificate" in it.name]
+    assert not cloud.callbacks.hooks
+    assert "kubeconfig" not in cloud.outputs
+    assert "kubeadmConfig" in cloud.outputs
+
+
+def test_every_host_of_the_cluster_gets_its_steps(preview: bool):
+    assert steps(run(preview)).keys() == {
+        *(f"{host}-{step}" for host in ("cp-0", "cp-1", "cp-2", "worker-0") for step in ("packages", "join")),
+        *(f"cp-0-{step}" for step in ("version", "init", "network", "ready")),
+    }
+
+
+def after(preview: bool, step: str) -> set[str]:
+    return {it.removeprefix("k8s-").replace("kubernetes-", "") for it in steps(run(preview))[step].depends_on}
+
+
+def test_the_cluster_is_created_when_the_load_balancers_serve(preview: bool):
+    assert {"cp-0-packages"} <= after(preview, "cp-0-init")
+    assert {"cp-0-prepare", "cp-0-version"} <= after(preview, "cp-0-packages")
+    assert "k8s-lb-1-configure" in run(preview).of_type("remote:Command")["k8s-cp-0-prepare"].depends_on
+
+
+def test_control_planes_join_one_after_another_and_workers_together(preview: bool):
+    assert {"cp-0-init", "cp-0-packages"} <= after(preview, "cp-0-join")
+    for earlier, later in (("cp-0", "cp-1"), ("cp-1", "cp-2")):
+        assert {f"{earlier}-join", f"{later}-packages"} <= after(preview, f"{later}-join")
+    worker = after(preview, "worker-0-join")
+    assert {"cp-0-join", "worker-0-packages"} <= worker
+    assert not worker & {"cp-1-join", "cp-2-join"}
+
+
+def test_packages_are_installed_on_all_hosts_at_once(preview: bool):
+    for host in ("cp-1", "worker-0"):
+        assert not {it for it in after(preview, f"{host}-packages") if it.endswith(("-packages", "-join"))}
+
+
+def test_the_network_plugin_needs_one_member_and_readiness_needs_all(preview: bool):
+    assert "cp-0-join" in after(preview, "cp-0-network")
+    assert "cp-1-join" not in after(preview, "cp-0-network")
+    assert {"cp-0-network", "cp-2-join", "worker-0-join"} <= after(preview, "cp-0-ready")
+    assert "k8s-cp-0-kubernetes-ready" in run(preview).of_type("local:Command")["k8s-admin-certificate"].depends_on
+
+
+def test_the_cluster_is_created_once_in_the_stack_s_life():
+    """A new instance of its first host joins; without these two it would become a second cluster."""
+    step = steps(run())["cp-0-init"]
+    assert list(step.registration.ignoreChanges) == ["*"]
+    assert "triggers" not in step.inputs
+    assert "*" not in step.registration.replaceOnChanges
+    inputs = step.registration.propertyDependencies.values()
+    assert not [
+        urn for it in inputs for urn in it.urns if "compute/instance" in urn.rpartition("::")[0].rpartition("$")[2]
+    ]
+
+
+def test_the_version_is_settled_when_the_cluster_exists():
+    assert list(steps(run())["cp-0-version"].registration.ignoreChanges) == []
+    assert list(steps(run(existing=True))["cp-0-version"].registration.ignoreChanges) == ["*"]
+
+
+def test_a_host_joins_again_on_a_new_instance():
+    for host in ("cp-0", "worker-0"):
+        assert steps(run())[f"{host}-join"].inputs["triggers"] == [f"id-of-k8s-{host}"]
+
+
+def test_growing_touches_no_host_that_is_there():
+    small, large = run(), run(controlPlaneCount="5", workerCount="3")
+    for name, step in steps(small).items():
+        same = steps(large)[name]
+        if name != "cp-0-ready":
+            assert (same.inputs["stdin"], same.inputs.get("triggers")) == (
+                step.inputs["stdin"],
+                step.inputs.get("triggers"),
+            )
+
+
+def test_all_hosts_get_the_version_that_was_found():
+    for name, step in steps(run()).items():
+        if name.endswith("-packages"):
+            assert "version=1.37.2\n" in step.inputs["stdin"]
+    assert run().outputs["kubernetesVersion"] == "1.37.2"
+
+
+def test_keys_are_secrets_and_what_has_none_is_shown():
+    cloud = run()
+    for name, step in steps(cloud).items():
+        assert step.is_secret("stdin") is name.endswith(("-init", "-join")), name
+    authorities = cloud.of_type("local:Command")["k8s-certificate-authorities"]
+    assert list(authorities.registration.additionalSecretOutputs) == ["stdout"]
+    assert list(authorities.registration.ignoreChanges) == ["*"]
+    assert cloud.of_type("local:Command")["k8s-admin-certificate"].is_secret("stdin")
+    assert cloud.secret_outputs == {"kubeconfig"}
+    assert not cloud.of_type("remote:Command")["k8s-lb-0-configure"].is_secret("stdin")
+
+
+def test_an_encrypted_proxy_makes_the_packages_a_secret():
+    cloud = RecordingCloud(secret_keys=RecordingCloud().secret_keys | {"aptProxy"})
+    cloud.run(example_values(vip=VIP, kubernetesVersion="1.37", aptProxy="http://me:secret@proxy:3128"))
+    for name in ("cp-0-version", "cp-0-packages", "worker-0-packages"):
+        assert steps(cloud)[name].is_secret("stdin")
+
+
+def test_the_load_balancers_verify_the_cluster_s_ca_from_the_first_configuration():
+    script = run().of_type("remote:Command")["k8s-lb-0-configure"].inputs["stdin"]
+    assert "verify required ca-file /etc/haproxy/ha-api/ca.pem" in script
+    assert "(ca)\n" in script
+    assert "(ca-key)" not in script
+
+
+def test_the_kubeconfig_leads_to_the_endpoint():
+    config = yaml.safe_load(run().outputs["kubeconfig"])
+    assert config["clusters"][0]["cluster"]["server"] == f"https://{VIP}:6443"
+    floating = yaml.safe_load(run(floatingNetwork="public").outputs["kubeconfig"])
+    assert floating["clusters"][0]["cluster"]["server"] == "https://100.64.0.9:6443"
+
+
+def test_the_api_servers_certificates_have_the_floating_ip():
+    assert '"100.64.0.9"' in steps(run(floatingNetwork="public"))["cp-0-init"].inputs["stdin"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kubernetesVersion": "1.36"}, "cannot upgrade"),
+        ({"kubernetesVersion": "1.37.3"}, 'use "1.37.2"'),
+        ({"kubernetesVersion": ""}, "would be destroyed.*pulumi destroy --run-program --ignore-protect"),
+        ({"apiServers": '["198.51.100.9"]'}, "apiServers.*would be destroyed"),
+    ],
+)
+def test_an_existing_cluster_keeps_its_version_and_is_not_turned_off(changes: dict[str, str], reason: str):
+    cloud = RecordingCloud(state=EXISTING)
+    with pytest.raises(pulumi.RunError, match=reason):
+        cloud.run(example_values(**{"vip": VIP, "kubernetesVersion": "1.37"} | changes))
+    assert cloud.resources == []
+
+
+@pytest.mark.parametrize("version", ["1.37", "1.37.2"])
+def test_an_existing_cluster_accepts_its_own_version(version: str):
+    run(existing=True, kubernetesVersion=version)
+
+
+def test_a_version_that_was_only_asked_for_can_be_changed():
+    """The first run failed before the cluster was created."""
+    RecordingCloud(state={f"{STEP}-version": EXISTING[f"{STEP}-version"]}).run(
+        example_values(vip=VIP, kubernetesVersion="1.36")
+    )
+
+
+def test_a_network_of_the_cluster_that_overlaps_the_subnet_is_refused():
+    with pytest.raises(pulumi.RunError, match=r"podNetwork = 198.51.100.0/22: overlaps the hosts' subnet"):
+        RecordingCloud().run(
+            example_values(
+                kubernetesVersion="1.37",
+                podNetwork="198.51.100.0/22",
+                adminCidrs='["203.0.113.0/28"]',
+                apiAllowedCidrs="[]",
+            )
+        )
+
+
+# ---- Leaving ---------------------------------------------------------------------------------------------------------
+
+
+def hooks_of(cloud: RecordingCloud, name: str) -> list[str]:
+    return list(cloud.of_type("compute/instance:Instance")[name].registration.hooks.before_delete)
+
+
+def test_nodes_have_hooks_and_load_balancers_none():
+    assert hooks_of(run(), "k8s-cp-1") == ["leave-cluster-cp"]
+    assert hooks_of(run(), "k8s-worker-0") == ["leave-cluster-worker"]
+    assert hooks_of(run(), "k8s-lb-0") == []
+
+
+def test_the_end_of_the_cluster_is_noticed_before_its_instances_go():
+    """What is deleted first depends on all others; and it is renewed in place, because a replacement is a deletion."""
+    certificate = run().of_type("local:Command")["k8s-admin-certificate"]
+    assert list(certificate.registration.hooks.before_delete) == ["cluster-ends"]
+    assert "triggers" not in certificate.inputs
+    assert "*" not in certificate.registration.replaceOnChanges
+
+
+class Leaving:
+    """A run of the hooks, with hosts that answer as the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, existing: bool = True, **changes: str) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.answers: dict[str, Exception] = {}
+
+        async def run_now(host: Host, script: str) -> None:
+            self.asked.append((host.name, script))
+            if host.name in self.answers:
+                raise self.answers[host.name]
+
+        monkeypatch.setattr(Host, "run_now", run_now)
+        cloud = RecordingCloud(state=EXISTING if existing else {})
+        self.hooks = cloud.run(example_values(**{"vip": VIP, "kubernetesVersion": "1.37"} | changes)).callbacks.hooks
+
+    def delete(self, role: str, name: str, address: str = "198.51.100.21") -> None:
+        args = cast("Any", pulumi.ResourceHookArgs)(
+            urn="", id="", name=name, type="", old_outputs={"accessIpV4": address}
+        )
+        asyncio.run(cast("Any", self._awaited(self.hooks[role](args))))
+
+    async def _awaited(self, result: Awaitable[None] | None) -> None:
+        if result:
+            await result
+
+    @property
+    def hosts(self) -> list[str]:
+        return [name for name, _ in self.asked]
+
+
+def test_a_control_plane_host_leaves_through_the_first_other_that_is_reachable(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch)
+    leaving.answers["k8s-cp-1"] = UnreachableError("k8s-cp-1: timed out")
+    leaving.delete("leave-cluster-cp", "k8s-cp-0")
+    assert leaving.hosts == ["k8s-cp-1", "k8s-cp-2"]
+    assert "etcd.py spare 198.51.100.21 2" in leaving.asked[1][1]
+    assert "etcd.py remove 198.51.100.21" in leaving.asked[1][1]
+
+
+def test_a_host_that_was_shrunk_away_leaves_through_those_that_stay(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, controlPlaneCount="1")
+    leaving.delete("leave-cluster-cp", "k8s-cp-2", "198.51.100.23")
+    assert leaving.hosts == ["k8s-cp-0"]
+    assert "spare 198.51.100.23 1" in leaving.asked[0][1]
+
+
+def test_a_worker_leaves_without_a_word_to_etcd(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch)
+    leaving.delete("leave-cluster-worker", "k8s-worker-7", "198.51.100.38")
+    assert leaving.hosts == ["k8s-cp-0"]
+    assert "etcd" not in leaving.asked[0][1].replace("# ", "").partition("main()")[2]
+    assert "drain k8s-worker-7" in leaving.asked[0][1]
+
+
+def test_a_refusal_is_final_and_has_the_host_s_reason(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch)
+    leaving.answers["k8s-cp-0"] = StepError("etcd would lose its majority")
+    with pytest.raises(DepartureError, match="lose its majority"):
+        leaving.delete("leave-cluster-cp", "k8s-cp-1")
+    assert leaving.hosts == ["k8s-cp-0"]
+
+
+def test_the_only_control_plane_host_is_kept(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, controlPlaneCount="1")
+    with pytest.raises(DepartureError, match=r"only control-plane host.*set controlPlaneCount to 3"):
+        leaving.delete("leave-cluster-cp", "k8s-cp-0")
+
+
+def test_a_host_is_kept_if_no_other_is_reachable(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch)
+    for name in ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2"):
+        leaving.answers[name] = UnreachableError(f"{name}: no route to host")
+    with pytest.raises(DepartureError, match="k8s-cp-0: no route to host; k8s-cp-1: no route"):
+        leaving.delete("leave-cluster-worker", "k8s-worker-0")
+
+
+def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.MonkeyPatch):
+    ends = Leaving(monkeypatch)
+    ends.delete("cluster-ends", "k8s-admin-certificate")
+    ends.delete("leave-cluster-cp", "k8s-cp-0")
+    never = Leaving(monkeypatch, existing=False)
+    never.delete("leave-cluster-cp", "k8s-cp-0")
+    assert ends.hosts == never.hosts == []
