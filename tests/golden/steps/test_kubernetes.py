@@ -1,0 +1,500 @@
+"""The cluster's steps on a host: what they do, what they refuse, and what an interrupted run leaves to the next."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from model.rendering import (
+    kubernetes_init_script,
+    kubernetes_join_script,
+    kubernetes_leave_script,
+    kubernetes_network_script,
+    kubernetes_packages_script,
+    kubernetes_ready_script,
+    kubernetes_version_script,
+)
+from tests.golden.steps.sandbox import Sandbox
+from tests.unit.cluster_example import example_node
+
+STATE = "var/lib/ha-api/kubernetes"
+SOURCES = "etc/apt/sources.list.d"
+KUBEADM = r"""
+case $* in
+"config images list"*) printf 'registry.k8s.io/%s\n' kube-apiserver:v1.37.2 kube-proxy:v1.37.2 pause:3.10.2 ;;
+"init --config"* | "join --config"*)
+    [ ! -e "$UNITS/kubeadm-fails" ] || { cat "$UNITS/kubeadm-fails"; exit 1; }
+    mkdir -p /etc/kubernetes/manifests /var/lib/etcd/member
+    touch /etc/kubernetes/kubelet.conf /etc/kubernetes/admin.conf /etc/kubernetes/manifests/kube-apiserver.yaml
+    [ ! -e "$UNITS/cut-off" ] || kill -9 0
+    ;;
+esac
+"""
+KUBECTL = r"""
+case $* in
+*"get pods --selector component=etcd"*) printf 'https://198.51.100.21:2379\nhttps://198.51.100.22:2379\n' ;;
+*"get node "*"--ignore-not-found"*) cat "$UNITS/node-ready" 2>/dev/null ;;
+*"get node "*jsonpath*) printf 'True kubelet is posting ready status' ;;
+*"get --raw"*) printf ok ;;
+*"get deployment coredns"*) cat "$UNITS/coredns" 2>/dev/null || printf '3 3 2 2' ;;
+esac
+"""
+# The API at the VIP, and this host's own API server.
+CURL = r"""
+case "$*" in
+*Release.key*) while [ "$1" != -o ]; do shift; done && touch "$2" ;;
+*dump-header*)
+    [ -e "$UNITS/api" ] || exit 7
+    printf 'HTTP/2 200\r\ndate: %s\r\n' "$(date --utc --date="$(cat "$UNITS/api")" '+%a, %d %b %Y %T GMT')"
+    ;;
+*https://198.51.100.100*) [ -e "$UNITS/api" ] ;;
+*https://198.51.100.2*) ;;
+esac
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Sandbox:
+    """A Debian host with containerd and kubeadm, and an API that answers at the VIP."""
+    host = Sandbox(tmp_path)
+    for folder in (SOURCES, "etc/apt/apt.conf.d", "var/log"):
+        host.path(folder).mkdir(parents=True)
+    host.path("etc/os-release").write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
+    host.path("etc/fstab").write_text("UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n")
+    host.put("kubeadm", KUBEADM)
+    host.put("kubectl", KUBECTL)
+    host.put("curl", CURL)
+    host.put("timedatectl", 'cat "$UNITS/synchronized" 2>/dev/null || echo yes')
+    # etcd.py's.
+    host.put("python3", '[ ! -e "$UNITS/etcd-refuses" ] || { cat "$UNITS/etcd-refuses"; exit 1; }')
+    host.put("dpkg-query", 'cat "$UNITS/installed" 2>/dev/null')
+    host.put("apt-cache", "printf ' kubeadm | %s-1.1 | http://mirror Packages\\n' 1.36.9 1.37.2 1.37.10 1.38.0")
+    host.put("crictl", '[ "$1" != inspecti ]')
+    for name in ("apt-get", "apt-mark", "swapoff", "modprobe"):
+        host.put(name, "")
+    (host.units / "api").write_text("now")
+    return host
+
+
+def failing(host: Sandbox, text: str) -> None:
+    (host.units / "kubeadm-fails").write_text(text)
+
+
+def called(host: Sandbox, *starts: str) -> list[str]:
+    return [call for call in host.calls if call.startswith(starts)]
+
+
+# ---- Version and packages --------------------------------------------------------------------------------------------
+
+
+def version(host: Sandbox, wanted: str) -> str:
+    done = host.run(kubernetes_version_script(example_node(kubernetesVersion=wanted).cluster.settings))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_minor_version_is_its_newest_patch(host: Sandbox):
+    assert version(host, "1.37") == "version=1.37.10\n"
+    assert version(host, "1.37.2") == "version=1.37.2\n"
+
+
+def test_a_version_that_the_repository_does_not_have_is_reported_with_those_it_has(host: Sandbox):
+    done = host.run(kubernetes_version_script(example_node(kubernetesVersion="1.37.3").cluster.settings))
+    assert done.returncode == 1
+    assert (
+        "kubernetesVersion = 1.37.3: https://pkgs.k8s.io/core:/stable:/v1.37/deb has only 1.36.9 1.37.2" in done.stderr
+    )
+
+
+PUBLIC_KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQEN\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
+MIRROR = {"kubernetesRepository": "http://mirror.example/deb/", "kubernetesRepositoryKey": PUBLIC_KEY}
+
+
+def test_a_repository_and_its_key_come_from_the_configuration(host: Sandbox):
+    assert host.run(kubernetes_version_script(example_node(**MIRROR).cluster.settings)).returncode == 0
+    assert host.path(f"{SOURCES}/ha-api-kubernetes.sources").read_text() == (
+        "Types: deb\nURIs: http://mirror.example/deb/\nSuites: /\nSigned-By: /etc/apt/keyrings/ha-api-kubernetes.asc\n"
+    )
+    assert host.path("etc/apt/keyrings/ha-api-kubernetes.asc").read_text() == PUBLIC_KEY
+    assert not called(host, "curl")
+
+
+def test_a_repository_that_cannot_be_used_is_reported_with_apt_s_reason(host: Sandbox):
+    host.put("apt-get", 'echo "E: The repository is not signed. NO_PUBKEY 234654DA9A296436"; exit 100')
+    done = host.run(kubernetes_version_script(example_node(**MIRROR).cluster.settings))
+    assert done.returncode == 1
+    assert "the Kubernetes packages of http://mirror.example/deb are unavailable" in done.stderr
+    assert "NO_PUBKEY 234654DA9A296436" in done.stderr
+
+
+def packages(*, control_plane: bool = True, **changes: str) -> str:
+    script = kubernetes_packages_script(example_node(control_plane=control_plane, **MIRROR, **changes))
+    # Whether this machine has the module is not the question.
+    assert script.count("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
+    return script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
+
+
+def test_packages_are_pinned_and_held(host: Sandbox):
+    done = host.run(packages())
+    assert done.returncode == 0, done.stderr
+    assert [it for it in called(host, "apt-get") if "kubeadm=1.37.2-* kubectl=1.37.2-* kubelet=1.37.2-*" in it]
+    assert "apt-mark hold containerd kubeadm kubectl kubelet" in host.calls
+    assert "swapoff --all" in host.calls
+    assert "# ha-api: UUID=2 none swap" in host.path("etc/fstab").read_text()
+    config = host.path("etc/containerd/config.toml").read_text()
+    assert 'sandbox_image = "registry.k8s.io/pause:3.10.2"' in config
+    assert "systemctl restart containerd" in host.calls
+
+
+def test_a_second_run_restarts_nothing(host: Sandbox):
+    assert host.run(packages()).returncode == 0
+    (host.units / "containerd").touch()
+    (host.units / "kubelet").touch()
+    assert host.run(packages()).returncode == 0
+    assert not called(host, "systemctl restart")
+    assert host.run(packages(kubeletConfiguration='{"maxPods": 50}')).returncode == 0
+    assert called(host, "systemctl restart") == ["systemctl restart kubelet"]
+
+
+def test_a_worker_pulls_only_what_it_runs(host: Sandbox):
+    assert host.run(packages(control_plane=False)).returncode == 0
+    assert called(host, "crictl pull") == [
+        "crictl pull registry.k8s.io/kube-proxy:v1.37.2", "crictl pull registry.k8s.io/pause:3.10.2",
+    ]  # fmt: skip
+    assert host.run(packages()).returncode == 0
+    assert len(called(host, "crictl pull")) == 3
+
+
+def test_an_image_that_cannot_be_pulled_is_reported(host: Sandbox):
+    host.put("crictl", '[ "$1" = inspecti ] || echo "E: dial tcp: no route to host"; exit 1')
+    done = host.run(packages())
+    assert done.returncode == 1
+    assert "the image registry.k8s.io/kube-apiserver:v1.37.2 could not be pulled (check registryMirror" in done.stderr
+    assert "no route to host" in done.stderr
+
+
+def test_swap_stays_if_the_kubelet_accepts_it(host: Sandbox):
+    assert host.run(packages(kubeletConfiguration='{"failSwapOn": false}')).returncode == 0
+    assert "swapoff --all" not in host.calls
+    assert "# ha-api" not in host.path("etc/fstab").read_text()
+
+
+def test_a_mirror_that_is_not_wanted_any_more_is_removed(host: Sandbox):
+    hosts = host.path("etc/containerd/certs.d/_default/hosts.toml")
+    assert host.run(packages(registryMirror="http://registry.example:5000")).returncode == 0
+    assert '[host."http://registry.example:5000"]' in hosts.read_text()
+    assert host.run(packages()).returncode == 0
+    assert not hosts.exists()
+
+
+def test_a_node_of_another_version_is_not_touched(host: Sandbox):
+    (host.units / "installed").write_text("1.36.9-1.1")
+    host.path("etc/kubernetes").mkdir()
+    host.path("etc/kubernetes/kubelet.conf").touch()
+    done = host.run(packages())
+    assert done.returncode == 1
+    assert "kubelet 1.36.9-1.1, and the cluster's version is 1.37.2" in done.stderr
+    assert not called(host, "apt-get")
+
+
+# ---- Init ------------------------------------------------------------------------------------------------------------
+
+
+def init(host: Sandbox) -> str:
+    """Run it where no cluster answers yet."""
+    (host.units / "api").unlink(missing_ok=True)
+    done = host.run(kubernetes_init_script(example_node()))
+    return "" if done.returncode == 0 else done.stderr or "killed"
+
+
+def test_the_cluster_is_created_with_the_stack_s_authorities_and_no_token(host: Sandbox):
+    assert init(host) == ""
+    assert host.path("etc/kubernetes/pki/ca.key").stat().st_mode & 0o777 == 0o600
+    assert host.path("etc/kubernetes/pki/etcd/ca.crt").read_text() == example_node().cluster.authorities["etcd-ca"]
+    assert "kubeadm init --config /etc/kubernetes/ha-api/init.yaml" in host.calls
+    assert [
+        it
+        for it in called(host, "kubectl")
+        if "delete secrets --field-selector type=bootstrap.kubernetes.io/token" in it
+    ]
+
+
+def test_it_is_created_once(host: Sandbox):
+    assert init(host) == ""
+    assert init(host) == ""
+    assert not called(host, "kubeadm")
+
+
+def test_an_interrupted_creation_starts_over(host: Sandbox):
+    (host.units / "cut-off").touch()
+    assert init(host)
+    (host.units / "cut-off").unlink()
+    assert init(host) == ""
+    assert [it.split()[1] for it in called(host, "kubeadm")] == ["reset", "init"]
+    assert init(host) == ""
+
+
+def test_a_failed_creation_has_kubeadm_s_reason_and_can_be_repeated(host: Sandbox):
+    failing(
+        host,
+        "[preflight] Some fatal errors occurred:\n\t[ERROR Mem]: the system RAM (900 MB) is less than the minimum\n",
+    )
+    assert "kubeadm could not create the cluster: [ERROR Mem]: the system RAM (900 MB)" in init(host)
+    (host.units / "kubeadm-fails").unlink()
+    assert init(host) == ""
+
+
+def test_an_api_server_that_does_not_come_up_is_quoted(host: Sandbox):
+    failing(host, "error: could not initialize a Kubernetes cluster\n")
+    host.put(
+        "crictl", "case $* in *exited*apiserver*) echo abc ;; *logs*abc*) echo unknown field in audit policy ;; esac"
+    )
+    assert "kube-apiserver stopped, and said last: unknown field in audit policy" in init(host)
+
+
+@pytest.mark.parametrize("left", ["etc/kubernetes/kubelet.conf", "var/lib/etcd/member"])
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_cluster_of_someone_else_is_not_touched(host: Sandbox, left: str, control_plane: bool):
+    host.path(left).mkdir(parents=True)
+    node = example_node(control_plane=control_plane)
+    for script in (kubernetes_init_script(node), kubernetes_join_script(node)):
+        done = host.run(script)
+        assert done.returncode == 1
+        assert "a cluster that this program did not create; set kubernetesVersion" in done.stderr
+        assert not called(host, "kubeadm")
+    assert host.path(left).exists()
+
+
+def test_no_second_cluster_is_created_beside_one_that_answers(host: Sandbox):
+    done = host.run(kubernetes_init_script(example_node()))
+    assert done.returncode == 1
+    assert "a cluster with this stack's CA answers at 198.51.100.100" in done.stderr
+    assert not called(host, "kubeadm init")
+
+
+# ---- Join ------------------------------------------------------------------------------------------------------------
+
+
+def join(host: Sandbox, *, control_plane: bool = True) -> str:
+    script = kubernetes_join_script(example_node(control_plane=control_plane))
+    done = host.run(script.replace("SECONDS + 300", "SECONDS + 1").replace("SECONDS + 120", "SECONDS + 1"))
+    return "" if done.returncode == 0 else done.stderr or "killed"
+
+
+def test_a_control_plane_host_first_removes_what_its_predecessor_left(host: Sandbox):
+    assert join(host) == ""
+    etcd = "python3 /usr/local/lib/ha-api/etcd.py"
+    assert f"{etcd} --endpoint https://198.51.100.22:2379 remove 198.51.100.21" in host.calls
+    steps = [it for it in host.calls if " join " in it or " remove " in it or "delete node k8s-cp-0" in it]
+    assert [it.split()[0] for it in steps] == ["kubectl", "python3", "kubeadm"]
+    assert f"{etcd} healthy 198.51.100.21" in host.calls
+    assert "systemctl enable --now ha-api-kubelet-certificates.timer" in host.calls
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_member_does_not_join_again(host: Sandbox, control_plane: bool):
+    assert join(host, control_plane=control_plane) == ""
+    assert join(host, control_plane=control_plane) == ""
+    assert not called(host, "kubeadm")
+
+
+def test_the_first_host_finds_that_it_is_a_member(host: Sandbox):
+    assert init(host) == ""
+    assert join(host) == ""
+    assert not called(host, "kubeadm")
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_what_a_host_joins_with_is_gone_when_it_has(host: Sandbox, control_plane: bool):
+    assert join(host, control_plane=control_plane) == ""
+    assert not host.path("run/ha-api/discovery.conf").exists()
+
+
+def test_a_worker_gets_no_key_of_the_cluster_s(host: Sandbox):
+    assert join(host, control_plane=False) == ""
+    assert not host.path("etc/kubernetes/pki").exists()
+
+
+def test_a_member_that_was_half_joined_leaves_etcd_before_its_data_goes(host: Sandbox):
+    """Otherwise a member that votes already would take the majority of two with it."""
+    (host.units / "cut-off").touch()
+    assert join(host)
+    (host.units / "cut-off").unlink()
+    assert join(host) == ""
+    order = [it for it in host.calls if it.startswith("kubeadm reset") or " remove " in it or "join --config" in it]
+    assert [it.split()[0] for it in order] == ["python3", "kubeadm", "kubeadm"]
+    assert host.path("etc/kubernetes/pki/ca.key").exists()
+
+
+def test_data_stays_if_the_member_cannot_be_removed(host: Sandbox):
+    (host.units / "cut-off").touch()
+    assert join(host)
+    (host.units / "cut-off").unlink()
+    (host.units / "etcd-refuses").write_text("etcdserver: re-configuration failed due to not enough started members\n")
+    assert "could not be removed: etcdserver: re-configuration failed" in join(host)
+    assert not called(host, "kubeadm reset")
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_clock_that_is_off_is_reported_before_the_host_joins(host: Sandbox, control_plane: bool):
+    (host.units / "api").write_text("10 minutes ago")
+    refusal = join(host, control_plane=control_plane)
+    assert "clock is 600 s off" in refusal or "clock is 601 s off" in refusal
+    assert not called(host, "kubeadm join")
+
+
+def test_an_unsynchronised_clock_is_a_warning(host: Sandbox):
+    (host.units / "synchronized").write_text("no\n")
+    done = host.run(kubernetes_join_script(example_node(control_plane=False)))
+    assert done.returncode == 0
+    assert "warning: this host's clock is not synchronised" in done.stderr
+
+
+def test_an_api_that_does_not_answer_is_reported_before_the_host_joins(host: Sandbox):
+    (host.units / "api").unlink()
+    assert "the API does not answer at https://198.51.100.100:6443" in join(host)
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_refused_join_has_kubeadm_s_reason(host: Sandbox, control_plane: bool):
+    failing(host, "I1128 preflight\nerror execution phase kubelet-start: timed out waiting for the condition\n")
+    assert "kubeadm could not join the cluster: error execution phase kubelet-start" in join(
+        host, control_plane=control_plane
+    )
+
+
+def test_a_worker_waits_until_its_predecessor_is_not_ready_any_more(host: Sandbox):
+    refused = 'a Node with name "k8s-worker-0" and status "Ready" already exists in the cluster'
+    kubeadm = f"[ $(grep -c 'kubeadm join' $UNITS/calls) -ge 3 ] || {{ echo '{refused}'; exit 1; }}"
+    host.put("kubeadm", kubeadm)
+    done = host.run(kubernetes_join_script(example_node(control_plane=False)))
+    assert done.returncode == 0, done.stderr
+    assert host.calls.count("sleep 5") == 2
+
+
+def test_a_member_that_does_not_serve_fails_the_step_and_says_why(host: Sandbox):
+    host.put("curl", CURL.replace("*https://198.51.100.2*) ;;", "*https://198.51.100.2*) exit 7 ;;"))
+    assert "after 300 s its API server does not answer /readyz" in join(host)
+
+
+# ---- The cluster -----------------------------------------------------------------------------------------------------
+
+
+def test_the_plugin_is_applied_and_dns_spread(host: Sandbox):
+    host.put("kubectl", 'cat >>"$UNITS/applied"')
+    assert host.run(kubernetes_network_script(example_node().cluster.settings)).returncode == 0
+    assert "kind: DaemonSet" in (host.units / "applied").read_text()
+    assert [
+        it for it in called(host, "kubectl") if "patch deployment coredns" in it and "requiredDuringScheduling" in it
+    ]
+    host.put("kubectl", "")
+    assert host.run(kubernetes_network_script(example_node(networkPlugin="none").cluster.settings)).returncode == 0
+    assert len(called(host, "kubectl")) == 1
+
+
+def test_a_plugin_that_is_refused_is_reported(host: Sandbox):
+    host.put("kubectl", 'echo "error validating data" >&2; exit 1')
+    done = host.run(kubernetes_network_script(example_node().cluster.settings))
+    assert done.returncode == 1
+    assert "the network plugin could not be installed: error validating data" in done.stderr
+
+
+def ready(host: Sandbox, **changes: str) -> str:
+    script = kubernetes_ready_script(example_node(**changes).cluster.settings)
+    done = host.run(script.replace("SECONDS + 300", "SECONDS + 1"))
+    return "" if done.returncode == 0 else done.stderr
+
+
+def test_the_cluster_is_ready_with_its_nodes_kubelets_and_dns(host: Sandbox):
+    assert ready(host) == ""
+    assert [it for it in called(host, "kubectl") if "label node k8s-worker-0 node-role.kubernetes.io/worker=" in it]
+    assert ready(host, workerCount="0") == ""
+
+
+@pytest.mark.parametrize(
+    ("case", "answer", "reason"),
+    [
+        (
+            "*get\\ node\\ k8s-cp-1\\ *",
+            "printf 'False container runtime network not ready'",
+            "k8s-cp-1 is not Ready: container",
+        ),
+        ("*/nodes/k8s-worker-0/proxy*", "printf 'x509: unknown authority'", "do not reach the kubelet of k8s-worker-0"),
+        ("*deployment\\ coredns*", "printf '3 3 2 1'", "CoreDNS does not run on 2 hosts"),
+        ("*deployment\\ coredns*", "printf '2 3 2 2'", "CoreDNS does not run on 2 hosts"),
+    ],
+)
+def test_what_is_not_ready_is_named(host: Sandbox, case: str, answer: str, reason: str):
+    host.put("kubectl", f"case $* in {case}) {answer} ;; *) {KUBECTL} ;; esac")
+    assert reason in ready(host)
+
+
+def leave(host: Sandbox, *, control_plane: bool = True, wait: int = 0) -> str:
+    script = kubernetes_leave_script(
+        "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=control_plane, healthy_others=2, wait=wait, drain=60
+    )
+    done = host.run(script)
+    return "" if done.returncode == 0 else done.stderr
+
+
+def order(host: Sandbox) -> list[str]:
+    words = {"spare", "drain", "remove", "delete"}
+    return [
+        word
+        for call in host.calls
+        for word in call.split()
+        if word in words and call.startswith(("kubectl", "python3"))
+    ]
+
+
+@pytest.fixture
+def member(host: Sandbox) -> Sandbox:
+    host.path("usr/local/lib/ha-api").mkdir(parents=True)
+    host.path("usr/local/lib/ha-api/etcd.py").write_text("#!/usr/bin/env python3\n")
+    host.path("usr/local/lib/ha-api/etcd.py").chmod(0o755)
+    (host.units / "node-ready").write_text("True")
+    return host
+
+
+def test_a_host_is_drained_removed_from_etcd_and_deleted_in_this_order(member: Sandbox):
+    assert leave(member) == ""
+    assert order(member) == ["spare", "drain", "remove", "delete"]
+    assert leave(member, control_plane=False) == ""
+    assert order(member) == ["drain", "delete"]
+
+
+def test_a_host_that_vanished_is_not_drained(member: Sandbox):
+    for ready_status in ("Unknown", ""):
+        (member.units / "node-ready").write_text(ready_status)
+        assert leave(member) == ""
+        assert order(member) == ["spare", "remove", "delete"]
+
+
+def test_a_host_whose_pods_do_not_end_leaves_all_the_same(member: Sandbox):
+    member.put("kubectl", f"case $* in *drain*) exit 1 ;; *) {KUBECTL} ;; esac")
+    assert leave(member) == ""
+    assert order(member)[-1] == "delete"
+
+
+def test_a_member_that_etcd_needs_does_not_leave(member: Sandbox):
+    (member.units / "etcd-refuses").write_text("1 other members of etcd are healthy, and 2 have to be\n")
+    refusal = leave(member)
+    assert "k8s-cp-1 does not leave, because etcd would lose its majority" in refusal
+    assert "1 other members of etcd are healthy" in refusal
+    assert set(order(member)) == {"spare"}
+
+
+def test_a_member_that_joins_is_waited_for(member: Sandbox):
+    (member.units / "etcd-refuses").write_text("1 other\n")
+    member.put(
+        "python3",
+        '[ "$(grep -c spare "$UNITS/calls")" -ge 3 ] || { echo "1 other members of etcd are healthy"; exit 1; }',
+    )
+    assert leave(member, wait=60) == ""
+    assert order(member) == ["spare", "spare", "spare", "drain", "remove", "delete"]
+
+
+def test_nothing_is_done_without_an_api(member: Sandbox):
+    member.put("kubectl", "exit 1")
+    assert "the API does not answer" in leave(member)
+    assert order(member) == []
