@@ -72,8 +72,12 @@ class Departure:
             name,
             IPv4Address(address),
             control_plane=role is Role.CONTROL_PLANE,
-            # A majority of the control plane that there will be.
-            healthy_others=self._settings.control_plane_count // 2 + 1,
+            # A majority of the control plane that there will be; all other workers that there will be.
+            healthy_others=(
+                self._settings.control_plane_count // 2 + 1
+                if role is Role.CONTROL_PLANE
+                else max(self._settings.worker_count - 1, 0)
+            ),
             wait=self._settings.ssh_timeout,
             drain=DRAIN,
         )

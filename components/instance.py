@@ -152,7 +152,8 @@ def boot(
                 *(["flavorId"] if found.flavor_kept else []),
                 *(["powerState"] if found.gone else []),
             ],
-            replace_on_changes=[*args.role.replaced_by],
+            # A resize would stop a member of the cluster without a word; a new instance is preceded by a departure.
+            replace_on_changes=[*args.role.replaced_by, *(["flavorId"] if args.hooks else [])],
             custom_timeouts=pulumi.CustomTimeouts(delete=DELETE_TIMEOUT),
             hooks=args.hooks,
         ),

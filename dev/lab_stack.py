@@ -131,6 +131,8 @@ def lab_config() -> dict[str, object]:
         "adminCidrs": [host],
         "apiAllowedCidrs": [host],
         "publicKey": ssh_key().public,
+        # Bare hosts: stand-ins take the place of API servers.
+        "kubernetesVersion": "",
     }
     for role in ("loadBalancer", "controlPlane", "worker"):
         config |= {f"{role}Flavor": "lab.small", f"{role}Image": "debian-12"}

@@ -240,8 +240,8 @@ def kubernetes_leave_script(
 ) -> str:
     """What another control-plane host runs before this one's instance is deleted.
 
-    `healthy_others` members of etcd have to be healthy besides a control-plane host's own; `wait` and `drain` are
-    seconds.
+    So many members of etcd have to be healthy, or workers Ready, besides the host's own (`healthy_others`). For that,
+    the script waits: without enough members of etcd it fails afterwards. `wait` and `drain` are seconds.
     """
     return _render(
         "steps/kubernetes/leave.sh.j2",

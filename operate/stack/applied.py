@@ -36,7 +36,6 @@ class Outputs:
     security_group_ids: Mapping[str, str]
     ssh_commands: Mapping[str, str]
     known_hosts: str
-    kubeadm_config: str
     configuration_digests: Mapping[str, Mapping[str, str]]
     """By load balancer and path (without the leading slash), SHA-256 of each file as it was applied."""
 
@@ -54,7 +53,6 @@ class Outputs:
                 security_group_ids=values["securityGroupIds"],
                 ssh_commands=values["sshCommands"],
                 known_hosts=values["knownHosts"],
-                kubeadm_config=values["kubeadmConfig"],
                 configuration_digests=values["configurationDigests"],
             )
         except KeyError as error:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ def test_a_stack_without_a_cluster_has_files_on_its_load_balancers_alone(tmp_pat
 @pytest.mark.parametrize("control_plane", [True, False])
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_files_are_what_their_programs_read(stack: str, control_plane: bool):
-    node = example_node(control_plane=control_plane, **STACKS[stack])
+    node = example_node(control_plane, **STACKS[stack])
     (containerd, kubelet) = kubernetes_files(
         node, ["etc/containerd/config.toml", "etc/kubernetes/kubelet.conf.d/60-ha-api.conf"]
     )
@@ -97,7 +98,7 @@ def test_the_files_are_what_their_programs_read(stack: str, control_plane: bool)
 def scripts() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, changes in STACKS.items():
-        node, worker = example_node(**changes), example_node(control_plane=False, **changes)
+        node, worker = example_node(**changes), example_node(False, **changes)
         settings = node.cluster.settings
         found |= {
             f"{name}: version": kubernetes_version_script(settings),
@@ -111,7 +112,7 @@ def scripts() -> dict[str, str]:
         }
     for role in (True, False):
         found[f"leave, control plane {role}"] = kubernetes_leave_script(
-            "k8s-cp-1", node.address, control_plane=role, healthy_others=2, wait=60, drain=60
+            "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=role, healthy_others=2, wait=60, drain=60
         )
     return found
 
@@ -126,7 +127,7 @@ def test_shellcheck_finds_nothing_in_the_scripts(step: str):
 
 
 def test_the_cluster_s_secrets_are_on_control_planes_and_workers_get_none_that_signs():
-    worker = kubernetes_join_script(example_node(control_plane=False))
+    worker = kubernetes_join_script(example_node(False))
     control_plane = kubernetes_join_script(example_node())
     for name, text in example_node().cluster.authorities.files.items():
         assert (text in control_plane) is not name.startswith("bootstrap"), name
@@ -152,7 +153,7 @@ KUBEADM = sorted(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).
 @pytest.mark.parametrize("control_plane", [True, False])
 @pytest.mark.parametrize("kubeadm", KUBEADM)
 def test_kubeadm_accepts_its_configuration(kubeadm: Path, control_plane: bool, stack: str, tmp_path: Path):
-    node = example_node(control_plane=control_plane, **STACKS[stack])
+    node = example_node(control_plane, **STACKS[stack])
     discovery = tmp_path / "discovery.conf"
     files = kubernetes_files(node, ["run/ha-api/discovery.conf", "etc/kubernetes/ha-api/join.yaml"])
     discovery.write_text(files[0].text)

@@ -26,7 +26,7 @@ def example_cluster(**changes: Any) -> Cluster:
     )
 
 
-def example_node(*, control_plane: bool = True, **changes: Any) -> Node:
+def example_node(control_plane: bool = True, /, **changes: Any) -> Node:
     name, address = ("k8s-cp-0", "198.51.100.21") if control_plane else ("k8s-worker-0", "198.51.100.31")
     return Node(
         name=name, address=IPv4Address(address), control_plane=control_plane, cluster=example_cluster(**changes)

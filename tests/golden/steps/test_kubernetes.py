@@ -34,6 +34,7 @@ KUBECTL = r"""
 case $* in
 *"get pods --selector component=etcd"*) printf 'https://198.51.100.21:2379\nhttps://198.51.100.22:2379\n' ;;
 *"get node "*"--ignore-not-found"*) cat "$UNITS/node-ready" 2>/dev/null ;;
+*"get nodes --selector"*) cat "$UNITS/workers" 2>/dev/null ;;
 *"get node "*jsonpath*) printf 'True kubelet is posting ready status' ;;
 *"get --raw"*) printf ok ;;
 *"get deployment coredns"*) cat "$UNITS/coredns" 2>/dev/null || printf '3 3 2 2' ;;
@@ -128,7 +129,7 @@ def test_a_repository_that_cannot_be_used_is_reported_with_apt_s_reason(host: Sa
 
 
 def packages(*, control_plane: bool = True, **changes: str) -> str:
-    script = kubernetes_packages_script(example_node(control_plane=control_plane, **MIRROR, **changes))
+    script = kubernetes_packages_script(example_node(control_plane, **MIRROR, **changes))
     # Whether this machine has the module is not the question.
     assert script.count("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
     return script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
@@ -191,6 +192,11 @@ def test_a_node_of_another_version_is_not_touched(host: Sandbox):
     (host.units / "installed").write_text("1.36.9-1.1")
     host.path("etc/kubernetes").mkdir()
     host.path("etc/kubernetes/kubelet.conf").touch()
+    done = host.run(packages())
+    assert "a cluster that this program did not create" in done.stderr
+    assert not called(host, "apt-get", "swapoff")
+    host.path(STATE).mkdir(parents=True)
+    host.path(f"{STATE}/started").touch()
     done = host.run(packages())
     assert done.returncode == 1
     assert "kubelet 1.36.9-1.1, and the cluster's version is 1.37.2" in done.stderr
@@ -256,7 +262,7 @@ def test_an_api_server_that_does_not_come_up_is_quoted(host: Sandbox):
 @pytest.mark.parametrize("control_plane", [True, False])
 def test_a_cluster_of_someone_else_is_not_touched(host: Sandbox, left: str, control_plane: bool):
     host.path(left).mkdir(parents=True)
-    node = example_node(control_plane=control_plane)
+    node = example_node(control_plane)
     for script in (kubernetes_init_script(node), kubernetes_join_script(node)):
         done = host.run(script)
         assert done.returncode == 1
@@ -276,7 +282,7 @@ def test_no_second_cluster_is_created_beside_one_that_answers(host: Sandbox):
 
 
 def join(host: Sandbox, *, control_plane: bool = True) -> str:
-    script = kubernetes_join_script(example_node(control_plane=control_plane))
+    script = kubernetes_join_script(example_node(control_plane))
     done = host.run(script.replace("SECONDS + 300", "SECONDS + 1").replace("SECONDS + 120", "SECONDS + 1"))
     return "" if done.returncode == 0 else done.stderr or "killed"
 
@@ -345,7 +351,7 @@ def test_a_clock_that_is_off_is_reported_before_the_host_joins(host: Sandbox, co
 
 def test_an_unsynchronised_clock_is_a_warning(host: Sandbox):
     (host.units / "synchronized").write_text("no\n")
-    done = host.run(kubernetes_join_script(example_node(control_plane=False)))
+    done = host.run(kubernetes_join_script(example_node(False)))
     assert done.returncode == 0
     assert "warning: this host's clock is not synchronised" in done.stderr
 
@@ -367,7 +373,7 @@ def test_a_worker_waits_until_its_predecessor_is_not_ready_any_more(host: Sandbo
     refused = 'a Node with name "k8s-worker-0" and status "Ready" already exists in the cluster'
     kubeadm = f"[ $(grep -c 'kubeadm join' $UNITS/calls) -ge 3 ] || {{ echo '{refused}'; exit 1; }}"
     host.put("kubeadm", kubeadm)
-    done = host.run(kubernetes_join_script(example_node(control_plane=False)))
+    done = host.run(kubernetes_join_script(example_node(False)))
     assert done.returncode == 0, done.stderr
     assert host.calls.count("sleep 5") == 2
 
@@ -453,6 +459,7 @@ def member(host: Sandbox) -> Sandbox:
     host.path("usr/local/lib/ha-api/etcd.py").write_text("#!/usr/bin/env python3\n")
     host.path("usr/local/lib/ha-api/etcd.py").chmod(0o755)
     (host.units / "node-ready").write_text("True")
+    (host.units / "workers").write_text("k8s-cp-1 True\nk8s-worker-0 True\nk8s-worker-1 True\n")
     return host
 
 
@@ -492,6 +499,19 @@ def test_a_member_that_joins_is_waited_for(member: Sandbox):
     )
     assert leave(member, wait=60) == ""
     assert order(member) == ["spare", "spare", "spare", "drain", "remove", "delete"]
+
+
+def test_a_worker_waits_until_the_others_are_ready_and_leaves_all_the_same(member: Sandbox):
+    assert leave(member, control_plane=False) == ""
+    (member.units / "workers").write_text("k8s-cp-1 True\nk8s-worker-0 Unknown\nk8s-worker-1 True\n")
+    done = member.run(
+        kubernetes_leave_script(
+            "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=False, healthy_others=2, wait=0, drain=60
+        )
+    )
+    assert done.returncode == 0
+    assert "warning: k8s-cp-1 leaves, although not all other workers are Ready" in done.stderr
+    assert order(member) == ["drain", "delete"]
 
 
 def test_nothing_is_done_without_an_api(member: Sandbox):

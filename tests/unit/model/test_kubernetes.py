@@ -51,7 +51,7 @@ def test_cgroup_v1_is_accepted_only_on_request():
 
 def test_labels_and_taints_are_the_workers_alone():
     changes = {"workerLabels": '["zone=a", "disk=ssd"]', "workerTaints": '["gpu:NoExecute", "a/b=c:NoSchedule"]'}
-    worker, control_plane = example_node(control_plane=False, **changes), example_node(**changes)
+    worker, control_plane = example_node(False, **changes), example_node(**changes)
     assert {"name": "node-labels", "value": "zone=a,disk=ssd"} in worker.kubelet_arguments
     assert worker.taints == [
         {"key": "gpu", "value": "", "effect": "NoExecute"},

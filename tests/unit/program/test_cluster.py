@@ -311,3 +311,11 @@ def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.M
     never = Leaving(monkeypatch, existing=False)
     never.delete("leave-cluster-cp", "k8s-cp-0")
     assert ends.hosts == never.hosts == []
+
+
+def test_a_node_of_another_flavor_is_replaced_not_resized():
+    for name in ("k8s-cp-0", "k8s-worker-0"):
+        instance = run().of_type("compute/instance:Instance")[name]
+        assert {"imageId", "flavorId"} <= set(instance.registration.replaceOnChanges)
+        bare = run(kubernetesVersion="").of_type("compute/instance:Instance")[name]
+        assert "flavorId" not in bare.registration.replaceOnChanges

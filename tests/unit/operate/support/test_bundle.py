@@ -48,7 +48,6 @@ def stack() -> AppliedStack:
         "securityGroupIds": {},
         "sshCommands": {},
         "knownHosts": "",
-        "kubeadmConfig": "",
         "configurationDigests": {},
     }
     configuration = StackConfiguration(
