@@ -85,7 +85,8 @@ def test_the_readme_counts_the_security_rules_as_the_table_does():
             json.dumps([f"198.51.{block + index}.0/24" for index in range(count)])
             for block, count in ((100, admins), (110, clients))
         )
-        values = example_values(adminCidrs=admin_cidrs, apiAllowedCidrs=api_allowed_cidrs)
+        version = project_schema()["kubernetesVersion"]["default"]
+        values = example_values(adminCidrs=admin_cidrs, apiAllowedCidrs=api_allowed_cidrs, kubernetesVersion=version)
         return len(security_rules(Settings.parse(values)))
 
     per_admin, per_client = rules(2, 0) - rules(1, 0), rules(1, 1) - rules(1, 0)
