@@ -14,7 +14,7 @@ from components.servers import Servers
 from components.virtual_ip import VirtualIp, VirtualIpArgs
 from model.topology import Role, vip_port_name
 from program.configuration import read_configuration
-from program.existing_cluster import version_of_existing_cluster
+from program.existing_cluster import existing_cluster
 from program.holder import answering_load_balancer
 from program.lookups import look_up
 from program.outputs import export_outputs
@@ -22,7 +22,7 @@ from program.outputs import export_outputs
 configuration = read_configuration()
 settings = configuration.settings
 cluster = settings.cluster_name
-running = version_of_existing_cluster(settings)
+running = existing_cluster(settings) is not None
 cloud = look_up(settings, vip_port_name=vip_port_name(settings))
 login = Login(private_key=configuration.ssh_private_key, bastion=settings.bastion, timeout=settings.ssh_timeout)
 
@@ -31,7 +31,7 @@ if settings.public_key:
     key_pair = openstack.compute.Keypair(cluster, name=cluster, public_key=settings.public_key)
 vip = VirtualIp("vip", VirtualIpArgs(settings=settings, cloud=cloud))
 groups = SecurityGroups("security-groups", SecurityGroupsArgs(settings=settings))
-departure = Departure(settings, login, running=running is not None) if settings.kubernetes else None
+departure = Departure(settings, login, running=running) if settings.kubernetes else None
 authorities = CertificateAuthorities("certificate-authorities", cluster) if settings.kubernetes else None
 roles = {
     role: RoleArgs(
@@ -76,7 +76,7 @@ if departure and authorities:
             floating_address=vip.floating_address,
             authorities=authorities.everything,
             departure=departure,
-            running=running is not None,
+            running=running,
         ),
     )
 hosts = {

@@ -19,18 +19,18 @@ HOST_FILES: Mapping[str, int] = {
     "etc/sysctl.d/60-ha-api.conf": 0o644,
 }
 """Of every host, with their modes."""
-CONTROL_PLANE_PROGRAMS: Mapping[str, int] = {
+CONTROL_PLANE_FILES: Mapping[str, int] = {
+    "etc/kubernetes/ha-api/init.yaml": 0o600,
     "etc/systemd/system/ha-api-kubelet-certificates.service": 0o644,
     "etc/systemd/system/ha-api-kubelet-certificates.timer": 0o644,
     "usr/local/lib/ha-api/etcd.py": 0o755,
     "usr/local/lib/ha-api/kubelet_certificates.py": 0o755,
 }
-"""Of a control-plane host, whether it is a member or about to become one."""
-CONTROL_PLANE_FILES: Mapping[str, int] = {
+"""Of a control-plane host: kept as they should be on members, too."""
+API_SERVER_FILES: Mapping[str, int] = {
     "etc/kubernetes/api-server/audit-policy.yaml": 0o600,
     "etc/kubernetes/api-server/authentication.yaml": 0o600,
     "etc/kubernetes/api-server/encryption.yaml": 0o600,
-    "etc/kubernetes/ha-api/init.yaml": 0o600,
 }
 """Of a control-plane host that is about to become a member: what its API server reads when it starts."""
 JOINING_FILES: Mapping[str, int] = {
@@ -38,7 +38,7 @@ JOINING_FILES: Mapping[str, int] = {
     "run/ha-api/discovery.conf": 0o600,
 }
 """Of a host that joins."""
-KUBERNETES_FILES = {**HOST_FILES, **CONTROL_PLANE_PROGRAMS, **CONTROL_PLANE_FILES, **JOINING_FILES}
+KUBERNETES_FILES = {**HOST_FILES, **CONTROL_PLANE_FILES, **API_SERVER_FILES, **JOINING_FILES}
 
 
 AUTHORITIES = (
@@ -153,23 +153,44 @@ def renewal_period(today: date) -> str:
     return f"{today.year}-{1 if today.month <= 6 else 2}"
 
 
-def cluster_problem(settings: Settings, running: str | None) -> str | None:
-    """Why a stack whose cluster runs this version cannot have these settings; None if it can."""
-    if running is None:
-        return None
-    wanted = settings.kubernetes_version
-    if not settings.kubernetes:
-        why = f'kubernetesVersion = "{wanted}"' if not wanted else "apiServers, or controlPlaneCount = 0"
-        return (
-            f"{why}: the cluster, which runs {running}, would be destroyed; if this is intended, use "
-            "`pulumi destroy --run-program --ignore-protect`, and create the stack again"
-        )
-    if running != wanted and not running.startswith(f"{wanted}."):
-        return (
-            f'kubernetesVersion = "{wanted}": the cluster runs {running}, and this program cannot upgrade it; use '
-            f'"{running}", or its minor version'
-        )
-    return None
+@dataclass(frozen=True, kw_only=True)
+class ExistingCluster:
+    """What a cluster was created with."""
+
+    version: str
+    pod_network: str
+    service_network: str
+
+    @classmethod
+    def parse(cls, printed: str) -> "ExistingCluster":
+        """From what the step that created it has printed (templates/steps/kubernetes/init.sh.j2)."""
+        facts = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+        return cls(version=facts["version"], pod_network=facts["podNetwork"], service_network=facts["serviceNetwork"])
+
+    def problems(self, settings: Settings) -> list[str]:
+        """Why the stack cannot have these settings, one line each."""
+        wanted = settings.kubernetes_version
+        if not settings.kubernetes:
+            why = f'kubernetesVersion = "{wanted}"' if not wanted else "apiServers, or controlPlaneCount = 0"
+            return [
+                f"{why}: the cluster, which runs {self.version}, would be destroyed; if this is intended, use "
+                "`pulumi destroy --run-program --ignore-protect`, and create the stack again"
+            ]
+        found: list[str] = []
+        if self.version != wanted and not self.version.startswith(f"{wanted}."):
+            found.append(
+                f'kubernetesVersion = "{wanted}": the cluster runs {self.version}, and this program cannot upgrade it; '
+                f'use "{self.version}", or its minor version'
+            )
+        for key, had, now in (
+            ("podNetwork", self.pod_network, settings.pod_network),
+            ("serviceNetwork", self.service_network, settings.service_network),
+        ):
+            if had != str(now):
+                found.append(
+                    f"{key} = {now}: the cluster has {had}, which cannot be changed while it exists; use {had}"
+                )
+        return found
 
 
 def subnet_problems(settings: Settings, subnet: IPv4Network) -> list[str]:

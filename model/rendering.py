@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model import topology
 from model.kubernetes import (
+    API_SERVER_FILES,
     CONTROL_PLANE_FILES,
-    CONTROL_PLANE_PROGRAMS,
     HOST_FILES,
     JOINING_FILES,
     KUBERNETES_FILES,
@@ -188,7 +188,7 @@ def kubernetes_packages_script(node: Node) -> str:
 
 def kubernetes_init_script(node: Node) -> str:
     """The cluster's first step: `kubeadm init`, once in its life."""
-    files = (*_pki(node.cluster), *kubernetes_files(node, CONTROL_PLANE_FILES))
+    files = (*_pki(node.cluster), *kubernetes_files(node, (*API_SERVER_FILES, *CONTROL_PLANE_FILES)))
     return _render("steps/kubernetes/init.sh.j2", node=node, cluster=node.cluster, files=files)
 
 
@@ -196,13 +196,13 @@ def kubernetes_join_script(node: Node) -> str:
     """A node's step: `kubeadm join`, unless it is in the cluster; a control-plane host serves at its end."""
     ca = HostFile(path="run/ha-api/ca.crt", mode=0o644, text=node.cluster.authorities["ca"])
     joining = kubernetes_files(node, JOINING_FILES)
-    control_plane = (*_pki(node.cluster), *kubernetes_files(node, CONTROL_PLANE_FILES))
+    control_plane = (*_pki(node.cluster), *kubernetes_files(node, API_SERVER_FILES))
     return _render(
         "steps/kubernetes/join.sh.j2",
         node=node,
         cluster=node.cluster,
         files=(*control_plane, *joining) if node.control_plane else (ca, *joining),
-        programs=kubernetes_files(node, CONTROL_PLANE_PROGRAMS),
+        control_plane_files=kubernetes_files(node, CONTROL_PLANE_FILES),
     )
 
 

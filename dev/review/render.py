@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from model.kubernetes import (
+    API_SERVER_FILES,
     AUTHORITIES,
     CONTROL_PLANE_FILES,
-    CONTROL_PLANE_PROGRAMS,
     HOST_FILES,
     JOINING_FILES,
     Authorities,
@@ -58,7 +58,7 @@ def _nodes(settings: Settings, out: Path) -> Iterator[Path]:
         control_plane = role is Role.CONTROL_PLANE
         paths = [
             *HOST_FILES,
-            *((*CONTROL_PLANE_PROGRAMS, *CONTROL_PLANE_FILES) if control_plane else ()),
+            *((*API_SERVER_FILES, *CONTROL_PLANE_FILES) if control_plane else ()),
             *JOINING_FILES,
         ]
         for index, name in enumerate(host_names(settings, role)):

@@ -22,10 +22,12 @@ SOURCES = "etc/apt/sources.list.d"
 KUBEADM = r"""
 case $* in
 "config images list"*) printf 'registry.k8s.io/%s\n' kube-apiserver:v1.37.2 kube-proxy:v1.37.2 pause:3.10.2 ;;
+"init phase certs apiserver "*) [ ! -e "$UNITS/no-certificate" ] && touch /etc/kubernetes/pki/apiserver.{crt,key} ;;
 "init --config"* | "join --config"*)
     [ ! -e "$UNITS/kubeadm-fails" ] || { cat "$UNITS/kubeadm-fails"; exit 1; }
     mkdir -p /etc/kubernetes/manifests /var/lib/etcd/member
     touch /etc/kubernetes/kubelet.conf /etc/kubernetes/admin.conf /etc/kubernetes/manifests/kube-apiserver.yaml
+    mkdir -p /etc/kubernetes/pki && touch /etc/kubernetes/pki/apiserver.{crt,key}
     [ ! -e "$UNITS/cut-off" ] || kill -9 0
     ;;
 esac
@@ -71,6 +73,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.put("dpkg-query", 'cat "$UNITS/installed" 2>/dev/null')
     host.put("apt-cache", "printf ' kubeadm | %s-1.1 | http://mirror Packages\\n' 1.36.9 1.37.2 1.37.10 1.38.0")
     host.put("crictl", '[ "$1" != inspecti ]')
+    host.put("openssl", 'cat "$UNITS/names" 2>/dev/null || echo "    DNS:kubernetes, IP Address:198.51.100.100"')
     for name in ("apt-get", "apt-mark", "swapoff", "modprobe"):
         host.put(name, "")
     (host.units / "api").write_text("now")
@@ -318,7 +321,10 @@ def test_what_a_host_joins_with_is_gone_when_it_has(host: Sandbox, control_plane
 
 def test_a_worker_gets_no_key_of_the_cluster_s(host: Sandbox):
     assert join(host, control_plane=False) == ""
-    assert not host.path("etc/kubernetes/pki").exists()
+    assert {it.name for it in host.path("etc/kubernetes/pki").iterdir()} == {
+        "apiserver.crt",
+        "apiserver.key",
+    }  # kubeadm's
 
 
 def test_a_member_that_was_half_joined_leaves_etcd_before_its_data_goes(host: Sandbox):
@@ -381,6 +387,30 @@ def test_a_worker_waits_until_its_predecessor_is_not_ready_any_more(host: Sandbo
 def test_a_member_that_does_not_serve_fails_the_step_and_says_why(host: Sandbox):
     host.put("curl", CURL.replace("*https://198.51.100.2*) ;;", "*https://198.51.100.2*) exit 7 ;;"))
     assert "after 300 s its API server does not answer /readyz" in join(host)
+
+
+NAMES = {"apiServerNames": '["api.example.com", "*.example.org"]'}
+
+
+def test_a_new_name_is_certified_on_a_member(host: Sandbox):
+    assert join(host) == ""
+    script = kubernetes_join_script(example_node(**NAMES))
+    assert host.run(script).returncode == 0
+    assert called(host, "kubeadm") == ["kubeadm init phase certs apiserver --config /etc/kubernetes/ha-api/init.yaml"]
+    assert "api.example.com" in host.path("etc/kubernetes/ha-api/init.yaml").read_text()
+    (host.units / "names").write_text("    DNS:*.example.org, DNS:api.example.com, IP Address:198.51.100.100\n")
+    assert host.run(script).returncode == 0
+    assert not called(host, "kubeadm")
+
+
+def test_a_certificate_that_cannot_be_renewed_stays(host: Sandbox):
+    assert join(host) == ""
+    host.path("etc/kubernetes/pki/apiserver.crt").write_text("the old one")
+    (host.units / "no-certificate").touch()
+    done = host.run(kubernetes_join_script(example_node(**NAMES)))
+    assert done.returncode == 1
+    assert "could not be renewed with the name api.example.com; the old one is in place" in done.stderr
+    assert host.path("etc/kubernetes/pki/apiserver.crt").read_text() == "the old one"
 
 
 # ---- The cluster -----------------------------------------------------------------------------------------------------

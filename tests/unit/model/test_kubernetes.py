@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from model.kubernetes import cluster_problem, renewal_period
+from model.kubernetes import ExistingCluster, renewal_period
 from model.settings import Settings
 from tests.unit.cluster_example import example_cluster, example_node
 from tests.unit.example import example_values
@@ -15,21 +15,30 @@ def settings(**changes: Any) -> Settings:
     return Settings.parse(example_values(**{"kubernetesVersion": "1.37"} | changes))
 
 
-def test_a_stack_without_a_cluster_may_have_any_settings():
-    assert cluster_problem(settings(), None) is None
-    assert cluster_problem(settings(kubernetesVersion=""), None) is None
+EXISTING = ExistingCluster(version="1.37.2", pod_network="10.244.0.0/16", service_network="10.96.0.0/16")
 
 
 @pytest.mark.parametrize("version", ["1.37", "1.37.2"])
 def test_a_cluster_keeps_the_patch_that_it_was_created_with(version: str):
-    assert cluster_problem(settings(kubernetesVersion=version), "1.37.2") is None
+    assert EXISTING.problems(settings(kubernetesVersion=version)) == []
 
 
 @pytest.mark.parametrize("version", ["1.36", "1.38", "1.37.1", "1.37.20"])
 def test_another_version_is_refused(version: str):
-    problem = cluster_problem(settings(kubernetesVersion=version), "1.37.2")
-    assert problem
+    (problem,) = EXISTING.problems(settings(kubernetesVersion=version))
     assert f'kubernetesVersion = "{version}": the cluster runs 1.37.2' in problem
+
+
+def test_everything_that_a_cluster_cannot_change_is_reported_together():
+    problems = EXISTING.problems(
+        settings(kubernetesVersion="1.38", podNetwork="10.8.0.0/16", serviceNetwork="10.9.0.0/16")
+    )
+    assert [it.partition(" ")[0] for it in problems] == ["kubernetesVersion", "podNetwork", "serviceNetwork"]
+
+
+def test_what_the_creating_step_printed_is_understood():
+    printed = "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16\n"
+    assert ExistingCluster.parse(printed) == EXISTING
 
 
 def test_the_administrator_s_certificate_is_renewed_twice_a_year():

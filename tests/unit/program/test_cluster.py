@@ -18,7 +18,10 @@ VIP = "198.51.100.100"
 PARENT = "urn:pulumi:test::openstack-ha-api::openstack-ha-api:kubernetes:Kubernetes"
 STEP = f"{PARENT}$command:remote:Command::k8s-cp-0-kubernetes"
 EXISTING: dict[str, dict[str, Any]] = {
-    f"{STEP}-init": {"type": "command:remote:Command", "outputs": {"stdout": "the cluster exists\n"}},
+    f"{STEP}-init": {
+        "type": "command:remote:Command",
+        "outputs": {"stdout": "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16\n"},
+    },
     f"{STEP}-version": {"type": "command:remote:Command", "outputs": {"stdout": "version=1.37.2\n"}},
 }
 
@@ -173,6 +176,8 @@ def test_the_api_servers_certificates_have_the_floating_ip():
         ({"kubernetesVersion": "1.37.3"}, 'use "1.37.2"'),
         ({"kubernetesVersion": ""}, "would be destroyed.*pulumi destroy --run-program --ignore-protect"),
         ({"apiServers": '["198.51.100.9"]'}, "apiServers.*would be destroyed"),
+        ({"podNetwork": "10.245.0.0/16"}, "podNetwork = 10.245.0.0/16: the cluster has 10.244.0.0/16"),
+        ({"serviceNetwork": "10.97.0.0/16"}, "serviceNetwork = 10.97.0.0/16: the cluster has 10.96.0.0/16"),
     ],
 )
 def test_an_existing_cluster_keeps_its_version_and_is_not_turned_off(changes: dict[str, str], reason: str):

@@ -70,7 +70,7 @@ def reason(error: OSError) -> str:
 
 def address(member: dict[str, Any]) -> str:
     """A member's own, from its peer URL."""
-    return urlsplit(member["peerURLs"][0]).hostname or ""
+    return urlsplit(str(member["peerURLs"][0])).hostname or ""
 
 
 def kind(member: dict[str, Any]) -> str:
