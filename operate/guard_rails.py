@@ -30,6 +30,7 @@ class Rail(StrEnum):
     BOTH_LOAD_BALANCERS = "both-load-balancers"
     VIP = "vip"
     CONTROL_PLANE_MAJORITY = "control-plane-majority"
+    CLUSTER = "cluster"
     OPEN_TO_THE_WORLD = "open-to-the-world"
 
 
@@ -46,7 +47,13 @@ def check_preview(preview: str) -> list[Catch]:
     StackError if it is not such output, or if the preview failed.
     """
     steps = parse_preview(preview)
-    return [*_both_load_balancers(steps), *_vip(steps), *_control_plane_majority(steps), *_open(steps)]
+    return [
+        *_both_load_balancers(steps),
+        *_vip(steps),
+        *_control_plane_majority(steps),
+        *_cluster(steps),
+        *_open(steps),
+    ]
 
 
 def _role(step: Step) -> str | None:
@@ -135,6 +142,23 @@ def _control_plane_majority(steps: Collection[Step]) -> Iterator[Catch]:
             f"replaced or deleted in one run, and etcd needs {len(members) // 2 + 1} of them: change one at a time"
         )
         yield Catch(rail=Rail.CONTROL_PLANE_MAJORITY, reason=reason)
+
+
+def _cluster(steps: Collection[Step]) -> Iterator[Catch]:
+    for step in steps:
+        # A replacement in several steps is reported once.
+        if step.op not in GONE - {"create-replacement"} or step.old is None:
+            continue
+        if step.name.endswith("-certificate-authorities"):
+            yield Catch(
+                rail=Rail.CLUSTER,
+                reason=f"{step.name} is deleted or replaced: with other keys no host can join the cluster that exists",
+            )
+        elif step.name.endswith("-kubernetes-init"):
+            yield Catch(
+                rail=Rail.CLUSTER,
+                reason=f"{step.name} is deleted or replaced: the program would no longer know that there is a cluster",
+            )
 
 
 def _open(steps: Collection[Step]) -> Iterator[Catch]:

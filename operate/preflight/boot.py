@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from openstack.exceptions import ConflictException, ForbiddenException, ResourceFailure, ResourceTimeout, SDKException
 
-from model.rendering import install_script, prepare_script, user_data
+from model.rendering import install_script, kubernetes_version_script, prepare_script, user_data
 from model.settings import RoleSettings, Settings
 from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
@@ -339,4 +339,26 @@ async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: 
         )
     else:
         findings.append(ok("packages", f"installed a load balancer's in {time.monotonic() - began:.0f} s"))
+        if settings.kubernetes:
+            findings += await _sources_of_the_cluster(settings, step)
+    return findings
+
+
+async def _sources_of_the_cluster(settings: Settings, step: Callable[[str], Awaitable[str]]) -> list[Finding]:
+    """Where Kubernetes' packages and images come from, as seen from an instance."""
+    findings: list[Finding] = []
+    try:
+        version = (await step(kubernetes_version_script(settings))).rpartition("version=")[2].strip()
+        findings.append(ok("Kubernetes packages", f"{settings.kubernetes_repository_url} has {version}"))
+    except asyncssh.ProcessError as error:
+        findings.append(
+            problem("Kubernetes packages", failure_of(error), "correct the setting in the message, or allow access")
+        )
+    registry = settings.registry_mirror or "https://registry.k8s.io"
+    try:
+        # Any answer will do: some registries ask for a login first.
+        await step(f"curl --silent --show-error --max-time 20 --output /dev/null {registry}/v2/")
+        findings.append(ok("registry", f"{registry} answers"))
+    except asyncssh.ProcessError as error:
+        findings.append(problem("registry", failure_of(error), "set registryMirror, or allow access to the registry"))
     return findings

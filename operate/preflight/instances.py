@@ -18,6 +18,10 @@ MIB, GIB = 2**20, 2**30
 KEPT = "the instances that exist keep theirs"
 NO_NEW = "set another one before an instance has to be created or replaced"
 
+# kubeadm's preflight checks (cmd/kubeadm/app/constants: ControlPlaneNumCPU, ControlPlaneMem).
+CONTROL_PLANE_VCPUS = 2
+CONTROL_PLANE_RAM = 1700
+
 
 def flavors(facts: Facts) -> Generator[Finding]:
     """The flavors exist, are large enough, and have a disk, unless the hosts boot from volumes."""
@@ -46,6 +50,13 @@ def _flavor(facts: Facts, looked_at: str, flavor: Any, roles: Iterable[Role]) ->
             f"{size}: without a volume, Nova's default policy refuses to boot an image from it (403)",
             f"set {keys}, or use another flavor",
         )
+    elif facts.settings.kubernetes and Role.CONTROL_PLANE in roles and not _suits_control_plane(flavor):
+        yield problem(
+            looked_at,
+            f"{size}: kubeadm refuses a control-plane host with fewer than {CONTROL_PLANE_VCPUS} vCPU, or less than "
+            f"{CONTROL_PLANE_RAM} MiB after what the kernel takes",
+            "use a larger flavor (controlPlaneFlavor)",
+        )
     elif Role.LOAD_BALANCER in roles and flavor.ram < LOAD_BALANCER_RAM:
         yield note(
             looked_at,
@@ -54,6 +65,10 @@ def _flavor(facts: Facts, looked_at: str, flavor: Any, roles: Iterable[Role]) ->
         )
     else:
         yield ok(looked_at, size)
+
+
+def _suits_control_plane(flavor: Any) -> bool:
+    return flavor.vcpus >= CONTROL_PLANE_VCPUS and flavor.ram > CONTROL_PLANE_RAM
 
 
 def _volume_size(facts: Facts, role: Role) -> int:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from model.api_servers import API_SERVER_REMEDY, api_server_problem
+from model.kubernetes import subnet_problems
 from model.topology import Role, host_names, vip_port_name
 from model.vip import VIP_REMEDY, vip_problem
 from operate.preflight.facts import Facts, named_or_id
@@ -125,6 +126,19 @@ def subnet(facts: Facts) -> Generator[Finding]:
             "none: instances can reach a package archive only on the subnet",
             "set aptMirror or aptProxy",
         )
+
+
+def cluster_networks(facts: Facts) -> Generator[Finding]:
+    """The cluster's own networks do not overlap the hosts' subnet."""
+    settings = facts.settings
+    if not settings.kubernetes:
+        return
+    problems = subnet_problems(settings, facts.cidr)
+    for reason in problems:
+        setting, _, found = reason.partition(": ")
+        yield problem(setting, *found.split("; ", 1))
+    if not problems:
+        yield ok("cluster's networks", f"pods {settings.pod_network}, Services {settings.service_network}")
 
 
 def free_addresses(facts: Facts) -> Generator[Finding]:

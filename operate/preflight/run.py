@@ -88,6 +88,7 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
             "network": network.network,
             "network's owner": partial(network.owner, tried=with_instance),
             "subnet": network.subnet,
+            "cluster's networks": network.cluster_networks,
             "free addresses": network.free_addresses,
             "floating network": network.floating_network,
             "API servers": network.api_servers,

@@ -255,3 +255,20 @@ def test_allowing_a_guard_rail_by_name_allows_no_other():
 
 def test_an_unknown_guard_rail_cannot_be_allowed():
     assert guard(str(PREVIEWS / "no-changes.json"), "--allow", "everything")[0] == 2
+
+
+def with_step(op: str, name: str, kind: str) -> str:
+    """A preview in which something of the cluster's changes."""
+    urn = f"urn:pulumi:dev::openstack-ha-api::Kubernetes$command:{kind}:Command::{name}"
+    step = {"op": op, "urn": urn, "oldState": {"id": "1"}}
+    return json.dumps({"steps": [step], "changeSummary": {op: 1}})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("dev-certificate-authorities", "local"), ("dev-cp-0-kubernetes-init", "remote")]
+)
+def test_the_cluster_s_keys_and_its_record_are_kept(name: str, kind: str):
+    for op in ("delete", "replace"):
+        assert rails(with_step(op, name, kind)) == [Rail.CLUSTER]
+    assert rails(with_step("same", name, kind)) == []
+    assert rails(with_step("replace", "dev-cp-0-kubernetes-join", "remote")) == []

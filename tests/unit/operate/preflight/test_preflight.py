@@ -1,5 +1,6 @@
 """What preflight finds, of a cloud that a test spoils one thing at a time; no network is asked."""
 
+import asyncio
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncssh
 import pytest
 from keystoneauth1.exceptions import ConnectFailure, MissingRequiredOptions, NotFound, ServiceUnavailable, Unauthorized
 from openstack.exceptions import (
@@ -667,6 +669,24 @@ def test_only_active_images_count_if_there_are_any(cloud: Cloud) -> None:
 # ---- root volumes
 
 
+def test_a_control_plane_host_of_a_cluster_needs_what_kubeadm_needs(cloud: Cloud) -> None:
+    assert all_ok(instances.flavors(cloud.facts(kubernetesVersion="1.37")))
+    alter(cloud.flavors[1], vcpus=1)
+    assert "fewer than 2 vCPU" in only(instances.flavors(cloud.facts(kubernetesVersion="1.37"))).found
+    alter(cloud.flavors[1], vcpus=2, ram=1700)
+    assert "controlPlaneFlavor" in only(instances.flavors(cloud.facts(kubernetesVersion="1.37"))).to_do
+    assert all_ok(instances.flavors(cloud.facts()))
+
+
+def test_a_cluster_s_networks_must_not_overlap_the_subnet(cloud: Cloud) -> None:
+    assert all_ok(network.cluster_networks(cloud.facts(kubernetesVersion="1.37")))
+    cloud.the_subnet.cidr = "10.96.7.0/24"
+    found = only(network.cluster_networks(cloud.facts(kubernetesVersion="1.37")))
+    assert found.looked_at == "serviceNetwork = 10.96.0.0/16"
+    assert "overlaps the hosts' subnet 10.96.7.0/24" in found.found
+    assert [*network.cluster_networks(cloud.facts())] == []
+
+
 def test_a_flavor_without_a_disk_needs_a_root_volume(cloud: Cloud) -> None:
     cloud.flavors[2].disk = 0
     assert "workerRootVolumeSize" in only(instances.flavors(cloud.facts())).to_do
@@ -1189,3 +1209,20 @@ def test_leftovers_of_every_kind_are_found_and_only_in_the_project() -> None:
         network=plain(ports=of_project(names[2]), security_groups=of_project(names[3])),
     )
     assert leftovers(cloud, "ours", settings, NOW) == sorted(names)
+
+
+def test_where_kubernetes_comes_from_is_tried_from_an_instance() -> None:
+    settings = Settings.parse(example_values(kubernetesVersion="1.37", registryMirror="http://registry.example:5000"))
+    tried: list[str] = []
+
+    async def step(script: str) -> str:
+        tried.append(script)
+        if "madison" in script:
+            return "version=1.37.2"
+        raise asyncssh.ProcessError(None, "sudo -n bash -s", None, 7, None, 7, "", "curl: (7) refused")
+
+    packages, registry = asyncio.run(boot._sources_of_the_cluster(settings, step))  # pyright: ignore[reportPrivateUsage]
+    assert (packages.result, packages.found) == (Outcome.OK, f"{settings.kubernetes_repository_url} has 1.37.2")
+    assert "http://registry.example:5000/v2/" in tried[1]
+    assert registry.result is Outcome.PROBLEM
+    assert "curl: (7) refused" in registry.found
