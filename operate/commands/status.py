@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from operate.commands.options import AsJson, StackName, Yes, insist_on_answer
+from operate.hosts.cluster import ClusterReport, Member
 from operate.hosts.look import look
 from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, PairReport, compare_with_applied
 from operate.hosts.state import HostState, watch
@@ -29,7 +30,8 @@ WATCH_SECONDS = 2.0
 
 def render_report(report: PairReport) -> Group:
     """A report as text and tables."""
-    return Group(_holder(report), _hosts(report), _api_servers(report), _changes(report), *_findings(report))
+    cluster = [*_cluster(report.cluster)] if report.cluster else []
+    return Group(_holder(report), _hosts(report), _api_servers(report), *cluster, _changes(report), *_findings(report))
 
 
 def _holder(report: PairReport) -> Text:
@@ -104,6 +106,23 @@ def _plain(text: str, style: str = "") -> Text:
     return Text("".join(it for it in text if it.isprintable() or it == "\n"), style=style)
 
 
+def _cluster(cluster: ClusterReport) -> Iterator[Table]:
+    nodes = Table("node", "role", "version", "ready", "etcd")
+    members = {member.name: member for member in cluster.members}
+    for node in cluster.nodes:
+        member = members.pop(node.name, None)
+        ready = Text("Ready") if node.ready else Text("not Ready", style="red")
+        etcd = _plain(f"{member.kind}, {member.health}" if member else "-", style=_of(member))
+        nodes.add_row(_plain(node.name), _plain(node.role), _plain(node.version), ready, etcd)
+    for member in members.values():
+        nodes.add_row(_plain(member.address), "", "", "", _plain(f"{member.kind}, {member.health}", style=_of(member)))
+    yield nodes
+
+
+def _of(member: Member | None) -> str:
+    return "red" if member and member.health == "unhealthy" else ""
+
+
 def _changes(report: PairReport) -> Table:
     table = Table(title="Last changes", title_justify="left", box=None, show_header=False)
     merged = sorted(
@@ -118,7 +137,7 @@ def _changes(report: PairReport) -> Table:
 
 def _findings(report: PairReport) -> Iterator[RenderableType]:
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-    for trouble in report.troubles:
+    for trouble in (*report.troubles, *(report.cluster.troubles if report.cluster else ())):
         table.add_row("[red]trouble", _plain(trouble))
     for name, host in report.hosts.items():
         for trouble in host.troubles:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from pydantic import BaseModel, computed_field
 
 from model.load_balancers import LOAD_BALANCER_FILES
+from operate.hosts.cluster import ClusterReport
 from operate.hosts.state import HostState, InstalledFile, Interface
 
 OWNER = "root:root"
@@ -60,6 +61,8 @@ class PairReport(BaseModel):
     hosts: dict[str, HostReport]
     troubles: list[str]
     """Troubles of the pair, not of one host."""
+    cluster: ClusterReport | None = None
+    """The cluster behind the pair; None for bare hosts, and where nobody has looked."""
 
     @computed_field
     @property
@@ -86,6 +89,8 @@ class PairReport(BaseModel):
     @property
     def whole(self) -> bool:
         """Whether nothing is wrong."""
+        if self.cluster and self.cluster.troubles:
+            return False
         return not self.troubles and not any(host.troubles or host.drift for host in self.hosts.values())
 
     @property

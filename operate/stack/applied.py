@@ -38,6 +38,8 @@ class Outputs:
     known_hosts: str
     configuration_digests: Mapping[str, Mapping[str, str]]
     """By load balancer and path (without the leading slash), SHA-256 of each file as it was applied."""
+    kubernetes_version: str = ""
+    """The cluster's; empty for bare hosts."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Outputs":
@@ -54,6 +56,7 @@ class Outputs:
                 ssh_commands=values["sshCommands"],
                 known_hosts=values["knownHosts"],
                 configuration_digests=values["configurationDigests"],
+                kubernetes_version=values.get("kubernetesVersion", ""),
             )
         except KeyError as error:
             raise StackError(f"the stack has no output {error}: bring it up first (`pulumi up`)") from None

@@ -46,6 +46,8 @@ class StandInGateway:
         if path == "/v3/cluster/member/list":
             assert body == {"linearizable": True}
             return {"members": self.members}
+        if path == "/v3/maintenance/status":
+            return {"leader": "10000"}
         assert path == "/v3/cluster/member/remove"
         assert body
         self.removed.append(body["ID"])
@@ -74,9 +76,9 @@ def test_members_are_listed_with_what_they_are(gateway: StandInGateway, capsys: 
     gateway.members[2] = member(2, name="", clientURLs=[])
     etcd.main(["members"])
     assert capsys.readouterr().out.splitlines() == [
-        "10000 k8s-cp-0 198.51.100.20 voter",
-        "10001 k8s-cp-1 198.51.100.21 learner",
-        "10002 - 198.51.100.22 unstarted",
+        "10000 k8s-cp-0 198.51.100.20 voter leader",
+        "10001 k8s-cp-1 198.51.100.21 learner follower",
+        "10002 - 198.51.100.22 unstarted unhealthy",
     ]
 
 

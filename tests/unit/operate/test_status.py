@@ -12,6 +12,7 @@ from rich.console import Console
 
 from operate.commands import status as command
 from operate.commands.status import render_report
+from operate.hosts.cluster import parse_cluster
 from operate.hosts.pair import PairError
 from operate.hosts.report import PairReport, compare_with_applied
 from operate.hosts.state import HostState
@@ -155,3 +156,31 @@ def test_without_a_terminal_a_reapply_needs_yes(pulumi: list[tuple[str, ...]], m
     monkeypatch.setenv("PULUMI_SKIP_CONFIRMATIONS", "true")
     command.status("production", reapply=True)
     assert len(pulumi) == 1
+
+
+def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str, Any]):
+    nodes = [
+        {
+            "metadata": {"name": name, "labels": {f"node-role.kubernetes.io/{role}": ""}},
+            "status": {
+                "nodeInfo": {"kubeletVersion": "v1.37.2"},
+                "conditions": [{"type": "Ready", "status": ready, "message": "kubelet stopped posting"}],
+            },
+        }
+        for name, role, ready in (("k8s-cp-0", "control-plane", "True"), ("k8s-worker-9", "worker", "Unknown"))
+    ]
+    etcd = "10 k8s-cp-0 198.51.100.21 voter leader\n11 - 198.51.100.22 unstarted unhealthy\n"
+    found = parse_cluster(json.dumps({"items": nodes}) + "\n---\n" + etcd, {"k8s-cp-0", "k8s-worker-0"})
+    assert found.troubles == [
+        "k8s-worker-9 is not Ready: kubelet stopped posting",
+        "k8s-worker-9 is a Node of no host of the stack: kubectl delete node k8s-worker-9",
+        "k8s-worker-0 is not in the cluster: run `pulumi up`",
+        "etcd's member - (198.51.100.22) is unstarted and does not answer",
+    ]
+    whole = report(states)
+    sick = whole.model_copy(update={"cluster": found})
+    text = " ".join(shown(sick, width=150).replace("│", "").split())
+    assert "k8s-cp-0 control-plane v1.37.2 Ready voter, leader" in text
+    assert "198.51.100.22 unstarted, unhealthy" in text
+    assert "k8s-worker-0 is not in the cluster" in text
+    assert not sick.whole

@@ -2,7 +2,8 @@
 """etcd's members, through its JSON gateway, so that a host needs no etcdctl.
 
 etcd.py [--endpoint URL]... ACTION
-    members          one line each: id, name or -, address, and what it is: voter, learner or unstarted
+    members          one line each: id, name or -, address, what it is (voter, learner, unstarted), and how it is
+                     (leader, follower, unhealthy)
     healthy ADDRESS  whether the member with this address votes and has a leader
     remove ADDRESS   removes the member with this address, if there is one
     spare ADDRESS N  whether N others are healthy, and enough of them to remove this member
@@ -81,8 +82,8 @@ def kind(member: dict[str, Any]) -> str:
 
 
 def healthy(member: dict[str, Any]) -> bool:
-    """Whether a member votes, and has a leader."""
-    if kind(member) != "voter":
+    """Whether a member answers, and has a leader."""
+    if not member.get("clientURLs"):
         return False
     try:
         return str(ask(member["clientURLs"][0], "/health").get("health")) == "true"
@@ -101,10 +102,13 @@ def main(arguments: list[str]) -> None:
     endpoint, found = members(options.endpoint or [LOCAL])
     its = [member for member in found if address(member) == options.address]
     if options.action == "members":
+        leader = ask(endpoint, "/v3/maintenance/status", {}).get("leader")
         for member in found:
-            print(member["ID"], member.get("name") or "-", address(member), kind(member))  # noqa: T201
+            role = "leader" if member["ID"] == leader else "follower"
+            health = role if healthy(member) else "unhealthy"
+            print(member["ID"], member.get("name") or "-", address(member), kind(member), health)  # noqa: T201
     elif options.action == "healthy":
-        if not (its and healthy(its[0])):
+        if not (its and kind(its[0]) == "voter" and healthy(its[0])):
             sys.exit(f"etcd's member {options.address} does not vote, or has no leader")
     elif options.action == "spare":
         voters = [member for member in found if not member.get("isLearner")]

@@ -1,0 +1,111 @@
+"""The cluster's nodes and etcd's members, as the first control-plane host that answers sees them."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import asyncssh
+from pydantic import BaseModel
+
+from operate.hosts.ssh import failure_of, output
+from operate.stack.applied import AppliedStack
+
+ANSWER_SECONDS = 30
+SCRIPT = b"""set -eu
+export KUBECONFIG=/etc/kubernetes/admin.conf
+kubectl --request-timeout=10s get nodes --output=json
+echo ---
+/usr/local/lib/ha-api/etcd.py members
+"""
+ROLE = "node-role.kubernetes.io/"
+
+
+class Node(BaseModel):
+    """A node, as the API has it."""
+
+    name: str
+    role: str
+    version: str
+    ready: bool
+    reason: str
+    """What its kubelet says of its readiness."""
+
+
+class Member(BaseModel):
+    """A member of etcd."""
+
+    name: str
+    address: str
+    kind: str
+    """`voter`, `learner` or `unstarted`."""
+    health: str
+    """`leader`, `follower` or `unhealthy`."""
+
+
+class ClusterReport(BaseModel):
+    """The cluster."""
+
+    nodes: list[Node] = []
+    members: list[Member] = []
+    troubles: list[str] = []
+
+
+def parse_cluster(answer: str, hosts: set[str]) -> ClusterReport:
+    """A report from what the script printed; `hosts` are the names that the stack has. Raises `ValueError`."""
+    listed, _, etcd = answer.partition("\n---\n")
+    nodes = [_node(it) for it in json.loads(listed)["items"]]
+    members = [
+        Member(name=name, address=address, kind=kind, health=health)
+        for _, name, address, kind, health in (line.split() for line in etcd.splitlines())
+    ]
+    return ClusterReport(nodes=nodes, members=members, troubles=[*_troubles(nodes, members, hosts)])
+
+
+def _node(item: dict[str, Any]) -> Node:
+    labels: dict[str, str] = item["metadata"].get("labels", {})
+    conditions: list[dict[str, str]] = item["status"]["conditions"]
+    ready = next((it for it in conditions if it["type"] == "Ready"), dict[str, str]())
+    return Node(
+        name=item["metadata"]["name"],
+        role=", ".join(key.removeprefix(ROLE) for key in labels if key.startswith(ROLE)) or "none",
+        version=item["status"]["nodeInfo"]["kubeletVersion"],
+        ready=ready.get("status") == "True",
+        reason=ready.get("message", ""),
+    )
+
+
+def _troubles(nodes: list[Node], members: list[Member], hosts: set[str]) -> Iterator[str]:
+    for node in nodes:
+        if not node.ready:
+            yield f"{node.name} is not Ready: {node.reason}"
+        if node.name not in hosts:
+            yield f"{node.name} is a Node of no host of the stack: kubectl delete node {node.name}"
+    for name in sorted(hosts - {node.name for node in nodes}):
+        yield f"{name} is not in the cluster: run `pulumi up`"
+    for member in members:
+        if member.health == "unhealthy":
+            yield f"etcd's member {member.name} ({member.address}) is {member.kind} and does not answer"
+
+
+def look_at_cluster(stack: AppliedStack) -> ClusterReport | None:
+    """What there is to report; None for bare hosts."""
+    outputs = stack.outputs
+    if not outputs.kubernetes_version:
+        return None
+    access = replace(stack.access, user=stack.settings.control_plane_user)
+
+    async def ask(address: str) -> str:
+        async with asyncio.timeout(ANSWER_SECONDS), access.connect(address) as connection:
+            return await output(connection, "sudo -n bash -s", SCRIPT, seconds=ANSWER_SECONDS)
+
+    reasons: list[str] = []
+    for name, address in outputs.control_plane.items():
+        try:
+            return parse_cluster(asyncio.run(ask(address)), {*outputs.control_plane, *outputs.workers})
+        except (OSError, asyncssh.Error) as error:
+            reasons.append(f"{name}: {failure_of(error)}")
+        except (ValueError, KeyError) as error:
+            reasons.append(f"{name}: unexpected answer: {error}")
+    return ClusterReport(troubles=[f"no control-plane host could be asked: {'; '.join(reasons)}"])
