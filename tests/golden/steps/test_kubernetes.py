@@ -160,6 +160,34 @@ def test_a_second_run_restarts_nothing(host: Sandbox):
     assert called(host, "systemctl restart") == ["systemctl restart kubelet"]
 
 
+KUBELET_SAYS = 'E1128 run.go:72] "command failed" err="cannot unmarshal string into Go struct field maxPods"'
+
+
+def test_a_configuration_that_the_kubelet_refuses_is_undone_with_its_reason(host: Sandbox):
+    drop_in = host.path("etc/kubernetes/kubelet.conf.d/60-ha-api.conf")
+    assert host.run(packages()).returncode == 0
+    (host.units / "kubelet").touch()
+    (host.units / "containerd").touch()
+    good = drop_in.read_text()
+    host.put("sleep", 'rm -f "$UNITS/kubelet"')
+    host.put("journalctl", f"echo '{KUBELET_SAYS}'")
+    done = host.run(packages(kubeletConfiguration='{"maxPods": "many"}'))
+    assert done.returncode == 1
+    assert "kubelet does not start with kubeletConfiguration, and has its old one again" in done.stderr
+    assert "Go struct field maxPods" in done.stderr
+    assert drop_in.read_text() == good
+    assert called(host, "systemctl restart") == ["systemctl restart kubelet"] * 2
+
+
+def test_a_kubelet_that_does_not_start_is_quoted_when_a_host_cannot_join(host: Sandbox):
+    failing(host, "error execution phase kubelet-start: timed out\n")
+    host.put("journalctl", f"echo '{KUBELET_SAYS}'")
+    refusal = join(host, control_plane=False)
+    assert "error execution phase kubelet-start: timed out" in refusal
+    assert "kubelet does not run" in refusal
+    assert "Go struct field maxPods" in refusal
+
+
 def test_a_worker_pulls_only_what_it_runs(host: Sandbox):
     assert host.run(packages(control_plane=False)).returncode == 0
     assert called(host, "crictl pull") == [
