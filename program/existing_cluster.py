@@ -15,7 +15,8 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
     Raises `pulumi.RunError` with all problems, if the settings are not for this cluster.
     """
     # A function of the engine itself. The stack's outputs would be missing after a run that failed.
-    result = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": pulumi.get_stack()})
+    stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    result = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})
     resources: dict[str, dict[str, Any]] = result.value["outputs"]
     created = f"command:remote:Command::{settings.cluster_name}-{Role.CONTROL_PLANE}-0-kubernetes-init"
     printed = next((it["outputs"]["stdout"] for urn, it in resources.items() if urn.endswith(created)), None)
