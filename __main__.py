@@ -44,7 +44,7 @@ load_balancers = LoadBalancers(
     LoadBalancersArgs(
         **vars(roles[Role.LOAD_BALANCER]),
         control_plane=control_plane,
-        vip=vip.address,
+        vip=vip,
         vrrp_password=configuration.vrrp_password,
         api_client_certificate=configuration.api_client_certificate,
         holder=answering_load_balancer(cloud.reserved_vip) if cloud.reserved_vip else None,

@@ -79,7 +79,7 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         subnet = finder.find(
             "subnet",
             settings.subnet,
-            f"openstack subnet list --network {shlex.quote(settings.network)}",
+            f"openstack subnet list --ip-version 4 --network {shlex.quote(settings.network)}",
             lambda wanted: _subnet(wanted, network.id),
         )
     if subnet and settings.vip:
@@ -133,10 +133,13 @@ def _subnet(wanted: str, network_id: str) -> openstack.networking.GetSubnetResul
     get = openstack.networking.get_subnet
     if not wanted:
         return _ask(lambda: get(network_id=network_id, ip_version=4))
-    return _ask_in_turn(
-        lambda: get(name=wanted, network_id=network_id, ip_version=4),
-        lambda: get(subnet_id=wanted, network_id=network_id, ip_version=4),
+    found = _ask_in_turn(
+        lambda: get(name=wanted, network_id=network_id),
+        lambda: get(subnet_id=wanted, network_id=network_id),
     )
+    if found.ip_version != 4:
+        raise _NotFoundError(f"it is an IPv{found.ip_version} subnet ({found.cidr}), and the VIP needs an IPv4 one")
+    return found
 
 
 def _key_pair(wanted: str) -> openstack.compute.GetKeypairResult:
