@@ -460,6 +460,7 @@ def test_a_floating_ip_becomes_the_endpoint():
     assert cloud.outputs["endpoint"] == "https://100.64.0.9:6443"
     association = cloud.of_type("networking/floatingIpAssociate:FloatingIpAssociate")["k8s-vip-floating"]
     assert association.inputs["portId"] == "id-of-k8s-vip"
+    assert association.inputs["fixedIp"] == VIP
 
 
 def refused(cloud: RecordingCloud, **changes: Any) -> str:
