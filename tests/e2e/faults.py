@@ -1,4 +1,4 @@
-"""Faults that a drill does not have, and how long an interruption may be with each fault."""
+"""Faults at a host's own address, and how long an interruption may be with each fault."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -18,24 +18,6 @@ BOUNDS = {
     FaultName.KEEPALIVED_KILLED: PLANNED_MOVE_SECONDS,
     FaultName.INSTANCE_STOPPED: PLANNED_MOVE_SECONDS,
 }
-
-
-class HaproxyHung(DrillFault):
-    """All of the holder's HAProxy is stopped (SIGSTOP): the kernel goes on accepting connections for it."""
-
-    name = "haproxy-hung"
-    title = "HAProxy hangs"
-    measured: ClassVar = {Profile.DEFAULT: "0.59 s"}
-    notice = "nobody answers until the watchdog has noticed"
-    way_back = "it is continued (SIGCONT)"
-    seconds = 5.0
-
-    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        self.site.run(host, "systemctl kill --signal=STOP haproxy", about_to)
-
-    def undo(self, host: str) -> str | None:
-        self.site.run(host, "systemctl kill --signal=CONT haproxy")
-        return f"{host}: HAProxy runs"
 
 
 class AddressLost(DrillFault):

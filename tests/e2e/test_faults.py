@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from dev.demo.faults import LinkCut
+from dev.lab_faults import HaproxyHung, LinkCut
 from operate.drill.faults import FaultName
 from tests.e2e.faults import (
     BOUNDS,
     FAILOVER_SECONDS,
     PLANNED_MOVE_SECONDS,
     AddressLost,
-    HaproxyHung,
     StandbyAddressLost,
 )
 from tests.e2e.harness import System

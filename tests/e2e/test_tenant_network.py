@@ -7,11 +7,11 @@ from collections.abc import Generator
 
 import pytest
 
-from dev.demo.faults import LinkCut
+from dev.lab_faults import HaproxyHung, LinkCut
 from operate.drill.faults import DRILL_FAULTS
 from operate.drill.result import Measured
 from program.holder import answering_load_balancer
-from tests.e2e.faults import BOUNDS, FAILOVER_SECONDS, PLANNED_MOVE_SECONDS, HaproxyHung
+from tests.e2e.faults import BOUNDS, FAILOVER_SECONDS, PLANNED_MOVE_SECONDS
 from tests.e2e.harness import System
 
 # Its router forwards by what OVN's southbound database says of the VIP, which follows the holder's gratuitous ARP.
