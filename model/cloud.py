@@ -49,6 +49,8 @@ class Cloud:
     subnet: IPv4Network
     floating_pool: str
     """Name of the external network for the floating IP, which Neutron's API calls a pool; empty for none."""
+    floating_subnet_id: str | None = None
+    """Subnet of the external network from which the floating IP is taken; None if Neutron chooses."""
     roles: dict[Role, RoleCloud]
     reserved_vip: str | None
     """The VIP that an earlier run reserved; None before the first."""

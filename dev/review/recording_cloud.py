@@ -35,6 +35,9 @@ PROJECT = "openstack-ha-api"
 SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's marker of a secret value
 
 
+FLOATING_IP = "100.64.0.9"
+
+
 @dataclass(frozen=True)
 class Resource:
     """A registered resource: its inputs, as the provider spells them, and the whole registration."""
@@ -90,6 +93,10 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """Ids that do not look like one."""
     ambiguous: frozenset[str] = frozenset()
     """Names that several networks have, of which one is external."""
+    ipv6: frozenset[str] = frozenset()
+    """Subnets of IPv6."""
+    subnets: tuple[str, ...] = ()
+    """Ids that each network lists as its subnets', whether or not this user may see the subnets."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
@@ -116,7 +123,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
             asked = args.inputs["fixedIps"][0].get("ipAddress")
             outputs["allFixedIps"] = self._addresses(asked or _address(args.name, self.subnet))
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
-            outputs["address"] = "100.64.0.9"
+            outputs["address"] = FLOATING_IP
         if args.typ == "command:local:Command":
             private, public = key_pair()
             outputs["stdout"] = private + public + "\n"
@@ -150,8 +157,11 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return wanted | {
             "id": f"id-of-{name}" if "name" in wanted else name,
             "name": name if "name" in wanted else f"name-of-{name}",
+            "subnets": [*self.subnets],
             "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
+            "ipVersion": 6 if name in self.ipv6 else 4,
+            "address": FLOATING_IP,
             "publicKey": NOVA_PUBLIC_KEY,
         }, []
 
