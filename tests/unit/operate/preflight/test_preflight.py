@@ -72,7 +72,7 @@ def interface(router: str, address: str = "198.51.100.1", suffix: str = "router_
 
 
 def subnet(subnet_id: str, name: str, network_id: str, cidr: str = "198.51.100.0/24", **changes: Any) -> Any:
-    values = {
+    values: dict[str, Any] = {
         "id": subnet_id,
         "name": name,
         "network_id": network_id,
