@@ -47,7 +47,7 @@ load_balancers = LoadBalancers(
         vip=vip,
         vrrp_password=configuration.vrrp_password,
         api_client_certificate=configuration.api_client_certificate,
-        holder=answering_load_balancer(cloud.reserved_vip) if cloud.reserved_vip else None,
+        holder=answering_load_balancer(cloud.reachable_vip) if cloud.reachable_vip else None,
     ),
 )
 # After a failure the engine starts nothing more, so what waits for the other hosts comes last: one that is down, or

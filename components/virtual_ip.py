@@ -65,6 +65,8 @@ class VirtualIp(pulumi.ComponentResource):
                 f"{args.settings.cluster_name}-vip-floating",
                 floating_ip=floating_ip.address,
                 port_id=port.id,
+                # Otherwise it would still translate to the old address after a change of the VIP.
+                fixed_ip=self.address,
                 opts=own,
             )
             self.floating_address = association.floating_ip

@@ -52,8 +52,8 @@ class Cloud:
     floating_subnet_id: str | None = None
     """Subnet of the external network from which the floating IP is taken; None if Neutron chooses."""
     roles: dict[Role, RoleCloud]
-    reserved_vip: str | None
-    """The VIP that an earlier run reserved; None before the first."""
+    reachable_vip: str | None
+    """Where the VIP of an earlier run answers: its floating IP, if it has one. None before the first run."""
 
     def address_of(self, fixed_ips: Iterable[str]) -> str:
         """The address of a port in the configured subnet. Raises `ValueError` for a port without one."""

@@ -121,7 +121,7 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         floating_pool=external.name or "" if external else "",
         floating_subnet_id=floating_subnet_id,
         roles=roles,
-        reserved_vip=_reserved_vip(network.id, vip_port_name, cidr),
+        reachable_vip=_reachable_vip(settings, network.id, vip_port_name, cidr),
     )
 
 
@@ -252,9 +252,16 @@ def _instances(network_id: str, names: Sequence[str]) -> list[openstack.compute.
     return found
 
 
-def _reserved_vip(network_id: str, port_name: str, subnet: IPv4Network) -> str | None:
+def _reachable_vip(settings: Settings, network_id: str, port_name: str, subnet: IPv4Network) -> str | None:
     ports = openstack.networking.get_port_ids(network_id=network_id, name=port_name).ids
-    return address_in(subnet, openstack.networking.get_port(port_id=ports[0]).all_fixed_ips) if ports else None
+    if not ports:
+        return None
+    if settings.floating_network:
+        try:
+            return _ask(lambda: openstack.networking.get_floating_ip(port_id=ports[0])).address
+        except _NotFoundError:
+            return None  # it is about to be created
+    return address_in(subnet, openstack.networking.get_port(port_id=ports[0]).all_fixed_ips)
 
 
 def _vip_problems(vip: IPv4Address, subnet: openstack.networking.GetSubnetResult, vip_port_name: str) -> list[str]:

@@ -40,6 +40,15 @@ class Outputs:
     configuration_digests: Mapping[str, Mapping[str, str]]
     """By load balancer and path (without the leading slash), SHA-256 of each file as it was applied."""
 
+    @property
+    def reachable_vip(self) -> str:
+        """The address at which to ask the holder of the VIP: its floating IP, if it has one.
+
+        From beyond the router a VIP with a floating IP does not answer at its own address: what it sends is translated,
+        so TCP connects and no data ever comes.
+        """
+        return self.floating_ip or self.vip
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Outputs":
         """From the decrypted values of the outputs; StackError if the stack was never brought up."""

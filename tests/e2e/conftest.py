@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.lab.cloud import NETWORK, TENANT_NETWORK, TENANT_SUBNET
 from dev.lab.settings import LabSettings
 from dev.lab_stack import environment, state_folder
 from tests.e2e.harness import System
@@ -102,8 +103,15 @@ def pair(system: System) -> Generator[System]:
 
 @pytest.fixture(scope="session")
 def watched() -> Generator[System]:
-    """The stack on which nothing is measured, serving with one API server; its load balancers run Debian 13."""
-    system = System("lab-watched", "watched", loadBalancerImage="debian-13")
+    """A stack behind a router, serving with one API server; its load balancers run Debian 13."""
+    system = System(
+        "lab-watched",
+        "watched",
+        network=TENANT_NETWORK,
+        subnet=TENANT_SUBNET,
+        floatingNetwork=NETWORK,
+        loadBalancerImage="debian-13",
+    )
     system.stack.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()

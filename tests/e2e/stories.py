@@ -16,7 +16,7 @@ STORIES = {
     "lab": ("test_cloud",),
     "pair": ("test_system", "test_faults", "test_maintenance", "test_end"),
     "takeover": ("test_takeover", "test_preflight"),
-    "watched": ("test_monitoring", "test_support", "test_interruptions", "test_guard_rails"),
+    "watched": ("test_monitoring", "test_support", "test_interruptions", "test_tenant_network", "test_guard_rails"),
 }
 
 

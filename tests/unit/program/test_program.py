@@ -228,6 +228,25 @@ def test_the_holder_is_queried_at_the_vip_s_address_in_the_subnet(monkeypatch: p
     assert asked == [VIP]
 
 
+def test_the_holder_of_a_vip_with_a_floating_ip_is_queried_there(monkeypatch: pytest.MonkeyPatch):
+    """From beyond the router its own address connects and never answers."""
+    asked: list[str] = []
+    monkeypatch.setattr("program.holder.answering_load_balancer", asked.append)
+    RecordingCloud(ports_in_use={VIP: "k8s-vip"}).run(example_values(vip=VIP, floatingNetwork="public"))
+    assert asked == ["100.64.0.9"]
+
+
+def test_the_vip_s_port_is_updated_after_the_address_pairs_whenever_the_address_changes(preview: bool):
+    """ML2/OVN binds the port when its address changes, and does not make a bound port a virtual one."""
+    update = run(preview).of_type("networking/portSecGroupAssociate:PortSecGroupAssociate")["k8s-vip-notice-pairs"]
+    assert update.inputs["securityGroupIds"] == []
+    assert {"k8s-lb-0", "k8s-lb-1"} <= set(update.depends_on)
+    assert preview or update.registration.replacement_trigger.string_value == VIP
+    for host in ("k8s-lb-0", "k8s-lb-1"):
+        configured = run(preview).of_type("remote:Command")[f"{host}-configure"]
+        assert update.name in configured.depends_on
+
+
 def test_the_second_load_balancer_is_configured_after_the_first_and_proven_last(preview: bool):
     commands = run(preview).of_type("remote:Command")
     assert "k8s-lb-0-configure" in commands["k8s-lb-1-configure"].depends_on
@@ -441,6 +460,7 @@ def test_a_floating_ip_becomes_the_endpoint():
     assert cloud.outputs["endpoint"] == "https://100.64.0.9:6443"
     association = cloud.of_type("networking/floatingIpAssociate:FloatingIpAssociate")["k8s-vip-floating"]
     assert association.inputs["portId"] == "id-of-k8s-vip"
+    assert association.inputs["fixedIp"] == VIP
 
 
 def test_without_a_subnet_for_it_neutron_chooses_the_floating_ip():
@@ -480,6 +500,12 @@ def refused(cloud: RecordingCloud, **changes: Any) -> str:
         cloud.run(example_values(**changes))
     assert cloud.resources == [], "nothing may be registered before everything has been checked"
     return str(error.value)
+
+
+def test_an_ipv6_subnet_is_refused_as_what_it_is(preview: bool):
+    message = refused(RecordingCloud(preview=preview, ipv6=frozenset({"six"})), subnet="six")
+    assert "subnet = 'six': it is an IPv6 subnet" in message
+    assert "openstack subnet list --ip-version 4" in message
 
 
 def test_an_invalid_configuration_stops_before_the_first_resource(preview: bool):
