@@ -56,6 +56,8 @@ class VirtualIp(pulumi.ComponentResource):
             floating_ip = openstack.networking.FloatingIp(
                 f"{args.settings.cluster_name}-vip-floating",
                 pool=args.cloud.floating_pool,
+                # Neutron reads it only at the creation, and the provider never replaces for it.
+                subnet_id=args.cloud.floating_subnet_id,
                 description=f"The failover VIP of {args.settings.cluster_name}",
                 opts=kept,
             )

@@ -86,13 +86,21 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         finder.problems += _vip_problems(settings.vip, subnet, vip_port_name)
     if subnet:
         finder.problems += _api_server_problems(settings, subnet, vip_port_name)
-    pool = None
+    external = None
     if settings.floating_network:
-        pool = finder.find(
+        external = finder.find(
             "floatingNetwork",
             settings.floating_network,
             "openstack network list --external",
-            _floating_pool,
+            _external_network,
+        )
+    floating_subnet_id = None
+    if external and settings.floating_subnet:
+        floating_subnet_id = finder.find(
+            "floatingSubnet",
+            settings.floating_subnet,
+            f"openstack network show {shlex.quote(settings.floating_network)} -c subnets",
+            lambda wanted: _floating_subnet_id(wanted, external),
         )
     if settings.key_pair:
         pair = finder.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair)
@@ -110,7 +118,8 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         network_id=network.id,
         subnet_id=subnet.id,
         subnet=cidr,
-        floating_pool=pool or "",
+        floating_pool=external.name or "" if external else "",
+        floating_subnet_id=floating_subnet_id,
         roles=roles,
         reachable_vip=_reachable_vip(settings, network.id, vip_port_name, cidr),
     )
@@ -121,12 +130,34 @@ def _network(wanted: str) -> openstack.networking.GetNetworkResult:
     return _ask_in_turn(lambda: get(name=wanted), lambda: get(network_id=wanted))
 
 
-def _floating_pool(wanted: str) -> str:
-    """The external network's name, by which the provider looks for it once more, among all networks."""
+def _external_network(wanted: str) -> openstack.networking.GetNetworkResult:
+    """The external network, whose name is unique: the provider looks for it once more by name, among all networks."""
     get = openstack.networking.get_network
     found = _ask_in_turn(lambda: get(name=wanted, external=True), lambda: get(network_id=wanted, external=True))
     _ask(lambda: get(name=found.name))
-    return found.name or ""
+    return found
+
+
+def _floating_subnet_id(wanted: str, external: openstack.networking.GetNetworkResult) -> str:
+    get = openstack.networking.get_subnet
+    try:
+        found = _ask_in_turn(
+            lambda: get(name=wanted, network_id=external.id),
+            lambda: get(subnet_id=wanted, network_id=external.id),
+        )
+    except _NotFoundError as reason:
+        # Before 2024.2, Neutron shows others than the owner only the ids of an external network's subnets.
+        if wanted in external.subnets:
+            return wanted
+        raise _NotFoundError(
+            f"the external network {external.name} has no such subnet, or this user may not see its name ({reason}); "
+            "use the subnet's id"
+        ) from None
+    if found.ip_version != 4:
+        raise _NotFoundError(
+            f"it is an IPv{found.ip_version} subnet ({found.cidr}), and a floating IP is an IPv4 address"
+        )
+    return found.id
 
 
 def _subnet(wanted: str, network_id: str) -> openstack.networking.GetSubnetResult:

@@ -95,6 +95,8 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """Names that several networks have, of which one is external."""
     ipv6: frozenset[str] = frozenset()
     """Subnets of IPv6."""
+    subnets: tuple[str, ...] = ()
+    """Ids that each network lists as its subnets', whether or not this user may see the subnets."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
@@ -155,6 +157,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return wanted | {
             "id": f"id-of-{name}" if "name" in wanted else name,
             "name": name if "name" in wanted else f"name-of-{name}",
+            "subnets": [*self.subnets],
             "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
             "ipVersion": 6 if name in self.ipv6 else 4,

@@ -463,6 +463,38 @@ def test_a_floating_ip_becomes_the_endpoint():
     assert association.inputs["fixedIp"] == VIP
 
 
+def test_without_a_subnet_for_it_neutron_chooses_the_floating_ip():
+    floating_ip = run(floatingNetwork="public").of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
+    assert "subnetId" not in floating_ip.inputs  # a stack from before the setting shows no change
+
+
+def test_a_floating_ip_is_taken_from_its_subnet():
+    cloud = run(floatingNetwork="public", floatingSubnet="public-v4")
+    floating_ip = cloud.of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
+    assert floating_ip.inputs["subnetId"] == "id-of-public-v4"
+
+
+def test_an_external_network_s_subnet_that_only_its_owner_may_see_is_given_by_its_id():
+    cloud = RecordingCloud(missing=frozenset({UUID}), subnets=(UUID,))
+    cloud.run(example_values(floatingNetwork="public", floatingSubnet=UUID))
+    floating_ip = cloud.of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
+    assert floating_ip.inputs["subnetId"] == UUID
+
+
+@pytest.mark.parametrize(
+    ("cloud", "reason"),
+    [
+        (RecordingCloud(missing=frozenset({"public-v4"})), "external network public has no such subnet.*use .* id"),
+        (RecordingCloud(ipv6=frozenset({"public-v4"})), "it is an IPv6 subnet"),
+    ],
+    ids=["of another network", "IPv6"],
+)
+def test_a_subnet_that_no_floating_ip_can_be_taken_from_is_refused(cloud: RecordingCloud, reason: str):
+    message = refused(cloud, floatingNetwork="public", floatingSubnet="public-v4")
+    assert re.search(f"floatingSubnet = 'public-v4': .*{reason}", message)
+    assert "`openstack network show public -c subnets`" in message
+
+
 def refused(cloud: RecordingCloud, **changes: Any) -> str:
     with pytest.raises(pulumi.RunError) as error:
         cloud.run(example_values(**changes))
@@ -493,10 +525,13 @@ def test_all_names_the_cloud_does_not_know_are_reported_together(preview: bool):
 UUID = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
 
 
-@pytest.mark.parametrize("key", ["network", "subnet", "floatingNetwork", "workerFlavor", "workerImage"])
+@pytest.mark.parametrize(
+    "key", ["network", "subnet", "floatingNetwork", "floatingSubnet", "workerFlavor", "workerImage"]
+)
 def test_everything_is_looked_up_by_name_and_then_by_id(key: str):
-    RecordingCloud().run(example_values(**{key: UUID}))
-    assert f"{key} = '{UUID}'" in refused(RecordingCloud(missing=frozenset({UUID})), **{key: UUID})
+    values = {"floatingNetwork": "public", key: UUID}
+    RecordingCloud().run(example_values(**values))
+    assert f"{key} = '{UUID}'" in refused(RecordingCloud(missing=frozenset({UUID})), **values)
 
 
 def test_a_flavor_s_id_is_free_text():
@@ -595,7 +630,7 @@ def test_an_address_that_is_no_api_server_s_on_this_subnet_is_refused(address: s
 
 def test_a_hint_with_a_name_can_be_pasted_into_a_shell():
     message = refused(RecordingCloud(missing=frozenset({"lan"})), network="R&D $(id)", subnet="lan")
-    assert "`openstack subnet list --network 'R&D $(id)'`" in message
+    assert "`openstack subnet list --ip-version 4 --network 'R&D $(id)'`" in message
 
 
 def test_what_only_the_cloud_reads_never_reaches_a_host():
