@@ -1,6 +1,5 @@
 """What a load balancer writes of itself for node exporter, and what keepalived's notify script counts for it."""
 
-import importlib.util
 import os
 import shlex
 import ssl
@@ -13,30 +12,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from socket import create_server
-from typing import Any
 
 import pytest
 
 from dev.standin.certificate import self_signed
 from model.rendering import LOAD_BALANCER_TEMPLATES
 from operate.hosts.on_host import DRAINED
+from tests.unit.hosts.programs import FOLDER, load
 
-PROGRAM = LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/metrics.py"
+PROGRAM = FOLDER / "metrics.py"
 NOTIFY = LOAD_BALANCER_TEMPLATES / "etc/keepalived/notify.sh"
 KEEPALIVED_UNIT = LOAD_BALANCER_TEMPLATES / "etc/systemd/system/keepalived.service.d/ha-api.conf.j2"
 
 
-def _load() -> Any:
-    # It lies where it is rendered from, and is no part of a package.
-    spec = importlib.util.spec_from_file_location("metrics", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-metrics = _load()
+metrics = load("metrics")
 
 
 class Host:

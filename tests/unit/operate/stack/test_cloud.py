@@ -1,12 +1,9 @@
 """A cloud that fails for a while, and one that keeps failing: a session against stand-ins for Keystone and Nova."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from urllib3.util import Retry
 from operate.stack import cloud
 from operate.stack.cloud import connect, explain
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT
 
 LOGIN, SERVERS, STOP = (
     ("POST", "/v3/auth/tokens"),
@@ -205,23 +201,19 @@ def test_invalid_endpoint_overrides_are_refused(value: str):
     assert value not in str(refused.value), "a URL may have a password in it"
 
 
-def test_a_private_key_is_written_only_where_nobody_else_can_read_it(tmp_path: Path):
+def test_a_private_key_is_written_only_where_nobody_else_can_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """And is gone once the process exits."""
-    program = """
-import sys
-from pathlib import Path
-from operate.stack.cloud import connect
-pem = "-----BEGIN PRIVATE KEY-----\\nAA==\\n-----END PRIVATE KEY-----\\n"
-file = Path(connect({"authUrl": "https://cloud.example", "cert": pem, "key": pem}).session.cert[1])
-print(file.read_text() == pem, oct(file.stat().st_mode), oct(file.parent.stat().st_mode), file)
-"""
-    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    readable, file_mode, folder_mode, path = done.stdout.split()
-    assert (readable, file_mode, folder_mode) == ("True", "0o100600", "0o40700")
-    assert Path(path).parent.parent == tmp_path
+    at_exit: list[Callable[[], None]] = []
+    monkeypatch.setattr("operate.stack.cloud.atexit.register", at_exit.append)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    pem = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"
+    untyped: Any = connect(provider("https://cloud.example") | {"cert": pem, "key": pem})
+    file = Path(untyped.session.cert[1])
+    assert file.read_text() == pem
+    assert (file.stat().st_mode, file.parent.stat().st_mode) == (0o100600, 0o40700)
+    assert file.parent.parent == tmp_path
+    for clean_up in at_exit:
+        clean_up()
     assert [*tmp_path.iterdir()] == []
 
 
