@@ -15,6 +15,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from pulumi.runtime.proto.source_pb2 import StackTrace
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
 from model.settings import SECRET_KEYS
@@ -54,6 +55,12 @@ LITTLE = {
 }
 MORE_WORKERS = {"workerCount": "3"}
 WITHOUT_GROUPS = MORE_WORKERS | {"controlPlaneServerGroupPolicy": "none", "loadBalancerServerGroupPolicy": "none"}
+
+
+@pytest.fixture(autouse=True)
+def no_positions_in_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK looks for each resource's, through all of pytest's frames: a sixth of a run's time."""
+    monkeypatch.setattr("pulumi.runtime.resource._get_stack_trace", StackTrace)
 
 
 @pytest.fixture(params=[False, True], ids=["update", "preview"])
