@@ -175,12 +175,6 @@ class RecordingCloud(pulumi.runtime.Mocks):
         }
         secrets = [f"{PROJECT}:{key}" for key in self.secret_keys if values.get(key)]
 
-        # The SDK uses the thread's event loop, which other tests have closed.
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        reset_options()
-        set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
-        set_all_config(config, secrets)
-
         def program() -> None:
             runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
             root: Any = get_root_resource()
@@ -189,7 +183,12 @@ class RecordingCloud(pulumi.runtime.Mocks):
                 is_secret = pulumi.Output.from_input(pulumi.Output.from_input(value).is_secret())
                 is_secret.apply(lambda secret, name=name: self.secret_outputs.add(name) if secret else None)
 
-        mocks.test(program)()  # pyright: ignore[reportUnknownMemberType]
+        with asyncio.Runner() as runner:
+            runner.get_loop()  # becomes the thread's, which the SDK uses
+            reset_options()
+            set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
+            set_all_config(config, secrets)
+            mocks.test(program)()  # pyright: ignore[reportUnknownMemberType]
         return self
 
     def of_type(self, suffix: str) -> dict[str, Resource]:
