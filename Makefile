@@ -59,7 +59,7 @@ dataplane: setup bench-packages ## real keepalived and HAProxy in network namesp
 
 toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
-	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest tests/toolchain
+	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto --dist loadfile tests/toolchain
 
 e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 30 minutes)
 	@.venv/bin/python -m tests.e2e.stories
@@ -129,6 +129,9 @@ bench-timers: setup bench-packages ## compare advertisement timers (root, 20 min
 bench-storm: setup bench-packages ## 5,000 connections at once (root, half a minute)
 	@.venv/bin/python -m dev.bench.storm
 
+bench-lab: setup toolchain lab-up ## what faults cost clients on the lab, by network and path (root, 20 minutes): REPEATS=5
+	@.venv/bin/python -m dev.lab_bench $(REPEATS:%=--repeats %)
+
 bench-report: setup ## docs/failover.md from the results of both benches; all other pictures go to build/failover
 	@.venv/bin/python -m dev.bench.report build/bench/results.json
 	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m dev.bench.curves build/bench-timers/results.json
@@ -158,4 +161,4 @@ clean-cache: setup ## delete what was built: root file system, image, toolchain
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
 	preview preview-against-mocks render-diff guard pull-request-comment reference toolchain \
-	bench bench-timers bench-storm bench-report demo lab-up lab-debian-13 lab-down lab-status lab-purge clean-cache
+	bench bench-timers bench-storm bench-lab bench-report demo lab-up lab-debian-13 lab-down lab-status lab-purge clean-cache

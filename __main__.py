@@ -53,11 +53,11 @@ load_balancers = LoadBalancers(
     LoadBalancersArgs(
         **vars(roles[Role.LOAD_BALANCER]),
         control_plane=control_plane,
-        vip=vip.address,
+        vip=vip,
         vrrp_password=configuration.vrrp_password,
         api_client_certificate=configuration.api_client_certificate,
         cluster_ca=authorities.ca if authorities else pulumi.Output.from_input(""),
-        holder=answering_load_balancer(cloud.reserved_vip) if cloud.reserved_vip else None,
+        holder=answering_load_balancer(cloud.reachable_vip) if cloud.reachable_vip else None,
     ),
 )
 # After a failure the engine starts nothing more, so what waits for the other hosts comes last: one that is down, or

@@ -16,6 +16,7 @@ import pulumi
 from components.host import Host
 from components.instance import RoleArgs, Server, boot, make_port, make_server_group, prepare, with_proxy
 from components.servers import Servers
+from components.virtual_ip import VirtualIp
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import configure_script, install_script, load_balancer_files, prove_script
 from model.topology import host_names
@@ -26,7 +27,7 @@ class LoadBalancersArgs(RoleArgs):
     """What the load balancers are made of, and configured with."""
 
     control_plane: Servers
-    vip: pulumi.Output[str]
+    vip: VirtualIp
     vrrp_password: pulumi.Output[str]
     api_client_certificate: pulumi.Output[str]
     cluster_ca: pulumi.Output[str]
@@ -51,7 +52,8 @@ class LoadBalancers(pulumi.ComponentResource):
         self.digests = {}
         group = make_server_group(args, self)
         names = host_names(args.settings, args.role)
-        ports = [make_port(host_name, args, parent=self, vip=args.vip) for host_name in names]
+        ports = [make_port(host_name, args, parent=self, vip=args.vip.address) for host_name in names]
+        noticed = args.vip.notice_pairs(ports)
         addresses = [port.all_fixed_ips.apply(args.cloud.address_of) for port in ports]
         pair = self._pair()
         servers: dict[str, Server] = {}
@@ -72,7 +74,7 @@ class LoadBalancers(pulumi.ComponentResource):
             )
             # Only their creation is waited for: the script gives new ones a limited time to boot.
             created = [it.instance for it in args.control_plane.hosts]
-            configured = [host.run("configure", script, parent=self, after=[installed, *configured, *created])]
+            configured = [host.run("configure", script, parent=self, after=[installed, noticed, *configured, *created])]
             servers[host_name], scripts[host_name] = server, script
         self.configured = configured
         # From here on in the order of their names: which was first is no change.
@@ -85,7 +87,7 @@ class LoadBalancers(pulumi.ComponentResource):
         servers = args.control_plane.hosts
         addresses = pulumi.Output.all(*(server.address for server in servers))
         secrets = (args.vrrp_password, args.api_client_certificate)
-        return pulumi.Output.all(args.vip, addresses, *secrets, args.cluster_ca).apply(
+        return pulumi.Output.all(args.vip.address, addresses, *secrets, args.cluster_ca).apply(
             lambda facts: LoadBalancerPair.from_settings(
                 args.settings,
                 vip=IPv4Address(facts[0]),
@@ -101,7 +103,7 @@ class LoadBalancers(pulumi.ComponentResource):
         # this would be re-created too, even in a takeover's run that excludes it, and with the old VIP.
         digest = pulumi.Output.all(*scripts).apply(lambda texts: hashlib.sha256("".join(texts).encode()).hexdigest())
         for server in servers:
-            script = pulumi.Output.all(self._args.vip, server.interface, server.host.address).apply(
+            script = pulumi.Output.all(self._args.vip.address, server.interface, server.host.address).apply(
                 lambda facts: prove_script(IPv4Address(facts[0]), facts[1], IPv4Address(facts[2]))
             )
             server.host.run("prove", script, parent=self, after=self.configured, triggers=[digest])

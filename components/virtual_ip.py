@@ -4,6 +4,7 @@ An unbound Neutron port reserves it, so that Neutron gives it to nobody else. Th
 because their own ports list it in their allowed address pairs (see instance.py); keepalived decides which of them does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -33,8 +34,8 @@ class VirtualIp(pulumi.ComponentResource):
         own = pulumi.ResourceOptions(parent=self)
         # Certificates, kubeconfig files and DNS contain these addresses, and a released one may never come back.
         kept = pulumi.ResourceOptions(parent=self, protect=True)
-        port_name = vip_port_name(args.settings)
-        port = openstack.networking.Port(
+        port_name = self._port_name = vip_port_name(args.settings)
+        port = self._port = openstack.networking.Port(
             port_name,
             name=port_name,
             description="Reserves the failover VIP; bound to no instance on purpose",
@@ -55,6 +56,8 @@ class VirtualIp(pulumi.ComponentResource):
             floating_ip = openstack.networking.FloatingIp(
                 f"{args.settings.cluster_name}-vip-floating",
                 pool=args.cloud.floating_pool,
+                # Neutron reads it only at the creation, and the provider never replaces for it.
+                subnet_id=args.cloud.floating_subnet_id,
                 description=f"The failover VIP of {args.settings.cluster_name}",
                 opts=kept,
             )
@@ -62,7 +65,24 @@ class VirtualIp(pulumi.ComponentResource):
                 f"{args.settings.cluster_name}-vip-floating",
                 floating_ip=floating_ip.address,
                 port_id=port.id,
+                # Otherwise it would still translate to the old address after a change of the VIP.
+                fixed_ip=self.address,
                 opts=own,
             )
             self.floating_address = association.floating_ip
         self.register_outputs({"address": self.address, "floatingAddress": self.floating_address})
+
+    def notice_pairs(self, ports: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        """Have Neutron look once more at which ports have the VIP among their address pairs; changes nothing else.
+
+        Only ML2/OVN needs it, and only after a change of the address. It records the holder's hypervisor as the host of
+        the VIP's port, so Neutron binds the port there when its address changes, and a bound port does not become a
+        virtual one when the pairs follow. For up to five minutes OVN would answer ARP for the VIP, beside the holder.
+        Any update of the port after the pairs' makes it virtual (seen with Neutron 21).
+        """
+        return openstack.networking.PortSecGroupAssociate(
+            f"{self._port_name}-notice-pairs",
+            port_id=self._port.id,
+            security_group_ids=[],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=ports, replacement_trigger=self.address),
+        )

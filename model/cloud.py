@@ -49,9 +49,11 @@ class Cloud:
     subnet: IPv4Network
     floating_pool: str
     """Name of the external network for the floating IP, which Neutron's API calls a pool; empty for none."""
+    floating_subnet_id: str | None = None
+    """Subnet of the external network from which the floating IP is taken; None if Neutron chooses."""
     roles: dict[Role, RoleCloud]
-    reserved_vip: str | None
-    """The VIP that an earlier run reserved; None before the first."""
+    reachable_vip: str | None
+    """Where the VIP of an earlier run answers: its floating IP, if it has one. None before the first run."""
 
     def address_of(self, fixed_ips: Iterable[str]) -> str:
         """The address of a port in the configured subnet. Raises `ValueError` for a port without one."""

@@ -80,7 +80,7 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         subnet = finder.find(
             "subnet",
             settings.subnet,
-            f"openstack subnet list --network {shlex.quote(settings.network)}",
+            f"openstack subnet list --ip-version 4 --network {shlex.quote(settings.network)}",
             lambda wanted: _subnet(wanted, network.id),
         )
     if subnet and settings.vip:
@@ -88,13 +88,21 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
     if subnet:
         finder.problems += _api_server_problems(settings, subnet, vip_port_name)
         finder.problems += subnet_problems(settings, IPv4Network(subnet.cidr))
-    pool = None
+    external = None
     if settings.floating_network:
-        pool = finder.find(
+        external = finder.find(
             "floatingNetwork",
             settings.floating_network,
             "openstack network list --external",
-            _floating_pool,
+            _external_network,
+        )
+    floating_subnet_id = None
+    if external and settings.floating_subnet:
+        floating_subnet_id = finder.find(
+            "floatingSubnet",
+            settings.floating_subnet,
+            f"openstack network show {shlex.quote(settings.floating_network)} -c subnets",
+            lambda wanted: _floating_subnet_id(wanted, external),
         )
     if settings.key_pair:
         pair = finder.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair)
@@ -112,9 +120,10 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         network_id=network.id,
         subnet_id=subnet.id,
         subnet=cidr,
-        floating_pool=pool or "",
+        floating_pool=external.name or "" if external else "",
+        floating_subnet_id=floating_subnet_id,
         roles=roles,
-        reserved_vip=_reserved_vip(network.id, vip_port_name, cidr),
+        reachable_vip=_reachable_vip(settings, network.id, vip_port_name, cidr),
     )
 
 
@@ -123,22 +132,47 @@ def _network(wanted: str) -> openstack.networking.GetNetworkResult:
     return _ask_in_turn(lambda: get(name=wanted), lambda: get(network_id=wanted))
 
 
-def _floating_pool(wanted: str) -> str:
-    """The external network's name, by which the provider looks for it once more, among all networks."""
+def _external_network(wanted: str) -> openstack.networking.GetNetworkResult:
+    """The external network, whose name is unique: the provider looks for it once more by name, among all networks."""
     get = openstack.networking.get_network
     found = _ask_in_turn(lambda: get(name=wanted, external=True), lambda: get(network_id=wanted, external=True))
     _ask(lambda: get(name=found.name))
-    return found.name or ""
+    return found
+
+
+def _floating_subnet_id(wanted: str, external: openstack.networking.GetNetworkResult) -> str:
+    get = openstack.networking.get_subnet
+    try:
+        found = _ask_in_turn(
+            lambda: get(name=wanted, network_id=external.id),
+            lambda: get(subnet_id=wanted, network_id=external.id),
+        )
+    except _NotFoundError as reason:
+        # Before 2024.2, Neutron shows others than the owner only the ids of an external network's subnets.
+        if wanted in external.subnets:
+            return wanted
+        raise _NotFoundError(
+            f"the external network {external.name} has no such subnet, or this user may not see its name ({reason}); "
+            "use the subnet's id"
+        ) from None
+    if found.ip_version != 4:
+        raise _NotFoundError(
+            f"it is an IPv{found.ip_version} subnet ({found.cidr}), and a floating IP is an IPv4 address"
+        )
+    return found.id
 
 
 def _subnet(wanted: str, network_id: str) -> openstack.networking.GetSubnetResult:
     get = openstack.networking.get_subnet
     if not wanted:
         return _ask(lambda: get(network_id=network_id, ip_version=4))
-    return _ask_in_turn(
-        lambda: get(name=wanted, network_id=network_id, ip_version=4),
-        lambda: get(subnet_id=wanted, network_id=network_id, ip_version=4),
+    found = _ask_in_turn(
+        lambda: get(name=wanted, network_id=network_id),
+        lambda: get(subnet_id=wanted, network_id=network_id),
     )
+    if found.ip_version != 4:
+        raise _NotFoundError(f"it is an IPv{found.ip_version} subnet ({found.cidr}), and the VIP needs an IPv4 one")
+    return found
 
 
 def _key_pair(wanted: str) -> openstack.compute.GetKeypairResult:
@@ -220,9 +254,16 @@ def _instances(network_id: str, names: Sequence[str]) -> list[openstack.compute.
     return found
 
 
-def _reserved_vip(network_id: str, port_name: str, subnet: IPv4Network) -> str | None:
+def _reachable_vip(settings: Settings, network_id: str, port_name: str, subnet: IPv4Network) -> str | None:
     ports = openstack.networking.get_port_ids(network_id=network_id, name=port_name).ids
-    return address_in(subnet, openstack.networking.get_port(port_id=ports[0]).all_fixed_ips) if ports else None
+    if not ports:
+        return None
+    if settings.floating_network:
+        try:
+            return _ask(lambda: openstack.networking.get_floating_ip(port_id=ports[0])).address
+        except _NotFoundError:
+            return None  # it is about to be created
+    return address_in(subnet, openstack.networking.get_port(port_id=ports[0]).all_fixed_ips)
 
 
 def _vip_problems(vip: IPv4Address, subnet: openstack.networking.GetSubnetResult, vip_port_name: str) -> list[str]:

@@ -15,9 +15,9 @@ from openstack.exceptions import SDKException
 from rich.table import Table
 from rich.text import Text
 
-from dev.demo.faults import LinkCut
 from dev.lab.errors import LabError
 from dev.lab.progress import console, phase
+from dev.lab_faults import LinkCut
 from dev.lab_stack import USER, Outputs, Stack, StackError, environment, pulumi_path, ssh_key, state_folder
 from dev.standin.apiserver import BACKEND_HEADER
 from dev.standin.hosts import StandIns

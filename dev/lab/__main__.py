@@ -170,6 +170,7 @@ def _kind(settings: LabSettings) -> dict[str, str]:
         "LAB_VIRT": settings.virt_type,
         "LAB_API_CIDR": str(settings.api_network),
         "LAB_INSTANCE_CIDR": str(settings.instance_network),
+        "LAB_TENANT_CIDR": str(settings.tenant_network),
     }
 
 

@@ -30,6 +30,7 @@ SERVICES = (
 FLAVORS = (("lab.small", 1, 384, 3), ("lab.medium", 1, 768, 4), ("lab.large", 2, 1536, 6))
 IMAGE = "debian-12"
 NETWORK, SUBNET = "provider", "provider-v4"
+TENANT_NETWORK, TENANT_SUBNET, ROUTER = "tenant", "tenant-v4", "tenant"
 _AGENTS = ("nova-compute", "ovn-controller", "neutron-ovn-metadata-agent")
 
 # The config drive of an emulated instance is on SCSI: on IDE it would appear too late for cloud-init.
@@ -143,41 +144,73 @@ class Cloud:
                     )
 
     def seed_resources(self, image: Path, apt: HostApt) -> None:
-        """Creates the flavors, network, subnet and Debian image that are missing or out of date."""
+        """Creates the flavors, networks, router and Debian image that are missing or out of date."""
         flavors = {flavor.name for flavor in self.api.compute.flavors()}
         for name, processors, memory, disk in FLAVORS:
             if name not in flavors:
                 self.api.compute.create_flavor(name=name, vcpus=processors, ram=memory, disk=disk)
-        self._seed_network(apt)
+        owner = self.api.identity.find_project("lab", ignore_missing=False).id
+        self._seed_flat_network(owner, [*apt.nameservers])
+        self._seed_tenant_network(owner, [*apt.nameservers])
         self.seed_image(IMAGE, image)
 
-    def _seed_network(self, apt: HostApt) -> None:
+    def _seed_flat_network(self, owner: str, nameservers: list[str]) -> None:
+        """The network on which instances are reached directly, and which gives out floating IPs too."""
         # The member's project owns the network: by Neutron's default policy only the owner of a network (or an
         # administrator) may set allowed address pairs and fixed addresses on its ports.
-        owner = self.api.identity.find_project("lab", ignore_missing=False).id
         network = self.api.network.find_network(NETWORK) or self.api.network.create_network(
             name=NETWORK,
             project_id=owner,
             is_shared=True,
+            is_router_external=True,
             provider_network_type="flat",
             provider_physical_network="provider",
         )
-        nameservers = list(apt.nameservers)
-        subnet = self.api.network.find_subnet(SUBNET)
-        if subnet is None:
-            first, last = self._settings.allocation_pool
-            self.api.network.create_subnet(
-                name=SUBNET,
-                network_id=network.id,
+        first, last = self._settings.allocation_pool
+        self._seed_subnet(
+            name=SUBNET,
+            network_id=network.id,
+            project_id=owner,
+            cidr=str(self._settings.instance_network),
+            gateway_ip=str(self._settings.instance_gateway),
+            allocation_pools=[{"start": str(first), "end": str(last)}],
+            dns_nameservers=nameservers,
+        )
+
+    def _seed_tenant_network(self, owner: str, nameservers: list[str]) -> None:
+        """A network of the project's own (Geneve), behind a router that translates floating IPs and nothing else."""
+        network = self.api.network.find_network(TENANT_NETWORK) or self.api.network.create_network(
+            name=TENANT_NETWORK, project_id=owner
+        )
+        subnet = self._seed_subnet(
+            name=TENANT_SUBNET,
+            network_id=network.id,
+            project_id=owner,
+            cidr=str(self._settings.tenant_network),
+            dns_nameservers=nameservers,
+        )
+        if self.api.network.find_router(ROUTER) is None:
+            external = self.api.network.find_subnet(SUBNET, ignore_missing=False)
+            router = self.api.network.create_router(
+                name=ROUTER,
                 project_id=owner,
-                ip_version=4,
-                cidr=str(self._settings.instance_network),
-                gateway_ip=str(self._settings.instance_gateway),
-                allocation_pools=[{"start": str(first), "end": str(last)}],
-                dns_nameservers=nameservers,
+                external_gateway_info={
+                    "network_id": external.network_id,
+                    "enable_snat": False,
+                    "external_fixed_ips": [
+                        {"subnet_id": external.id, "ip_address": str(self._settings.router_address)}
+                    ],
+                },
             )
-        elif subnet.dns_nameservers != nameservers:
-            self.api.network.update_subnet(subnet, dns_nameservers=nameservers)
+            self.api.network.add_interface_to_router(router, subnet_id=subnet.id)
+
+    def _seed_subnet(self, *, name: str, dns_nameservers: list[str], **attributes: Any) -> Any:
+        subnet = self.api.network.find_subnet(name) or self.api.network.create_subnet(
+            name=name, ip_version=4, dns_nameservers=dns_nameservers, **attributes
+        )
+        if subnet.dns_nameservers != dns_nameservers:
+            self.api.network.update_subnet(subnet, dns_nameservers=dns_nameservers)
+        return subnet
 
     def seed_image(self, name: str, folder: Path) -> None:
         """Uploads one of the lab's own images from the folder it was built in, if it is missing or out of date."""

@@ -34,7 +34,11 @@ def collisions(settings: LabSettings, routes: list[IPv4Network], addresses: dict
     `routes` are the destinations of the host's routes; `addresses` are the mirrors' addresses by name.
     """
     errors: list[str] = []
-    wanted = {"LAB_API_CIDR": settings.api_network, "LAB_INSTANCE_CIDR": settings.instance_network}
+    wanted = {
+        "LAB_API_CIDR": settings.api_network,
+        "LAB_INSTANCE_CIDR": settings.instance_network,
+        "LAB_TENANT_CIDR": settings.tenant_network,
+    }
     for variable, network in wanted.items():
         errors.extend(
             f"{variable}={network}: the host already has a route to {route}; choose another network"
@@ -82,6 +86,9 @@ def configure(settings: LabSettings) -> None:
         run(["ip", "link", "set", link, "alias", settings.state])
         run(["ip", "link", "set", link, "mtu", str(MTU), "up"])
         run(["ip", "address", "replace", f"{address}/{network.prefixlen}", "dev", link])
+    # The router translates nothing, so that the host reaches the instances behind it.
+    tenant, router = str(settings.tenant_network), str(settings.router_address)
+    run(["ip", "route", "replace", tenant, "via", router, "dev", _PROVIDER_END])
     # The lab's switch computes no checksums, so each sender must.
     run(["ethtool", "--offload", _PROVIDER_END, "tx", "off"])
     _set_kernel(settings.state)
@@ -102,7 +109,7 @@ def remove(settings: LabSettings) -> None:
 
 
 def _rules(settings: LabSettings) -> list[list[str]]:
-    network, link = str(settings.instance_network), _PROVIDER_END
+    network, tenant, link = str(settings.instance_network), str(settings.tenant_network), _PROVIDER_END
     comment = ["-m", "comment", "--comment", _COMMENT]
     clamp = ["-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", *comment, "-j", "TCPMSS", "--clamp-mss-to-pmtu"]
     return [
@@ -110,6 +117,9 @@ def _rules(settings: LabSettings) -> list[list[str]]:
         ["mangle", "FORWARD", "-i", link, *clamp],
         ["mangle", "FORWARD", "-o", link, *clamp],
         ["nat", "POSTROUTING", "-s", network, "!", "-d", network, *comment, "-j", "MASQUERADE"],
+        ["nat", "POSTROUTING", "-s", tenant, "!", "-d", network, *comment, "-j", "MASQUERADE"],
+        # Inserted last, so it comes first: an instance that answers one of the other network is not translated.
+        ["nat", "POSTROUTING", "-s", network, "-d", tenant, *comment, "-j", "ACCEPT"],
         # If the host's policy is to forward nothing (as Docker sets it), instances could not reach any mirror.
         ["filter", "FORWARD", "-i", link, *comment, "-j", "ACCEPT"],
         ["filter", "FORWARD", "-o", link, *comment, "-j", "ACCEPT"],

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
 from pathlib import Path
 
 from dev.lab.errors import LabError
@@ -12,12 +13,18 @@ PROJECT = "openstack-ha-api"
 VIRT_TYPES = ("lxc", "qemu", "kvm")
 DEFAULT_API_NETWORK = "198.18.0.0/24"
 DEFAULT_INSTANCE_NETWORK = "198.18.1.0/24"
+DEFAULT_TENANT_NETWORK = "198.19.0.0/24"
+_NETWORKS = {
+    "LAB_API_CIDR": DEFAULT_API_NETWORK,
+    "LAB_INSTANCE_CIDR": DEFAULT_INSTANCE_NETWORK,
+    "LAB_TENANT_CIDR": DEFAULT_TENANT_NETWORK,
+}
 
 # Some sandboxed machines use these two documentation networks (RFC 5737): their uplink and package mirrors are in them,
 # and the lab's route would hide them.
 NEVER_TAKEN = (IPv4Network("192.0.2.0/24"), IPv4Network("203.0.113.0/24"))
 
-# .1 is the gateway, .2 the cloud, .100 to .199 the pool: a network must have these addresses.
+# .1 is the gateway, .2 the cloud or the router, .100 to .199 the pool: a network must have these addresses.
 _LONGEST_PREFIX = 24
 
 
@@ -28,12 +35,13 @@ class LabSettings:
     virt_type: str
     api_network: IPv4Network
     instance_network: IPv4Network
+    tenant_network: IPv4Network
     state: Path
     cache: Path
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "LabSettings":
-        """Reads LAB_VIRT, LAB_API_CIDR, LAB_INSTANCE_CIDR, XDG_STATE_HOME and XDG_CACHE_HOME.
+        """Reads LAB_VIRT, LAB_API_CIDR, LAB_INSTANCE_CIDR, LAB_TENANT_CIDR, XDG_STATE_HOME and XDG_CACHE_HOME.
 
         Raises LabError with all invalid values.
         """
@@ -41,16 +49,20 @@ class LabSettings:
         virt_type = environ.get("LAB_VIRT", "lxc")
         if virt_type not in VIRT_TYPES:
             errors.append(f"LAB_VIRT={virt_type!r}: unknown kind of instance; choose one of {', '.join(VIRT_TYPES)}")
-        api = _network("LAB_API_CIDR", environ.get("LAB_API_CIDR", DEFAULT_API_NETWORK), errors)
-        instance = _network("LAB_INSTANCE_CIDR", environ.get("LAB_INSTANCE_CIDR", DEFAULT_INSTANCE_NETWORK), errors)
-        if api and instance and api.overlaps(instance):
-            errors.append(f"LAB_API_CIDR={api} and LAB_INSTANCE_CIDR={instance} overlap; choose two separate networks")
-        if errors or not (api and instance):
+        networks = {name: _network(name, environ.get(name, default), errors) for name, default in _NETWORKS.items()}
+        errors.extend(
+            f"{one}={networks[one]} and {other}={networks[other]} overlap; choose two separate networks"
+            for one, other in combinations(networks, 2)
+            if (first := networks[one]) and (second := networks[other]) and first.overlaps(second)
+        )
+        api, instance, tenant = networks.values()
+        if errors or not (api and instance and tenant):
             raise LabError("The lab's settings are invalid:\n" + "\n".join(f"- {error}" for error in errors))
         return cls(
             virt_type=virt_type,
             api_network=api,
             instance_network=instance,
+            tenant_network=tenant,
             state=_folder(environ, "XDG_STATE_HOME", ".local/state"),
             cache=_folder(environ, "XDG_CACHE_HOME", ".cache"),
         )
@@ -79,6 +91,11 @@ class LabSettings:
     def instance_gateway(self) -> IPv4Address:
         """The host's address on the instances' network."""
         return self.instance_network[1]
+
+    @property
+    def router_address(self) -> IPv4Address:
+        """The tenant network's router's address on the instances' network."""
+        return self.instance_network[2]
 
     @property
     def allocation_pool(self) -> tuple[IPv4Address, IPv4Address]:

@@ -36,6 +36,9 @@ PROJECT = "openstack-ha-api"
 SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's marker of a secret value
 
 
+FLOATING_IP = "100.64.0.9"
+
+
 @dataclass(frozen=True)
 class Resource:
     """A registered resource: its inputs, as the provider spells them, and the whole registration."""
@@ -114,6 +117,10 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """Ids that do not look like one."""
     ambiguous: frozenset[str] = frozenset()
     """Names that several networks have, of which one is external."""
+    ipv6: frozenset[str] = frozenset()
+    """Subnets of IPv6."""
+    subnets: tuple[str, ...] = ()
+    """Ids that each network lists as its subnets', whether or not this user may see the subnets."""
     ports_in_use: dict[str, str] = field(default_factory=dict[str, str])
     """Addresses in use, with the names of their ports."""
     subnet: str = "198.51.100.0/24"
@@ -143,7 +150,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
             asked = args.inputs["fixedIps"][0].get("ipAddress")
             outputs["allFixedIps"] = self._addresses(asked or _address(args.name, self.subnet))
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
-            outputs["address"] = "100.64.0.9"
+            outputs["address"] = FLOATING_IP
         if args.typ == "command:local:Command":
             outputs["stdout"] = _printed_here(args.name)
         if args.typ == "command:remote:Command":
@@ -179,8 +186,11 @@ class RecordingCloud(pulumi.runtime.Mocks):
         return wanted | {
             "id": f"id-of-{name}" if "name" in wanted else name,
             "name": name if "name" in wanted else f"name-of-{name}",
+            "subnets": [*self.subnets],
             "cidr": self.subnet,
             "gatewayIp": "198.51.100.1",
+            "ipVersion": 6 if name in self.ipv6 else 4,
+            "address": FLOATING_IP,
             "publicKey": NOVA_PUBLIC_KEY,
         }, []
 
@@ -194,14 +204,6 @@ class RecordingCloud(pulumi.runtime.Mocks):
         }
         secrets = [f"{PROJECT}:{key}" for key in self.secret_keys if values.get(key)]
 
-        # The SDK uses the thread's event loop, which other tests have closed.
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        reset_options()
-        set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
-        settings: Any = SETTINGS
-        settings.callbacks = self.callbacks
-        set_all_config(config, secrets)
-
         def program() -> None:
             runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
             root: Any = get_root_resource()
@@ -210,7 +212,14 @@ class RecordingCloud(pulumi.runtime.Mocks):
                 is_secret = pulumi.Output.from_input(pulumi.Output.from_input(value).is_secret())
                 is_secret.apply(lambda secret, name=name: self.secret_outputs.add(name) if secret else None)
 
-        mocks.test(program)()  # pyright: ignore[reportUnknownMemberType]
+        with asyncio.Runner() as runner:
+            runner.get_loop()  # becomes the thread's, which the SDK uses
+            reset_options()
+            set_mocks(self, project=PROJECT, stack="test", preview=self.preview, monitor=RecordingMonitor(self))
+            settings: Any = SETTINGS
+            settings.callbacks = self.callbacks
+            set_all_config(config, secrets)
+            mocks.test(program)()  # pyright: ignore[reportUnknownMemberType]
         return self
 
     def of_type(self, suffix: str) -> dict[str, Resource]:

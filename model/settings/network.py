@@ -15,6 +15,7 @@ class NetworkSettings(Model):
     subnet: Text
     vip: IPv4Address | None
     floating_network: Text
+    floating_subnet: Text
     cluster_name: ClusterName
 
     admin_cidrs: Annotated[Cidrs, Field(min_length=1)]
@@ -30,6 +31,13 @@ class NetworkSettings(Model):
             return IPv4Address(value)
         except ValueError:
             raise ValueError("is not an IPv4 address; use a free address of the subnet, or leave it empty") from None
+
+    @field_validator("floating_subnet")
+    @classmethod
+    def _subnet_of_a_network(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("floating_network") == "":
+            raise ValueError("is set, but floatingNetwork is empty, so there is no floating IP; set both, or neither")
+        return value
 
     @field_validator("api_servers")
     @classmethod

@@ -23,7 +23,7 @@ def monitoring(
     files = monitoring_files(
         Monitored(
             stack=applied.name,
-            vip=applied.outputs.vip,
+            vip=applied.outputs.reachable_vip,
             load_balancers=applied.outputs.load_balancers,
             api_servers=(*applied.outputs.control_plane, *map(str, applied.settings.api_servers)),
             timers=applied.settings.timers,

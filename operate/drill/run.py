@@ -168,7 +168,7 @@ class Drill:
         measured.append(found)
         with Probe(self._stack.outputs.endpoint, limit=MAX_SECONDS, answers=ALIVE) as probe:
             try:
-                with HolderWatch(self._stack.outputs.vip, probe) as watch:
+                with HolderWatch(self._stack.outputs.reachable_vip, probe) as watch:
                     found.seen = watch.seen
                     self._wait("clients get answers", lambda: probe.steady >= STEADY_SECONDS, PATIENCE_SECONDS)
                     with self._undone(fault, host, found, probe):

@@ -50,11 +50,11 @@ class Pair:
         found: list[str] = []
 
         def ask() -> bool:
-            name = answering_load_balancer(self.outputs.vip)
+            name = answering_load_balancer(self.outputs.reachable_vip)
             found.extend([name] if name else [])
             return name is not None
 
-        wait_for(f"a load balancer answers on the VIP {self.outputs.vip}", ask, seconds)
+        wait_for(f"a load balancer answers on the VIP at {self.outputs.reachable_vip}", ask, seconds)
         return found[-1]
 
     def peer_of(self, name: str) -> str:

@@ -34,6 +34,7 @@ class Monitored:
 
     stack: str
     vip: str
+    """The address at which it answers Prometheus."""
     load_balancers: Mapping[str, str]
     """Addresses by name."""
     api_servers: tuple[str, ...]

@@ -97,6 +97,27 @@ class Facts:
         reserved = self.address_of(self.vip_port) if self.vip_port else None
         return IPv4Address(reserved) if reserved else self.settings.vip
 
+    @cached_property
+    def external_networks(self) -> list[Any]:
+        """External networks with the configured name, or else the one with that id."""
+        return named_or_id(self.cloud.network.networks(is_router_external=True), self.settings.floating_network)
+
+    @property
+    def external(self) -> Any:
+        """The external network from which the VIP gets a floating IP."""
+        if len(self.external_networks) != 1:
+            raise CannotCheckError("the floating network is unknown")
+        return self.external_networks[0]
+
+    @cached_property
+    def floating_ip(self) -> str | None:
+        """The VIP's floating IP, whoever created it; None without one."""
+        # Without routers Neutron does not know the question.
+        if self.vip_port is None or "router" not in self.extensions:
+            return None
+        found = list(self.cloud.network.ips(port_id=self.vip_port.id))
+        return found[0].floating_ip_address if found else None
+
     def address_of(self, port: Any) -> str | None:
         """A port's address in the subnet."""
         return address_in(self.cidr, (it["ip_address"] for it in port.fixed_ips))

@@ -1,7 +1,6 @@
-"""Network, subnet, VIP and backend, as Neutron knows them. segment.py checks what this machine sees."""
+"""Network, subnet and VIP, as Neutron knows them. segment.py checks what this machine sees."""
 
 from collections.abc import Generator
-from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -15,30 +14,6 @@ from operate.preflight.finding import Finding, note, ok, problem
 USUAL_MTU = 1500
 SMALL_MTU = 1280
 """With a smaller one, little is left after a pod network's encapsulation."""
-
-
-class Backend(StrEnum):
-    """What forwards the network's packets, as far as a finding depends on it."""
-
-    OVN = "OVN"
-    DVR = "Open vSwitch with distributed routers (DVR)"
-    OVS = "Open vSwitch"
-    LINUXBRIDGE = "Linux bridge"
-    AGENTS = "Open vSwitch or Linux bridge"
-    UNKNOWN = "unknown"
-
-
-_DISTRIBUTED = {"network:router_interface_distributed", "network:router_centralized_snat"}
-_MEANING = {
-    Backend.OVN: "the VIP's unbound port gets the type virtual and follows the holder's gratuitous ARP; that needs the "
-    "exact address in the address pairs, as the program sets it. VRRP is unicast, like any other packet",
-    Backend.OVS: "the address pairs let the holder answer for the VIP, and its gratuitous ARP updates the switches. "
-    "VRRP is unicast",
-    Backend.LINUXBRIDGE: "the address pairs exempt the VIP from anti-spoofing, and the holder's gratuitous ARP updates "
-    "the switches. VRRP is unicast",
-    Backend.AGENTS: "with either, the address pairs are all that is needed: the holder's gratuitous ARP updates the "
-    "switches. VRRP is unicast",
-}
 
 
 def network(facts: Facts) -> Generator[Finding]:
@@ -60,25 +35,32 @@ def network(facts: Facts) -> Generator[Finding]:
         shared = ", shared" if found.is_shared else ""
         external = ", external: instances are on it directly" if found.is_router_external else ""
         yield ok(f"network {configured}", f"active{shared}{external}")
-    yield _mtu(found.mtu)
+    yield _mtu(found)
     if found.is_port_security_enabled is False:
         yield problem(
             "port security",
             "is off on the network: security groups have no effect, and Neutron refuses address pairs",
-            "turn it on (`openstack network set --enable-port-security`), or use another network",
+            "turn it on (`openstack network set --enable-port-security`): ports that exist keep theirs; or use another "
+            "network",
         )
     else:
         yield ok("port security", "is on")
 
 
-def _mtu(mtu: int) -> Finding:
+def _mtu(found: Any) -> Finding:
+    mtu = found.mtu
     if not mtu:
         return note("MTU", "unknown to Neutron", "`./ha preflight --boot` shows what an instance gets")
+    # Only administrators see the type.
+    of_type = f"{mtu} ({found.provider_network_type})" if found.provider_network_type else f"{mtu}"
     if mtu < SMALL_MTU:
-        return note("MTU", f"{mtu}", "a pod network's encapsulation needs up to 70 bytes of it: check that it fits")
-    if mtu != USUAL_MTU:
-        return ok("MTU", f"{mtu}: instances get it from DHCP; subtract the encapsulation for the pod network")
-    return ok("MTU", f"{mtu}")
+        return note("MTU", of_type, "a pod network's encapsulation needs up to 70 bytes of it: check that it fits")
+    if mtu == USUAL_MTU:
+        return ok("MTU", of_type)
+    tunnel = (
+        "less than Ethernet's, as in a tunnel (Geneve leaves 1442 of 1500, VXLAN 1450); " if mtu < USUAL_MTU else ""
+    )
+    return ok("MTU", f"{of_type}: {tunnel}instances get it from DHCP; subtract the encapsulation for the pod network")
 
 
 def owner(facts: Facts, *, tried: bool) -> Generator[Finding]:
@@ -107,9 +89,14 @@ def subnet(facts: Facts) -> Generator[Finding]:
     looked_at = f"subnet {configured}".strip()
     if len(facts.subnets) != 1:
         every = list(facts.cloud.network.subnets(network_id=facts.network.id))
-        listed = ", ".join(f"{it.name} ({it.cidr})" for it in every) or "none"
-        found = f"{len(facts.subnets)} IPv4 subnets match" if facts.subnets else "the network has no such IPv4 subnet"
-        yield problem(looked_at, found, f"use one of the network's: {listed}")
+        listed = ", ".join(f"{it.name} ({it.cidr})" for it in every if it.ip_version == 4) or "none"
+        if facts.subnets:
+            found = f"{len(facts.subnets)} IPv4 subnets match"
+        elif named_or_id(every, configured):
+            found = "is an IPv6 subnet, and the VIP needs an IPv4 one"
+        else:
+            found = "the network has no such IPv4 subnet"
+        yield problem(looked_at, found, f"use one of the network's IPv4 subnets: {listed}")
         return
     found = facts.subnet
     if found.is_dhcp_enabled:
@@ -152,41 +139,6 @@ def free_addresses(facts: Facts) -> Generator[Finding]:
         yield problem("free addresses", found, "extend the allocation pools, or use another subnet")
     else:
         yield ok("free addresses", found)
-
-
-def floating_network(facts: Facts) -> Generator[Finding]:
-    """The network is external, and a router connects it to the subnet."""
-    configured = facts.settings.floating_network
-    if not configured:
-        return
-    looked_at = f"floating network {configured}"
-    found = named_or_id(facts.cloud.network.networks(is_router_external=True), configured)
-    if len(found) == 1 and len(alike := [*facts.cloud.network.networks(name=found[0].name)]) > 1:
-        yield problem(
-            looked_at,
-            f"{len(alike)} networks have its name {found[0].name}, and the OpenStack provider looks for the name",
-            "have one of them renamed, or use another external network",
-        )
-        return
-    if len(found) != 1:
-        yield problem(
-            looked_at, f"{len(found)} external networks match", "use one of `openstack network list --external`"
-        )
-        return
-    (external,) = found
-    interfaces = {p.device_id for p in facts.ports if p.device_owner.startswith("network:router_interface")}
-    every: list[Any] = list(facts.cloud.network.routers())
-    routers = [
-        it.id for it in every if it.external_gateway_info and it.external_gateway_info["network_id"] == external.id
-    ]
-    if interfaces.intersection(routers):
-        yield ok(looked_at, "a router connects it to the network")
-    elif facts.sees_all_ports:
-        yield problem(looked_at, "no router connects it to the network", "add the subnet to a router with that gateway")
-    else:
-        yield note(
-            looked_at, "this user cannot see whether a router connects it to the network", "ask the network's owner"
-        )
 
 
 def vip(facts: Facts) -> Generator[Finding]:
@@ -259,67 +211,3 @@ def address_pairs(facts: Facts) -> Generator[Finding]:
         )
     else:
         yield ok("address pairs", "no other port that this user sees may answer for the VIP")
-
-
-def find_backend(facts: Facts) -> tuple[Backend, str]:
-    """The backend, and the evidence for it.
-
-    Only administrators see bindings and agents. Other users see traces: OVN's metadata ports have device ids
-    ovnmeta-..., distributed routers' interfaces have a device owner of their own, and so do DHCP agents' ports. And
-    OVN's router plugin lacks the extension l3_agent_scheduler
-    (https://opendev.org/openstack/neutron/src/branch/master/neutron/common/ovn/extensions.py).
-    """
-    ports = facts.ports
-    owners = {port.device_owner for port in ports}
-    kinds = [agent.agent_type for agent in facts.cloud.network.agents()] if facts.is_admin else list[str]()
-
-    def runs(kind: str) -> bool:
-        return any(it.startswith(kind) for it in kinds)
-
-    signs = (
-        (
-            Backend.OVN,
-            any(port.device_id.startswith("ovnmeta-") for port in ports),
-            "its metadata port is on the network",
-        ),
-        (Backend.OVN, any("ovn" in str(port.binding_vif_details) for port in ports), "its driver has bound ports"),
-        (Backend.DVR, bool(owners & _DISTRIBUTED), "a distributed router is on the network"),
-        (Backend.OVN, runs("OVN Controller"), "its controllers run"),
-        (Backend.OVS, runs("Open vSwitch"), "its agents run"),
-        (Backend.LINUXBRIDGE, runs("Linux bridge"), "its agents run"),
-        (
-            Backend.AGENTS,
-            "network:dhcp" in owners,
-            "a DHCP agent is on the network; only administrators see which of the two it is",
-        ),
-        (Backend.OVN, "router" in facts.extensions and "l3_agent_scheduler" not in facts.extensions, "no L3 agents"),
-    )
-    for backend, found, why in signs:
-        if found:
-            return backend, why
-    return Backend.UNKNOWN, "only administrators see bindings and agents, and no port on the network reveals it"
-
-
-def backend(facts: Facts) -> Generator[Finding]:
-    """What forwards the packets, and what that means for the VIP.
-
-    OVN: https://docs.openstack.org/neutron/latest/admin/ovn/ (virtual ports). A distributed router keeps the VIP's
-    hardware address as a permanent entry that gratuitous ARP does not change: https://bugs.launchpad.net/neutron/+bug/1774459.
-    """
-    found, why = find_backend(facts)
-    known = f"{found} ({why})"
-    if found is Backend.DVR:
-        yield note(
-            "backend",
-            f"{known}: its routers learn of a move of the VIP from Neutron, not from gratuitous ARP, and may go on "
-            "sending to the old holder (Launchpad 1774459); clients on the network itself are not affected",
-            "use a centralized router, or measure from beyond the router with `./ha drill` before you rely on it",
-        )
-    elif found is Backend.UNKNOWN:
-        yield note(
-            "backend",
-            known,
-            "the address pairs work with all of Neutron's backends; with DVR, measure from beyond the router",
-        )
-    else:
-        yield ok("backend", f"{known}: {_MEANING[found]}")

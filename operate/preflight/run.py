@@ -9,7 +9,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import ForbiddenException, SDKException
 from pydantic import BaseModel
 
-from operate.preflight import account, instances, network, segment
+from operate.preflight import account, backend, floating, instances, network, segment
 from operate.preflight.boot import try_boot
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, Outcome, not_checked, note, problem
@@ -90,9 +90,13 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
             "subnet": network.subnet,
             "cluster's networks": network.cluster_networks,
             "free addresses": network.free_addresses,
-            "floating network": network.floating_network,
             "API servers": network.api_servers,
-            "backend": network.backend,
+            "backend": backend.backend,
+        },
+        "floating IP": {
+            "floating network": floating.network,
+            "router": floating.router,
+            "floating subnet": floating.subnet,
         },
         "VIP": {
             "VIP": network.vip,

@@ -86,7 +86,8 @@ def vip_on_the_wire(facts: Facts) -> Generator[Finding]:
         raise CannotCheckError("the VIP is not in the subnet")
     route = route_to(address)
     if not route.direct:
-        yield _connected(facts, address)
+        # The router translates the VIP's answers to the floating IP: at the VIP itself a client connects, and no more.
+        yield _connected(facts, IPv4Address(facts.floating_ip) if facts.floating_ip else address)
         return
     looked_at = f"ARP for {address}"
     if route.source == address:
@@ -116,7 +117,7 @@ def _holder(address: IPv4Address) -> str:
 
 def _connected(facts: Facts, address: IPv4Address) -> Finding:
     """What can be seen of an address from beyond a router: a host that accepts or refuses connections is there."""
-    looked_at = f"VIP {address} from here"
+    looked_at = f"{'floating IP' if facts.floating_ip else 'VIP'} {address} from here"
     seen = {port: _attempt(address, port) for port in (API_PORT, SSH_PORT)}
     results = ", ".join(f"port {port}: {result}" for port, result in seen.items())
     if not {"open", "refused"} & {*seen.values()}:

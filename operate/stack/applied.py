@@ -41,6 +41,15 @@ class Outputs:
     kubernetes_version: str = ""
     """The cluster's; empty for bare hosts."""
 
+    @property
+    def reachable_vip(self) -> str:
+        """The address at which to ask the holder of the VIP: its floating IP, if it has one.
+
+        From beyond the router a VIP with a floating IP does not answer at its own address: what it sends is translated,
+        so TCP connects and no data ever comes.
+        """
+        return self.floating_ip or self.vip
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Outputs":
         """From the decrypted values of the outputs; StackError if the stack was never brought up."""

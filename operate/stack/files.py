@@ -1,5 +1,6 @@
 """Reads Pulumi.yaml and a stack's file as Pulumi does, without Pulumi."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def stack_file(stack: str) -> Path:
     return ROOT / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
 
 
+@cache
 def project_schema() -> dict[str, dict[str, Any]]:
     """The configuration's schema by key, in the order of Pulumi.yaml."""
     return yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]

@@ -6,12 +6,16 @@ from collections import defaultdict
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dev.lab.cloud import NETWORK, TENANT_NETWORK, TENANT_SUBNET, connect
+from dev.lab.container import Container
 from dev.lab.settings import LabSettings
 from dev.lab_stack import environment, state_folder
 from tests.e2e.harness import System
+from tests.e2e.instances import Instance, Instances
 from tests.e2e.stories import STORIES
 
 _seconds: defaultdict[str, float] = defaultdict(float)
@@ -72,10 +76,45 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cloud() -> None:
-    """What openstacksdk and Pulumi, in this process, need to find the lab."""
+def cloud(settings: LabSettings) -> Generator[None]:
+    """What openstacksdk and Pulumi, in this process, need to find the lab. No daemon of the lab may crash meanwhile."""
     os.environ |= environment()
-    assert LabSettings.from_environ().clouds_yaml.exists(), "the lab does not run: start it with `make lab-up`"
+    container = Container(settings)
+    assert container.pid() is not None, "the lab does not run: start it with `make lab-up`"
+    yield
+    shown = container.run("systemctl", "show", "--property=Id,NRestarts,Result", "*.service")
+    units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.split("\n\n")]
+    assert len(units) > 20
+    assert [it for it in units if (it["NRestarts"], it["Result"]) != ("0", "success")] == []
+
+
+@pytest.fixture(scope="session")
+def settings() -> LabSettings:
+    """The lab's."""
+    return LabSettings.from_environ()
+
+
+@pytest.fixture(scope="session")
+def member(settings: LabSettings) -> Any:
+    """The lab's client of the ordinary project member."""
+    return connect(settings, "lab")
+
+
+@pytest.fixture(scope="session")
+def made(member: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[Instances]:
+    """Makes instances without the program."""
+    instances = Instances(member, tmp_path_factory.mktemp("ssh"))
+    yield instances
+    instances.remove()
+
+
+@pytest.fixture(scope="session")
+def instances(made: Instances) -> list[Instance]:
+    """Two on the flat network."""
+    two = [made.make(name) for name in ("0", "1")]
+    for instance in two:
+        instance.wait_for_ssh()
+    return two
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +141,15 @@ def pair(system: System) -> Generator[System]:
 
 @pytest.fixture(scope="session")
 def watched() -> Generator[System]:
-    """The stack on which nothing is measured, serving with one API server; its load balancers run Debian 13."""
-    system = System("lab-watched", "watched", loadBalancerImage="debian-13")
+    """A stack behind a router, serving with one API server; its load balancers run Debian 13."""
+    system = System(
+        "lab-watched",
+        "watched",
+        network=TENANT_NETWORK,
+        subnet=TENANT_SUBNET,
+        floatingNetwork=NETWORK,
+        loadBalancerImage="debian-13",
+    )
     system.stack.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()

@@ -1,14 +1,10 @@
-"""The lab keeps what it promises: a cloud that bears load, copies in bulk, enforces its rules and survives a stop.
-
-First by its name, for the other tests stand on it; and one of these stops the lab, with all that is on it.
-"""
+"""The lab keeps what it promises: a cloud that bears load, copies in bulk, and survives a stop and a kill."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,90 +12,14 @@ from typing import Any
 import pytest
 
 from dev.lab import host_network
-from dev.lab.cloud import IMAGE, NETWORK, Cloud, connect
+from dev.lab.cloud import Cloud, connect
 from dev.lab.container import Container
 from dev.lab.settings import LabSettings
+from tests.e2e.instances import Instance
 
 PARALLEL_REQUESTS = 50
 BULK_MIB = 200
 SERVICES_MEMORY_GIB = 4
-NAME = "lab-test"
-
-
-class Instance:
-    """An instance of the lab, and its port, reached over SSH."""
-
-    def __init__(self, address: str, port: str, key: Path) -> None:
-        self.address = address
-        self.port = port
-        self._ssh = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
-        self._ssh += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", f"debian@{address}"]
-
-    def run(self, command: str, timeout: float = 60, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([*self._ssh, command], input=stdin, capture_output=True, timeout=timeout, check=False)
-
-    def wait_for_ssh(self) -> None:
-        wait_until(lambda: self.run("true").returncode == 0, 300, f"SSH on {self.address}")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.5)
-
-
-@pytest.fixture(scope="module")
-def settings() -> LabSettings:
-    return LabSettings.from_environ()
-
-
-@pytest.fixture(scope="module")
-def member(settings: LabSettings) -> Any:
-    assert Container(settings).pid() is not None, "the lab does not run: start it with `make lab-up`"
-    return connect(settings, "lab")
-
-
-@pytest.fixture(scope="module")
-def instances(member: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[list[Instance]]:
-    """Two instances with SSH open to the host, made and removed by the ordinary project member."""
-    key = tmp_path_factory.mktemp("ssh") / "id"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    _remove(member)
-    member.compute.create_keypair(name=NAME, public_key=key.with_suffix(".pub").read_text())
-    group = member.network.create_security_group(name=NAME)
-    for protocol in ("icmp", "tcp"):
-        ports = {"port_range_min": 22, "port_range_max": 22} if protocol == "tcp" else {}
-        member.network.create_security_group_rule(
-            security_group_id=group.id, direction="ingress", ethertype="IPv4", protocol=protocol, **ports
-        )
-    network = member.network.find_network(NETWORK)
-    made: list[Instance] = []
-    for index in range(2):
-        port = member.network.create_port(name=NAME, network_id=network.id, security_group_ids=[group.id])
-        member.compute.create_server(
-            name=f"{NAME}-{index}",
-            image_id=member.image.find_image(IMAGE).id,
-            flavor_id=member.compute.find_flavor("lab.small").id,
-            key_name=NAME,
-            networks=[{"port": port.id}],
-        )
-        made.append(Instance(port.fixed_ips[0]["ip_address"], port.id, key))
-    for instance in made:
-        instance.wait_for_ssh()
-    yield made
-    _remove(member)
-
-
-def _remove(member: Any) -> None:
-    for server in list(member.compute.servers(name=f"^{NAME}")):
-        member.compute.delete_server(server)
-        member.compute.wait_for_delete(server, wait=120)
-    for port in list(member.network.ports(name=NAME)):
-        member.network.delete_port(port)
-    for group in list(member.network.security_groups(name=NAME)):
-        member.network.delete_security_group(group)
-    member.compute.delete_keypair(NAME, ignore_missing=True)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +81,6 @@ def test_no_instance_has_processes_of_another_in_its_units(instances: list[Insta
             assert done.stdout == b""
 
 
-def test_every_hop_has_one_mtu(member: Any, instances: list[Instance]) -> None:
-    guest = int(instances[0].run("cat /sys/class/net/eth0/mtu").stdout)
-    assert guest == member.network.find_network(NETWORK).mtu == host_network.MTU
-    for link in host_network.LINKS:
-        assert int((Path("/sys/class/net") / link / "mtu").read_text()) == guest
-
-
 def test_a_bulk_copy_into_an_instance_ends(instances: list[Instance]) -> None:
     arrived = instances[0].run("wc --bytes", timeout=120, stdin=bytes(BULK_MIB * 2**20))
     assert int(arrived.stdout) == BULK_MIB * 2**20
@@ -176,23 +89,6 @@ def test_a_bulk_copy_into_an_instance_ends(instances: list[Instance]) -> None:
 def test_a_bulk_copy_out_of_an_instance_ends(instances: list[Instance]) -> None:
     arrived = instances[0].run(f"head --bytes={BULK_MIB}M /dev/zero", timeout=120)
     assert len(arrived.stdout) == BULK_MIB * 2**20
-
-
-def test_a_vip_answers_only_with_its_address_pair(
-    settings: LabSettings, member: Any, instances: list[Instance]
-) -> None:
-    holder, other = instances
-    vip = str(settings.instance_network[240])
-    assert holder.run(f"sudo ip address replace {vip}/32 dev eth0").returncode == 0
-
-    def answers() -> bool:
-        return other.run(f"sudo ip neigh flush all; ping -c 1 -W 1 {vip}").returncode == 0
-
-    assert not answers()
-    member.network.update_port(holder.port, allowed_address_pairs=[{"ip_address": vip}])
-    wait_until(answers, 30, "the VIP's answer")
-    member.network.update_port(holder.port, allowed_address_pairs=[])
-    wait_until(lambda: not answers(), 30, "the VIP's silence")
 
 
 def test_an_instance_survives_a_stop_and_a_start_of_the_lab(settings: LabSettings, instances: list[Instance]) -> None:
@@ -211,6 +107,15 @@ def test_an_instance_survives_a_stop_and_a_start_of_the_lab(settings: LabSetting
     survivor.wait_for_ssh()
     assert survivor.run("sudo cat /root/kept").stdout == b"precious\n"
     assert Cloud(settings).can_boot_instances()
+
+
+def test_an_instance_survives_a_kill_of_the_lab(settings: LabSettings, instances: list[Instance]) -> None:
+    pid = Container(settings).pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    _lab("up")
+    instances[0].wait_for_ssh()
+    assert instances[0].run("sudo cat /root/kept").stdout == b"precious\n"
 
 
 def _forget_a_disk() -> None:

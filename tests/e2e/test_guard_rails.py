@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from dev.lab.settings import LabSettings
 from dev.lab_stack import StackError, ssh_key
 from operate.guard_rails import Rail
 from operate.stack.files import ROOT
 from tests.e2e.harness import System, run
 
 PASSWORD = "n3ver-ou"  # noqa: S105 - set for a preview alone
+VIP = str(LabSettings.from_environ().tenant_network[240])
 NOTHING = "No guard rail stops this.\n"
 
 
@@ -35,9 +37,9 @@ def verdicts(said: str) -> dict[str, str]:
 
 def test_every_rail_stops_its_change_unless_it_is_allowed_by_name(watched: System, tmp_path: Path):
     watched.configure(
-        loadBalancerFlavor="lab.medium",
+        loadBalancerFlavor="lab.large",
         controlPlaneFlavor="lab.medium",
-        vip="198.18.1.240",
+        vip=VIP,
         apiAllowedCidrs=["0.0.0.0/0"],
     )
     file = preview(watched, tmp_path / "preview.json")
@@ -45,7 +47,7 @@ def test_every_rail_stops_its_change_unless_it_is_allowed_by_name(watched: Syste
     assert status == 1, said
     for rail, named in (
         (Rail.BOTH_LOAD_BALANCERS, "watched-lb-0 and watched-lb-1"),
-        (Rail.VIP, "to 198.18.1.240"),
+        (Rail.VIP, f"to {VIP}"),
         (Rail.CONTROL_PLANE_MAJORITY, "of the control plane's "),
         (Rail.OPEN_TO_THE_WORLD, "admits 0.0.0.0/0 to tcp 6443"),
     ):
@@ -104,9 +106,11 @@ def test_the_vip_is_protected_and_may_change_its_address_in_place(watched: Syste
         assert refused.returncode != 0
         assert "protect" in refused.stdout + refused.stderr
     assert len(watched.stack.outputs().load_balancers) == 2
-    changes = watched.up(vip="198.18.1.240")
+    changes = watched.up(vip=VIP)
     assert ("update", "watched-vip") in {(change.op, change.name) for change in changes}
-    assert watched.outputs.vip == "198.18.1.240"
+    assert watched.outputs.vip == VIP
+    # The floating IP follows it.
+    watched.wait_for_all_backends()
     assert watched.ha("guard").stdout == NOTHING
 
 

@@ -14,18 +14,11 @@ import yaml
 
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import configure_script, load_balancer_files
-from model.timers import PROFILES, Profile
-from operate.monitoring.files import Monitored, monitoring_files
+from operate.monitoring.files import monitoring_files
 from operate.stack.files import ROOT
+from tests.unit.operate.monitoring.example import STACK
 
 PROMTOOL = ROOT / "build/prometheus/usr/bin/promtool"
-STACK = Monitored(
-    stack="prod",
-    vip="198.51.100.200",
-    load_balancers={"k8s-lb-0": "198.51.100.11", "k8s-lb-1": "198.51.100.12"},
-    api_servers=("k8s-cp-0", "k8s-cp-1", "k8s-cp-2"),
-    timers=PROFILES[Profile.DEFAULT],
-)
 RULES = monitoring_files(STACK)["rules.yml"]
 # Scrapes every 15 s, for half an hour.
 SCRAPES = 120

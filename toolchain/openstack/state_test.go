@@ -1,9 +1,11 @@
 package main
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pulumi/pulumi-terraform-bridge/v3/pkg/tfbridge"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"github.com/stretchr/testify/assert"
@@ -46,4 +48,48 @@ func TestTheStateHasOnlyTheTerraformProvidersDefaultsAndAName(t *testing.T) {
 			assert.Equal(t, want, inputs)
 		})
 	}
+}
+
+// diff is what the plugin finds of a resource whose inputs change, and what of that replaces it.
+func diff(t *testing.T, urn string, from, to resource.PropertyMap) (diffs, replaces []string) {
+	t.Helper()
+	info := provider()
+	server := tfbridge.NewProvider(t.Context(), nil, "openstack", sdkVersion, info.P, info, []byte(schema))
+	olds, err := plugin.MarshalProperties(from, plugin.MarshalOptions{})
+	require.NoError(t, err)
+	news, err := plugin.MarshalProperties(to, plugin.MarshalOptions{})
+	require.NoError(t, err)
+	response, err := server.Diff(t.Context(), &pulumirpc.DiffRequest{Id: "id", Urn: urn, Olds: olds, News: news})
+	require.NoError(t, err)
+	return response.GetDiffs(), response.GetReplaces()
+}
+
+// A floating IP that exists keeps its address, whatever its subnet is set to: Neutron reads that only at the creation.
+func TestNoSubnetReplacesAFloatingIP(t *testing.T) {
+	inputs := func(pool, subnet string) resource.PropertyMap {
+		all := resource.PropertyMap{"pool": resource.NewProperty(pool)}
+		if subnet != "" {
+			all["subnetId"] = resource.NewProperty(subnet)
+		}
+		return all
+	}
+	urn := "urn:pulumi:stack::project::openstack:networking/floatingIp:FloatingIp::vip"
+	for _, change := range []struct {
+		from, to string
+		updates  bool
+	}{
+		{"", "", false},
+		{"", "one", true},
+		{"one", "one", false},
+		{"one", "other", true},
+		{"one", "", false},
+	} {
+		t.Run(change.from+" to "+change.to, func(t *testing.T) {
+			diffs, replaces := diff(t, urn, inputs("public", change.from), inputs("public", change.to))
+			assert.Equal(t, change.updates, slices.Contains(diffs, "subnetId"))
+			assert.Empty(t, replaces)
+		})
+	}
+	_, replaces := diff(t, urn, inputs("public", ""), inputs("other", ""))
+	assert.Equal(t, []string{"pool"}, replaces)
 }

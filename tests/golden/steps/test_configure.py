@@ -1,6 +1,7 @@
 """`configure` on a load balancer: what is in force after a refusal, a failure and a cut at any moment."""
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from hashlib import sha256
 from ipaddress import IPv4Address
@@ -8,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from model.load_balancers import LoadBalancerHost, LoadBalancerPair
+from model.load_balancers import LOAD_BALANCER_FILES, LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile, configure_script, load_balancer_files
 from model.settings import Settings
 from tests.golden.steps.sandbox import Sandbox
 from tests.unit.example import example_values
 
 HAPROXY = "etc/haproxy/haproxy.cfg"
+# With all files a run takes three times as long.
+FEW = (HAPROXY, "etc/keepalived/keepalived.conf", "etc/keepalived/notify.sh", "etc/sysctl.d/60-ha-api.conf")
 STATE = "var/lib/ha-api"
 HOST = LoadBalancerHost(
     name="k8s-lb-0",
@@ -29,8 +32,8 @@ HOST = LoadBalancerHost(
 )
 
 
-def files(note: str, host: LoadBalancerHost = HOST) -> tuple[HostFile, ...]:
-    """A host's files; HAProxy's begins with a note, and has an id of its own."""
+def files(note: str, host: LoadBalancerHost = HOST, *, paths: Collection[str] = FEW) -> tuple[HostFile, ...]:
+    """Some of a host's files; HAProxy's begins with a note, and has an id of its own."""
     number = sha256(note.encode()).hexdigest()[:16]
 
     def noted(file: HostFile) -> HostFile:
@@ -38,7 +41,8 @@ def files(note: str, host: LoadBalancerHost = HOST) -> tuple[HostFile, ...]:
             file, text=f"# {note}\n{re.sub('X-Configuration-Id [0-9a-f]+', f'X-Configuration-Id {number}', file.text)}"
         )
 
-    return tuple(noted(file) if file.path == HAPROXY else file for file in load_balancer_files(host))
+    chosen = (file for file in load_balancer_files(host) if file.path in paths)
+    return tuple(noted(file) if file.path == HAPROXY else file for file in chosen)
 
 
 def in_a_hurry(text: str, seconds: str = r"15|16|17|18|19") -> str:
@@ -92,9 +96,13 @@ def as_an_older_version_left_it(host: Sandbox) -> Path:
 
 
 def test_a_new_host_is_configured_and_the_package_s_haproxy_restarted(host: Sandbox):
-    done = host.run(script("first"))
+    every = files("first", paths=LOAD_BALANCER_FILES)
+    done = host.run(in_a_hurry(configure_script(HOST, every)))
     assert done.returncode == 0, done.stderr
     assert proven(host) == installed(host) == "# first"
+    for file in every:
+        assert host.path(file.path).read_text() == file.text
+        assert host.path(file.path).stat().st_mode & 0o777 == file.mode
     assert "systemctl stop haproxy" in host.calls
     assert not host.path(f"{STATE}/stage").exists()
 
@@ -139,14 +147,15 @@ def test_what_runs_after_a_run_that_was_cut_off_while_it_undid_its_change_is_rel
 
 # What removes or renames anything.
 CHANGING = ("ln", "mv", "rm", "sync")
+PARTS = 4  # of the moments; the tests run at the same time
 
 
+@pytest.mark.parametrize("first", range(1, PARTS + 1))
 def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_haproxy(
-    serving: Sandbox, tmp_path: Path
+    serving: Sandbox, tmp_path: Path, first: int
 ):
-    number = 0
+    number = first
     while True:
-        number += 1
         host = serving.clone(tmp_path / str(number))
         host.kill_at(number, *CHANGING)
         cut = host.run(script("second"))
@@ -162,6 +171,7 @@ def test_a_run_that_is_cut_off_at_any_moment_leaves_a_whole_tree_and_a_serving_h
         assert again.returncode == 0, (number, again.stderr)
         assert proven(host) == installed(host) == "# third"
         assert "systemctl stop haproxy" not in host.calls
+        number += PARTS
     assert number > 8, "the run was cut off nowhere"
 
 

@@ -1,11 +1,10 @@
 """What a load balancer writes of itself for node exporter, and what keepalived's notify script counts for it."""
 
-import importlib.util
 import os
-import re
 import shlex
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -13,30 +12,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from socket import create_server
-from typing import Any
 
 import pytest
 
 from dev.standin.certificate import self_signed
 from model.rendering import LOAD_BALANCER_TEMPLATES
 from operate.hosts.on_host import DRAINED
+from tests.unit.hosts.programs import FOLDER, load
 
-PROGRAM = LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/metrics.py"
+PROGRAM = FOLDER / "metrics.py"
 NOTIFY = LOAD_BALANCER_TEMPLATES / "etc/keepalived/notify.sh"
 KEEPALIVED_UNIT = LOAD_BALANCER_TEMPLATES / "etc/systemd/system/keepalived.service.d/ha-api.conf.j2"
 
 
-def _load() -> Any:
-    # It lies where it is rendered from, and is no part of a package.
-    spec = importlib.util.spec_from_file_location("metrics", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-metrics = _load()
+metrics = load("metrics")
 
 
 class Host:
@@ -52,9 +41,7 @@ class Host:
             for name in ("one", "two"):
                 (tree / "etc" / name).write_text("as it was proven\n")
 
-    def run(
-        self, vip: str = "127.0.0.1", api_server: str = "k8s-cp-0=127.0.0.1:9", program: Path = PROGRAM
-    ) -> dict[str, float]:
+    def arguments(self, vip: str = "127.0.0.1", api_server: str = "k8s-cp-0=127.0.0.1:9") -> list[str]:
         arguments = {
             "vip": vip,
             "api-server": api_server,
@@ -62,8 +49,15 @@ class Host:
             "proven": self.proven,
             "root": self.root,
         }
-        command = [str(program), *(f"--{name}={value}" for name, value in arguments.items())]
-        subprocess.run(["python3", "-S", *command], check=True, capture_output=True)
+        return [f"--{name}={value}" for name, value in arguments.items()]
+
+    def run(self, **changes: str) -> dict[str, float]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(PROGRAM), *self.arguments(**changes)])
+            metrics.main()
+        return self.published()
+
+    def published(self) -> dict[str, float]:
         assert not list(self.folder.glob("*.new"))
         lines = [line for file in self.folder.glob("*.prom") for line in file.read_text().splitlines()]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
@@ -74,9 +68,14 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+def test_the_program_needs_only_the_standard_library(host: Host):
+    subprocess.run(["python3", "-S", str(PROGRAM), *host.arguments()], check=True, capture_output=True)
+    assert host.published() == host.run()
+
+
 @pytest.mark.parametrize(("vip", "held"), [("127.0.0.1", 1), ("198.51.100.200", 0)])
 def test_a_host_holds_the_vip_if_an_interface_has_it(host: Host, vip: str, held: int):
-    assert host.run(vip)["ha_api_holds_vip"] == held
+    assert host.run(vip=vip)["ha_api_holds_vip"] == held
 
 
 def test_a_new_host_reports_no_state_and_no_transitions(host: Host):
@@ -177,14 +176,16 @@ def test_a_server_s_certificate_is_read_every_ten_minutes(host: Host, tmp_path: 
         assert EXPIRY in host.run(api_server=server)
 
 
-def test_a_silent_server_delays_the_metrics_only_until_its_timeout(host: Host, tmp_path: Path):
+def test_a_silent_server_delays_the_metrics_only_until_its_timeout(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert metrics.ANSWER_SECONDS == 5
     patience = 1
-    hasty = tmp_path / "metrics.py"
-    hasty.write_text(re.sub("^ANSWER_SECONDS = 5$", f"ANSWER_SECONDS = {patience}", PROGRAM.read_text(), flags=re.M))
+    monkeypatch.setattr(metrics, "ANSWER_SECONDS", patience)
     with serving(tmp_path, timedelta(days=5), silent=True) as server:
         began = time.monotonic()
-        found = host.run(api_server=server, program=hasty)
-    assert patience <= time.monotonic() - began < metrics.ANSWER_SECONDS == 5
+        found = host.run(api_server=server)
+    assert patience <= time.monotonic() - began < 5
     assert EXPIRY not in found
     assert found["ha_api_holds_vip"] == 1
 

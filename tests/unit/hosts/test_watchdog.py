@@ -1,34 +1,20 @@
 """The watchdog on a load balancer, before a real HTTP server that dies, hangs and returns."""
 
 import asyncio
-import importlib.util
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from model.rendering import LOAD_BALANCER_TEMPLATES
+from tests.unit.hosts.programs import load
 
 INTERVAL = 0.02
 FAILURES = 5
 
 
-def _load() -> Any:
-    # It lies where it is rendered from, and is no part of a package.
-    spec = importlib.util.spec_from_file_location(
-        "watchdog", LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/watchdog.py"
-    )
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-watchdog = _load()
+watchdog = load("watchdog")
 
 
 class StandInHAProxy:

@@ -7,7 +7,7 @@ import pytest
 from model.cloud import Cloud, address_in
 
 SUBNET = IPv4Network("198.51.100.0/24")
-CLOUD = Cloud(network_id="", subnet_id="", subnet=SUBNET, floating_pool="", roles={}, reserved_vip=None)
+CLOUD = Cloud(network_id="", subnet_id="", subnet=SUBNET, floating_pool="", roles={}, reachable_vip=None)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("workerCount", "-1", "greater than or equal to 0"),
         ("vip", "198.51.100.300", "not an IPv4 address"),
         ("vip", "2001:db8::1", "not an IPv4 address"),
+        ("floatingSubnet", "public-v4", "floatingNetwork is empty"),
         ("adminCidrs", "[]", "is empty"),
         ("adminCidrs", "198.51.100.0/24", "not an array"),
         ("adminCidrs", '["198.51.100.0/33"]', "not an IPv4 network"),

@@ -16,6 +16,7 @@ from rich.console import Console
 from dev.standin.apiserver import BACKEND_HEADER, StandInServer, tls_context
 from dev.standin.certificate import self_signed
 from operate.probe import Mark, Probe, ProbeReport, Sample
+from tests.unit.waiting import wait_until
 
 
 class StandIn:
@@ -96,10 +97,7 @@ def test_hanging_answers_nothing_and_ends_with_the_client(standin: StandIn) -> N
     threads = threading.active_count()
     with pytest.raises(TimeoutError):
         standin.get("/api", timeout=0.3)
-    deadline = time.monotonic() + 5
-    while threading.active_count() > threads and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert threading.active_count() == threads
+    wait_until("the request's thread ends", lambda: threading.active_count() == threads)
     standin.health_file.unlink()
     assert standin.get("/readyz")[0].status == 200
 
@@ -124,10 +122,7 @@ def test_plain_http_is_refused_and_the_server_keeps_running(standin: StandIn) ->
 def wait_for_requests(probe: Probe, more: int) -> None:
     """Wait until `more` more requests have ended."""
     target = probe.report().requests + more
-    deadline = time.monotonic() + 10
-    while probe.report().requests < target:
-        assert time.monotonic() < deadline, "the probe does not run"
-        time.sleep(0.01)
+    wait_until(f"{target} requests", lambda: probe.report().requests >= target)
 
 
 def test_the_probe_sees_a_healthy_server(standin: StandIn) -> None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def scripts(page: Path) -> list[str]:
     return [body for language, body in FENCE.findall(page.read_text()) if language in {"sh", "bash", ""}] + spans(page)
 
 
+@cache
 def exports() -> set[str]:
     """The names that program/outputs.py exports."""
     calls = [

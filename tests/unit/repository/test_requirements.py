@@ -9,6 +9,7 @@ import pytest
 
 from operate.stack.files import ROOT
 
+DISTRIBUTIONS = packages_distributions()
 COMPILED = ("requirements.txt", "requirements-ha.txt", "requirements-dev.txt")
 
 
@@ -37,10 +38,9 @@ def imported(*folders: str) -> set[str]:
     ],
 )
 def test_everything_imported_is_required(compiled: str, folders: tuple[str, ...]):
-    distributions = packages_distributions()
     required = {re.sub(r"[-_.]+", "-", name).lower() for name in versions(compiled)}
     for name in imported(*folders):
-        names = {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in distributions[name]}
+        names = {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in DISTRIBUTIONS[name]}
         assert names & required, f"{name} is not in {compiled}"
 
 

@@ -50,6 +50,7 @@ def test_all_invalid_values_are_reported_together() -> None:
         ("LAB_INSTANCE_CIDR", "203.0.0.0/16", "sandboxed machines use"),
         ("LAB_INSTANCE_CIDR", "198.18.1.0/25", "too small"),
         ("LAB_INSTANCE_CIDR", "198.18.0.0/23", "overlap"),
+        ("LAB_TENANT_CIDR", "198.18.1.0/24", "overlap"),
         ("LAB_API_CIDR", "198.18.0.1/24", "not an IPv4 network"),
         ("LAB_API_CIDR", "224.0.0.0/24", "multicast"),
         ("LAB_API_CIDR", "", "not an IPv4 network"),
@@ -65,7 +66,7 @@ def test_a_network_that_the_host_already_routes_to_is_a_collision() -> None:
     settings = LabSettings.from_environ(HOME)
     routes = [IPv4Network("198.18.0.0/15"), IPv4Network("10.0.0.0/8")]
     errors = collisions(settings, routes, {})
-    assert [error.split("=")[0] for error in errors] == ["LAB_API_CIDR", "LAB_INSTANCE_CIDR"]
+    assert [error.split("=")[0] for error in errors] == ["LAB_API_CIDR", "LAB_INSTANCE_CIDR", "LAB_TENANT_CIDR"]
     assert all("198.18.0.0/15" in error for error in errors)
 
 

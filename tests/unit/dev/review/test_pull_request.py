@@ -38,9 +38,11 @@ def test_a_cut_text_says_how_many_lines_are_missing_and_where_they_are():
     assert cut("short", 200, "elsewhere") == "short"
 
 
-@pytest.mark.parametrize("limit", [COMMENT, SUMMARY])
-@pytest.mark.parametrize("line", ["+ a line\n", "+ ````````\n", "+ Zürich → ½\n"])
-def test_a_long_comment_is_cut_to_its_limit_and_keeps_the_short_section_whole(limit: int, line: str):
+@pytest.mark.parametrize(
+    ("line", "limit"),
+    [("+ a line\n", COMMENT), ("+ ````````\n", COMMENT), ("+ Zürich → ½\n", COMMENT), ("+ a line\n", SUMMARY)],
+)
+def test_a_long_comment_is_cut_to_its_limit_and_keeps_the_short_section_whole(line: str, limit: int):
     long, short = Section("Long", line * (limit // 5), "diff"), Section("Short", "one line", "")
     for sections in ([long, short], [short, long], [long, Section("Longer", long.text * 2, "diff")]):
         text = compose("## Head\n", sections, limit, "elsewhere")

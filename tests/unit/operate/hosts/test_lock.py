@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from operate.hosts import lock
 from operate.hosts.lock import Lock, hold_all
-from operate.hosts.pair import wait_for
 from operate.hosts.ssh import Access, HostError
 from operate.stack.files import ROOT
+from tests.unit.waiting import wait_until
 
 ADDRESS, OTHER = "127.0.0.1", "127.0.0.2"
 HOSTS = {"dev-lb-0": ADDRESS}
@@ -196,6 +196,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lock, name, seconds)
 
 
+REFUSALS_SECONDS = 0.5
+"""Time for several attempts to take a lock again, less than `hasty` allows for them all."""
+
+
 def signal_on_host(lock_file: Path, number: signal.Signals = signal.SIGKILL) -> None:
     """Send a signal to the process that holds a lock on the host, but not to who waits for it."""
     for folder in Path("/proc").glob("[0-9]*"):
@@ -216,7 +220,7 @@ def until_lost(held: Lock) -> str:
             said.append(str(error))
         return bool(said)
 
-    wait_for("the lock is lost", lost, 10)
+    wait_until("the lock is lost", lost)
     return said[0]
 
 
@@ -246,8 +250,8 @@ def test_a_lock_that_ends_with_its_host_is_taken_again_while_the_other_host_s_is
         for file in (lock_file, lock_file.with_suffix(".other")) * 2:
             before = file.stat().st_mtime_ns
             signal_on_host(file)
-            wait_for("it is taken again", lambda file=file, before=before: file.stat().st_mtime_ns > before, 5)
-            wait_for("it is held", lambda: held.held == BOTH.keys(), 5)
+            wait_until("it is taken again", lambda file=file, before=before: file.stat().st_mtime_ns > before)
+            wait_until("it is held", lambda: held.held == BOTH.keys())
         held.check()
         with pytest.raises(HostError, match="is in use by"), hold_all(access, BOTH, "move"):
             pass
@@ -261,18 +265,21 @@ def next_in_line(lock_file: Path, signature: str) -> Generator[None]:
     waiting = re.compile(rf"-> FLOCK .*:{lock_file.stat().st_ino} ")
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
-            wait_for("it waits", lambda: bool(waiting.search(Path("/proc/locks").read_text())), 10)
+            wait_until("it waits", lambda: bool(waiting.search(Path("/proc/locks").read_text())))
             yield
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_lock_that_another_operator_takes_meanwhile_is_lost(access: Access, lock_file: Path):
+def test_a_lock_that_another_operator_takes_meanwhile_is_lost(
+    access: Access, lock_file: Path, monkeypatch: pytest.MonkeyPatch
+):
     with (
         hold_all(access, BOTH, "drill") as held,
         next_in_line(lock_file, "ada on desk, rebuild of dev-lb-1, since today"),
     ):
+        monkeypatch.setattr(lock, "ANSWER_SECONDS", 1)
         signal_on_host(lock_file)
         assert "dev-lb-0 is in use by ada on desk, rebuild of dev-lb-1" in until_lost(held)
 
@@ -283,9 +290,9 @@ def test_an_operator_who_is_refused_on_the_other_host_does_not_end_the_work(acce
     with hold_all(access, BOTH, "drill") as held:
         with next_in_line(lock_file, "ada on desk, move, since today"):
             signal_on_host(lock_file)
-            wait_for("it is noticed", lambda: len(held.held) == 1, 5)
-            time.sleep(1)
-        wait_for("it is held", lambda: held.held == BOTH.keys(), 10)
+            wait_until("it is noticed", lambda: len(held.held) == 1)
+            time.sleep(REFUSALS_SECONDS)
+        wait_until("it is held", lambda: held.held == BOTH.keys())
         held.check()
 
 
@@ -321,10 +328,10 @@ def test_a_host_that_still_waits_for_our_lost_connection_is_not_another_operator
     with hold_all(access, BOTH, "drill") as held:
         with next_in_line(lock_file, lock_file.read_text()):
             signal_on_host(lock_file)
-            wait_for("it is noticed", lambda: len(held.held) == 1, 5)
-            time.sleep(1)
+            wait_until("it is noticed", lambda: len(held.held) == 1)
+            time.sleep(REFUSALS_SECONDS)
             held.check()
-        wait_for("it is held", lambda: held.held == BOTH.keys(), 10)
+        wait_until("it is held", lambda: held.held == BOTH.keys())
         held.check()
 
 

@@ -33,7 +33,7 @@ def api_server(pair: KeyPair, tmp_path: Path) -> Iterator[str]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(crt, key)
     with StandInServer(("127.0.0.1", 0), tls, tmp_path / "health", "k8s-cp-0") as server:
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
         serving.start()
         yield str(server.server_address[1])
         server.shutdown()

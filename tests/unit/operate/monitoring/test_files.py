@@ -9,17 +9,11 @@ import pytest
 import yaml
 
 from model.timers import PROFILES, Profile
-from operate.monitoring.files import Monitored, monitoring_files
+from operate.monitoring.files import monitoring_files
 from operate.stack.files import ROOT
+from tests.unit.operate.monitoring.example import STACK
 from tests.unit.repository.test_documents import headings
 
-STACK = Monitored(
-    stack="prod",
-    vip="198.51.100.200",
-    load_balancers={"k8s-lb-0": "198.51.100.11", "k8s-lb-1": "198.51.100.12"},
-    api_servers=("k8s-cp-0", "k8s-cp-1", "k8s-cp-2"),
-    timers=PROFILES[Profile.DEFAULT],
-)
 FILES = monitoring_files(STACK)
 ALERTS = [rule for group in yaml.safe_load(FILES["rules.yml"])["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads(FILES["dashboard.json"])

@@ -27,12 +27,12 @@ from openstack.exceptions import (
 from model.settings import Settings
 from model.topology import Role, security_rules
 from operate.hosts.ssh import Access
-from operate.preflight import account, boot, instances, network, segment
+from operate.preflight import account, backend, boot, floating, instances, network, segment
 from operate.preflight import facts as facts_module
+from operate.preflight.backend import MANY_MEMBERS, Backend, find_backend
 from operate.preflight.boot import LEFT_AFTER, is_left, leftovers, remove, temporary_name
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, Outcome
-from operate.preflight.network import Backend, find_backend
 from operate.preflight.run import Preflight, run_checks
 from operate.preflight.segment import Route, parse_route, parse_vrrp
 from operate.stack.applied import StackConfiguration
@@ -65,6 +65,25 @@ def port(name: str = "", address: str = "198.51.100.50", **changes: Any) -> Any:
         "device_id": "",
         "mac_address": "fa:16:3e:00:00:01",
         "binding_vif_details": None,
+    }
+    return plain(**(values | changes))
+
+
+def interface(router: str, address: str = "198.51.100.1", suffix: str = "router_interface") -> Any:
+    return port(f"of {router}", address, device_owner=f"network:{suffix}", device_id=router)
+
+
+def subnet(subnet_id: str, name: str, network_id: str, cidr: str = "198.51.100.0/24", **changes: Any) -> Any:
+    values: dict[str, Any] = {
+        "id": subnet_id,
+        "name": name,
+        "network_id": network_id,
+        "cidr": cidr,
+        "ip_version": 4,
+        "gateway_ip": cidr.replace(".0/24", ".1"),
+        "is_dhcp_enabled": True,
+        "allocation_pools": changes.pop("pools", []),
+        "service_types": [],
     }
     return plain(**(values | changes))
 
@@ -134,20 +153,18 @@ class Cloud:
             is_shared=False,
             is_router_external=False,
             mtu=1500,
+            provider_network_type=None,
             is_port_security_enabled=True,
+            subnet_ids=["s1"],
         )
         self.networks = [self.the_network]
-        self.the_subnet = plain(
-            id="s1",
-            name="provider-v4",
-            cidr="198.51.100.0/24",
-            gateway_ip="198.51.100.1",
-            is_dhcp_enabled=True,
-            allocation_pools=[{"start": "198.51.100.100", "end": "198.51.100.199"}],
+        self.the_subnet = subnet(
+            "s1", "provider-v4", "n1", pools=[{"start": "198.51.100.100", "end": "198.51.100.199"}]
         )
         self.subnets = [self.the_subnet]
         self.ports: list[Any] = []
         self.routers: list[Any] = []
+        self.floating_ips: list[Any] = []
         self.aliases = {*account.EXTENSIONS, "router", "l3_agent_scheduler"}
         self.servers: list[Any] = []
         self.key_pairs: list[Any] = []
@@ -198,10 +215,10 @@ class Cloud:
             get_endpoint=lambda: "http://neutron",
             extensions=lambda: [plain(alias=alias) for alias in self.aliases],
             networks=self._networks,
-            subnets=saying(lambda: self.subnets),
+            subnets=self._subnets,
             ports=saying(lambda: self.ports),
             routers=lambda: self.routers,
-            ips=saying(list[Any]),
+            ips=saying(lambda: self.floating_ips),
             agents=saying(list[Any]),
             get_quota=saying(lambda: plain(**self.quota)),
             security_groups=self._security_groups,
@@ -243,6 +260,21 @@ class Cloud:
             for it in self.networks
             if name in (None, it.name) and is_router_external in (None, it.is_router_external)
         ]
+
+    def _subnets(self, network_id: str, ip_version: int | None = None) -> list[Any]:
+        return [it for it in self.subnets if it.network_id == network_id and ip_version in (None, it.ip_version)]
+
+    def add_external(self, **changes: Any) -> Any:
+        """An external network, and a router that connects it to the subnet."""
+        values = {"id": "n2", "name": "outside", "is_router_external": True, "subnet_ids": ["s2"]}
+        external = plain(**(vars(self.the_network) | values | changes))
+        self.networks.append(external)
+        self.subnets.append(subnet("s2", "outside-v4", external.id, "203.0.113.0/24"))
+        self.routers = [
+            plain(id="r1", name="edge", external_gateway_info={"network_id": external.id}, is_admin_state_up=True)
+        ]
+        self.ports.append(interface("r1"))
+        return external
 
     def facts(self, *, is_admin: bool = False, **values: Any) -> Facts:
         settings = Settings.parse(example_values(**values))
@@ -362,7 +394,6 @@ def test_a_healthy_cloud_has_no_problem(cloud: Cloud) -> None:
         network.network,
         network.subnet,
         network.free_addresses,
-        network.floating_network,
         network.vip,
         network.address_pairs,
     ):
@@ -739,15 +770,12 @@ def test_a_port_s_ipv6_address_is_not_taken_for_its_own(cloud: Cloud) -> None:
 
 
 def test_a_floating_network_s_name_must_be_unique_because_the_provider_looks_for_the_name(cloud: Cloud) -> None:
-    external = plain(**(vars(cloud.the_network) | {"id": "n2", "name": "public", "is_router_external": True}))
-    cloud.networks = [cloud.the_network, external]
-    cloud.routers = [plain(id="r1", external_gateway_info={"network_id": "n2"})]
-    cloud.ports = [port(device_owner="network:router_interface", device_id="r1")]
+    external = cloud.add_external(name="public")
     for configured in ("public", "n2"):
-        assert all_ok(network.floating_network(cloud.facts(floatingNetwork=configured)))
+        assert all_ok(floating.network(cloud.facts(floatingNetwork=configured)))
     cloud.networks += [plain(**(vars(external) | {"id": "n3", "is_router_external": False}))]
     for configured in ("public", "n2"):
-        finding = only(network.floating_network(cloud.facts(floatingNetwork=configured)))
+        finding = only(floating.network(cloud.facts(floatingNetwork=configured)))
         assert "2 networks" in finding.found
 
 
@@ -809,9 +837,13 @@ def test_an_unsuitable_network_is_a_problem(cloud: Cloud, change: dict[str, Any]
     assert expected in only(network.network(cloud.facts())).found
 
 
-def test_a_small_mtu_is_noted(cloud: Cloud) -> None:
-    cloud.the_network.mtu = 1450
+def test_a_tunnel_s_mtu_is_explained_and_a_small_one_noted(cloud: Cloud) -> None:
+    alter(cloud.the_network, mtu=1442, provider_network_type="geneve")
     assert all_ok(network.network(cloud.facts()))
+    (mtu,) = (it.found for it in network.network(cloud.facts()) if it.looked_at == "MTU")
+    assert "1442 (geneve): less than Ethernet's" in mtu
+    cloud.the_network.mtu = 8942
+    assert not any("tunnel" in it.found for it in network.network(cloud.facts()))
     cloud.the_network.mtu = 1200
     assert only(network.network(cloud.facts()), Outcome.NOTE).looked_at == "MTU"
 
@@ -829,6 +861,11 @@ def test_an_unsuitable_subnet_is_a_problem(cloud: Cloud) -> None:
     assert "DHCP is off" in only(network.subnet(cloud.facts())).found
     cloud.the_subnet.gateway_ip = None
     assert "archive" in only(network.subnet(cloud.facts()), Outcome.NOTE).found
+    six = subnet("s6", "provider-v6", "n1", "2001:db8::/64", ip_version=6)
+    cloud.subnets.append(six)
+    finding = only(network.subnet(cloud.facts(subnet="provider-v6")))
+    assert "IPv6" in finding.found
+    assert "2001:db8" not in finding.to_do
     cloud.subnets *= 2
     assert "2 IPv4 subnets" in only(network.subnet(cloud.facts(subnet=""))).found
 
@@ -892,19 +929,122 @@ def test_another_port_with_an_address_pair_for_the_vip_is_a_problem(cloud: Cloud
     assert "other-lb-0" in only(network.address_pairs(cloud.facts(vip=VIP))).found
 
 
-def test_a_floating_network_needs_a_router_to_the_subnet(cloud: Cloud) -> None:
-    facts = cloud.facts(floatingNetwork="outside")
-    assert "0 external networks" in only(network.floating_network(facts)).found
-    cloud.networks.append(plain(id="n2", name="outside", is_router_external=True))
-    assert "no router" in only(network.floating_network(facts)).found
-    cloud.routers = [
-        plain(id="r1", external_gateway_info={"network_id": "n2"}),
-        plain(id="r2", external_gateway_info=None),
-    ]
-    cloud.ports = [port("gateway", device_owner="network:router_interface", device_id="r1")]
-    assert all_ok(network.floating_network(cloud.facts(floatingNetwork="outside")))
+OUTSIDE: dict[str, Any] = {"floatingNetwork": "outside"}
+
+
+def test_without_a_floating_network_nothing_of_it_is_checked(cloud: Cloud) -> None:
+    facts = cloud.facts()
+    assert [*floating.network(facts), *floating.router(facts), *floating.subnet(facts)] == []
+
+
+def test_a_floating_network_must_exist(cloud: Cloud) -> None:
+    facts = cloud.facts(**OUTSIDE)
+    assert "0 external networks" in only(floating.network(facts)).found
+    for check in (floating.router, floating.subnet):
+        with pytest.raises(CannotCheckError, match="floating network is unknown"):
+            list(check(facts))
+
+
+@pytest.mark.parametrize("kind", ["router_interface", "router_interface_distributed", "ha_router_replicated_interface"])
+def test_a_router_that_leads_outside_is_found_by_its_interface(cloud: Cloud, kind: str) -> None:
+    """Highly available and distributed routers' interfaces on ML2/OVS have device owners of their own."""
+    cloud.add_external()
+    cloud.routers.append(plain(id="r2", name="inner", external_gateway_info=None, is_admin_state_up=True))
+    cloud.ports = [interface("r2", "198.51.100.2"), interface("r1", suffix=kind)]
+    (finding,) = floating.router(cloud.facts(**OUTSIDE))
+    assert finding.result is Outcome.OK
+    assert finding.looked_at == "router edge"
+
+
+def test_a_floating_ip_needs_a_router_with_a_gateway_to_its_network(cloud: Cloud) -> None:
+    cloud.add_external()
+    (edge,) = cloud.routers
+    edge.external_gateway_info = {"network_id": "n9"}
+    assert "gateway is another network" in only(floating.router(cloud.facts(**OUTSIDE))).found
+    edge.external_gateway_info = None
+    finding = only(floating.router(cloud.facts(**OUTSIDE)))
+    assert "no external gateway" in finding.found
+    assert "--external-gateway outside r1" in finding.to_do
+    cloud.ports = [interface("r1", "192.0.2.1")]  # on another subnet of the network
+    assert "none is on the subnet" in only(floating.router(cloud.facts(**OUTSIDE))).found
+
+
+def test_a_router_that_is_down_or_beside_the_gateway_does_not_lead_outside(cloud: Cloud) -> None:
+    cloud.add_external()
+    cloud.ports = [interface("r1", "198.51.100.254")]
+    assert "the subnet's gateway 198.51.100.1" in only(floating.router(cloud.facts(**OUTSIDE)), Outcome.NOTE).found
+    cloud.routers[0].is_admin_state_up = False
+    assert "down" in only(floating.router(cloud.facts(**OUTSIDE))).found
+
+
+def test_another_projects_router_cannot_be_seen(cloud: Cloud) -> None:
+    cloud.add_external()
+    cloud.routers = []
+    assert only(floating.router(cloud.facts(**OUTSIDE)), Outcome.NOTE)  # its interface is on the project's network
     cloud.ports, cloud.the_network.project_id = [], OTHER_PROJECT
-    assert only(network.floating_network(cloud.facts(floatingNetwork="outside")), Outcome.NOTE)
+    assert only(floating.router(cloud.facts(**OUTSIDE)), Outcome.NOTE)
+
+
+def test_a_longer_mtu_inside_than_outside_is_noted(cloud: Cloud) -> None:
+    cloud.add_external(mtu=1500)
+    assert all_ok(floating.network(cloud.facts(**OUTSIDE)))
+    cloud.the_network.mtu = 8942
+    finding = only(floating.network(cloud.facts(**OUTSIDE)), Outcome.NOTE)
+    assert "8942" in finding.found
+    assert "--mtu 1500" in finding.to_do
+
+
+def test_a_choice_of_external_subnets_is_noted(cloud: Cloud) -> None:
+    external = cloud.add_external()
+    external.subnet_ids = ["s2", "s3", "s4"]
+    cloud.subnets += [
+        subnet("s3", "outside-v6", "n2", "2001:db8::/64", ip_version=6),
+        subnet("s4", "for-routers", "n2", service_types=["network:router_gateway"]),
+    ]
+    assert [*floating.subnet(cloud.facts(**OUTSIDE))] == []
+    cloud.subnets[-1].service_types = ["network:router_gateway", "network:floatingip"]
+    finding = only(floating.subnet(cloud.facts(**OUTSIDE)), Outcome.NOTE)
+    assert "outside-v4 (203.0.113.0/24), for-routers (198.51.100.0/24)" in finding.found
+    assert "floatingSubnet" in finding.to_do
+    # Users who see no subnet of the network see their ids.
+    cloud.subnets = [cloud.the_subnet]
+    assert "s2, s3, s4" in only(floating.subnet(cloud.facts(**OUTSIDE)), Outcome.NOTE).found
+    # The choice is made once.
+    cloud.ports.append(port("k8s-vip", VIP))
+    cloud.floating_ips = [plain(floating_ip_address="203.0.113.9")]
+    assert [*floating.subnet(cloud.facts(**OUTSIDE))] == []
+
+
+@pytest.mark.parametrize("configured", ["outside-v4", "s2"])
+def test_a_floating_subnet_must_be_the_external_network_s(cloud: Cloud, configured: str) -> None:
+    external = cloud.add_external()
+    facts = cloud.facts(**OUTSIDE, floatingSubnet=configured)
+    assert "203.0.113.0/24" in next(floating.subnet(facts)).found
+    assert all_ok(floating.subnet(facts))
+    cloud.subnets[-1].ip_version = 6
+    assert "IPv6" in only(floating.subnet(facts)).found
+    cloud.subnets.pop()
+    if configured == "s2":  # the network lists it, and this user may not see it
+        assert all_ok(floating.subnet(facts))
+    external.subnet_ids = ["s7"]
+    finding = only(floating.subnet(facts))
+    assert "no such subnet" in finding.found
+    assert "s7" in finding.to_do
+    of_another = cloud.facts(**OUTSIDE, floatingSubnet="provider-v4")
+    assert "no such subnet" in only(floating.subnet(of_another)).found
+
+
+def test_a_floating_ip_of_another_subnet_is_noted(cloud: Cloud) -> None:
+    cloud.add_external()
+    cloud.ports.append(port("k8s-vip", VIP))
+    cloud.floating_ips = [plain(floating_ip_address="203.0.113.9")]
+    configured: dict[str, Any] = OUTSIDE | {"floatingSubnet": "outside-v4"}
+    assert all_ok(floating.subnet(cloud.facts(**configured)))
+    cloud.floating_ips = [plain(floating_ip_address="192.0.2.9")]
+    assert "192.0.2.9 exists" in only(floating.subnet(cloud.facts(**configured)), Outcome.NOTE).found
+    # Without routers Neutron refuses the question.
+    cloud.aliases -= {"router"}
+    assert all_ok(floating.subnet(cloud.facts(**configured)))
 
 
 @pytest.mark.parametrize(
@@ -935,7 +1075,45 @@ def test_the_backend_is_recognized_by_its_traces(
     facts = cloud.facts(is_admin=bool(agents))
     assert find_backend(facts)[0] is expected
     quiet = expected not in (Backend.DVR, Backend.UNKNOWN)
-    assert [it.result for it in network.backend(facts)] == [Outcome.OK if quiet else Outcome.NOTE]
+    assert [it.result for it in backend.backend(facts)] == [Outcome.OK if quiet else Outcome.NOTE, Outcome.OK]
+
+
+DHCP, METADATA = {"device_id": "dhcp1"}, {"device_id": "ovnmeta-n1"}
+
+
+@pytest.mark.parametrize(
+    ("trace", "agent", "expected"),
+    [
+        (DHCP, "Open vSwitch agent", "its openvswitch firewall"),
+        (DHCP, "", "if this is ML2/OVS"),
+        (DHCP, "Linux bridge agent", ""),
+        (METADATA, "", ""),
+    ],
+)
+def test_large_groups_in_rules_are_noted_where_they_are_slow(
+    cloud: Cloud, trace: dict[str, Any], agent: str, expected: str
+) -> None:
+    cloud.ports = [port(device_owner="network:dhcp", **trace)]
+    cloud.network.agents = lambda: [plain(agent_type=agent)]
+    few, many = (
+        next(
+            it
+            for it in backend.backend(cloud.facts(is_admin=bool(agent), workerCount=count))
+            if "group" in it.looked_at
+        )
+        for count in (str(MANY_MEMBERS - 1), str(MANY_MEMBERS))
+    )
+    assert few.result is Outcome.OK
+    assert f"k8s-worker, has {MANY_MEMBERS} members" in many.found
+    assert many.result is (Outcome.NOTE if expected else Outcome.OK)
+    assert expected in many.found
+
+
+def test_what_a_floating_ip_waits_for_on_ovn_is_named(cloud: Cloud) -> None:
+    cloud.add_external()
+    cloud.ports.append(port(device_owner="network:distributed", **METADATA))
+    assert "southbound" not in next(backend.backend(cloud.facts())).found
+    assert "southbound" in next(backend.backend(cloud.facts(**OUTSIDE))).found
 
 
 # ---- this machine
@@ -985,6 +1163,26 @@ def test_beyond_a_router_the_vip_is_checked_with_connections(cloud: Cloud, monke
     assert "refused" in only(segment.vip_on_the_wire(facts)).found
     cloud.ports = [port("k8s-vip", VIP)]
     assert all_ok(segment.vip_on_the_wire(cloud.facts(vip=VIP)))
+
+
+def test_beyond_a_router_a_vip_with_a_floating_ip_is_checked_there(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the VIP itself TCP connects, and no data ever comes."""
+    asked: list[IPv4Address] = []
+
+    def attempt(address: IPv4Address, _: int) -> str:
+        asked.append(address)
+        return "open"
+
+    monkeypatch.setattr(segment, "route_to", beyond_a_router)
+    monkeypatch.setattr(segment, "_attempt", attempt)
+    cloud.ports = [port("k8s-vip", VIP)]
+    cloud.floating_ips = [plain(floating_ip_address="203.0.113.9")]
+    (finding,) = segment.vip_on_the_wire(cloud.facts(vip=VIP))
+    assert finding.result is Outcome.OK
+    assert finding.looked_at == "floating IP 203.0.113.9 from here"
+    assert {*asked} == {IPv4Address("203.0.113.9")}
 
 
 def test_a_vip_outside_the_subnet_is_not_probed(cloud: Cloud) -> None:

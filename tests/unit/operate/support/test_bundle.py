@@ -4,15 +4,12 @@ import io
 import json
 import resource
 import socket
-import subprocess
-import sys
 import tarfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,7 +25,6 @@ from operate.hosts.report import PairReport
 from operate.hosts.ssh import Access
 from operate.stack.applied import AppliedStack, Outputs, StackConfiguration
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT
 from operate.stack.resources import INSTANCE, PORT
 from operate.support import bundle, on_host
 from operate.support.redaction import REDACTED
@@ -95,26 +91,16 @@ def test_only_the_owner_can_read_an_archive_and_it_replaces_an_older_one(tmp_pat
 
 
 def test_an_archive_that_does_not_fit_keeps_the_older_one_and_leaves_nothing_else(tmp_path: Path):
-    """A limit on the process's file size replaces a full disk."""
+    """A limit on the size of this process's files replaces a full disk."""
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(b"older")
-    program = dedent("""
-        import sys, pathlib
-        from operate.support.bundle import write
-        try:
-            write(bytes(100_000), pathlib.Path(sys.argv[1]))
-        except OSError as error:
-            print(error.strerror)
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", program, path],
-        cwd=ROOT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "File too large\n"
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            bundle.write(bytes(100_000), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     assert path.read_bytes() == b"older"
     assert [*tmp_path.iterdir()] == [path]
 

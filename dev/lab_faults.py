@@ -1,4 +1,4 @@
-"""A fault that the demo shows, and that `./ha drill` does not have because it goes through the cloud's API."""
+"""Faults that the demo and the measurements on the lab inject, and that `./ha drill` does not have."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -34,3 +34,23 @@ class LinkCut(DrillFault):
         """Bring the port up."""
         self.site.pair.set_port(host, up=True)
         return f"{host}: its port is up"
+
+
+class HaproxyHung(DrillFault):
+    """All of the holder's HAProxy is stopped (SIGSTOP): the kernel goes on accepting connections for it."""
+
+    name = "haproxy-hung"
+    title = "HAProxy hangs"
+    measured: ClassVar = {Profile.DEFAULT: "0.59 s"}
+    notice = "nobody answers until the watchdog has noticed"
+    way_back = "it is continued (SIGCONT)"
+    seconds = 5.0
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """All processes of its unit."""
+        self.site.run(host, "systemctl kill --signal=STOP haproxy", about_to)
+
+    def undo(self, host: str) -> str | None:
+        """Continue them."""
+        self.site.run(host, "systemctl kill --signal=CONT haproxy")
+        return f"{host}: HAProxy runs"
