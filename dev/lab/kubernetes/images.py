@@ -1,4 +1,4 @@
-"""The container images: which programs are in them, and where, as in the ones that registry.k8s.io and ghcr.io serve."""
+"""The container images: which programs are in them, and where, as in those of registry.k8s.io and ghcr.io."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

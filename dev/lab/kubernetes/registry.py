@@ -25,7 +25,7 @@ class Layer:
 
 
 def layer(paths: Mapping[str, Path]) -> Layer:
-    """A layer of files and trees by their paths in the image. Everything is root's, and equal input gives equal layers."""
+    """A layer of files and trees, by their paths in the image. Equal input gives equal layers, whenever it was built."""
 
     def normalised(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if member.isdev():

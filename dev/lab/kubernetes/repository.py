@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.lab.configuration import write_private
+from dev.lab.files import write_private
 from dev.lab.kubernetes import versions
 from dev.lab.shell import run
 
@@ -18,8 +18,7 @@ TREES = Path(__file__).parent / "debian"
 PATH = f"core:/stable:/v{versions.MINOR}/deb"
 """Where the repository is below the server's root, as at pkgs.k8s.io."""
 
-KEY = "Release.key"
-"""The file with the public key, ASCII-armoured, in the repository."""
+_KEY = "Release.key"
 
 _OWNER = "Kubernetes packages of the lab <lab@localhost>"
 
@@ -66,6 +65,11 @@ def write(root: Path, programs: Mapping[str, Path], key: Path, architecture: str
     _sign(repository, key)
 
 
+def key_in(root: Path) -> Path:
+    """The public key, ASCII-armoured, in a repository that `write` has built."""
+    return root / PATH / _KEY
+
+
 def _assemble(package: Package, tree: Path, programs: Path, architecture: str) -> None:
     shutil.copytree(TREES / package.name, tree)
     # Modes in a clone are its user's.
@@ -96,7 +100,7 @@ def _index(repository: Path, architecture: str) -> None:
     (repository / "Release").write_text(run([*ftparchive, *options, "release", "."]))
 
 
-# ---- signatures --------------------------------------------------------------------------------------------------------
+# ---- signatures ------------------------------------------------------------------------------------------------------
 
 
 def ensure_key(path: Path) -> None:
@@ -117,7 +121,7 @@ def _sign(repository: Path, key: Path) -> None:
         run([*gpg, "--import", key])
         run([*gpg, "--armor", "--detach-sign", "--output", repository / "Release.gpg", release])
         run([*gpg, "--clearsign", "--output", repository / "InRelease", release])
-        run([*gpg, "--armor", "--export", "--output", repository / KEY])
+        run([*gpg, "--armor", "--export", "--output", repository / _KEY])
 
 
 @contextmanager
