@@ -25,7 +25,7 @@ class Layer:
 
 
 def layer(paths: Mapping[str, Path]) -> Layer:
-    """A layer of files and trees, by their paths in the image. Equal files give equal layers, whenever they were built."""
+    """A layer of files and trees, by their paths in the image. It is the same whenever it is built from equal files."""
 
     def normalised(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if member.isdev():
