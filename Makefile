@@ -7,6 +7,7 @@ OUT ?= build/rendered/$(STACK)
 BASE ?= origin/main
 PULL_REQUEST := build/pull-request
 PROMTOOL = build/prometheus/usr/bin/promtool
+REGISTRY = build/docker-registry/usr/bin/docker-registry
 DEBIAN_13 = build/debian-13/usr/sbin/haproxy
 
 help: ## list the targets
@@ -64,7 +65,10 @@ toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 30 minutes)
 	@.venv/bin/python -m tests.e2e.stories
 
-test: lint unit golden dataplane toolchain-test e2e ## all of the above
+kubernetes-test: lab-kubernetes $(REGISTRY) ## the lab's packages and images of Kubernetes: APT and a registry serve them (root)
+	.venv/bin/pytest tests/kubernetes
+
+test: lint unit golden dataplane toolchain-test kubernetes-test e2e ## all of the above
 
 # $(call debian,COMMANDS,PACKAGES): if a command is missing, root installs the packages, other users get a hint.
 debian = @missing=; for command in $(1); do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
@@ -80,12 +84,19 @@ bench-packages: packages
 e2e-packages: ## arping, and the browser in which the end-to-end tests open a drill's report
 	$(call debian,arping chromium,chromium iputils-arping)
 
-# Debian's promtool, for the tests: unpacked and not installed, so that no Prometheus service starts.
+# $(call unpack,PACKAGE): a program of Debian's for the tests, in build/PACKAGE: not installed, so that no service starts.
+define unpack
+@rm -rf build/$(1) build/$(1).new && mkdir -p build/$(1).new
+@cd build/$(1).new && download() { apt-get download -qq -o APT::Sandbox::User=root $(1); } && { download || \
+    { [ "$$(id -u)" = 0 ] && apt-get update -qq && download; } || { echo "the package $(1) is unavailable: run apt-get update as root"; exit 1; }; }
+@dpkg -x build/$(1).new/*.deb build/$(1).new && rm build/$(1).new/*.deb && mv build/$(1).new build/$(1)
+endef
+
 $(PROMTOOL):
-	@rm -rf build/prometheus build/prometheus.new && mkdir -p build/prometheus.new
-	@cd build/prometheus.new && download() { apt-get download -qq -o APT::Sandbox::User=root prometheus; } && { download || \
-	    { [ "$$(id -u)" = 0 ] && apt-get update -qq && download; } || { echo "the package prometheus is unavailable: run apt-get update as root"; exit 1; }; }
-	@dpkg -x build/prometheus.new/*.deb build/prometheus.new && rm build/prometheus.new/*.deb && mv build/prometheus.new build/prometheus
+	$(call unpack,prometheus)
+
+$(REGISTRY):
+	$(call unpack,docker-registry)
 
 $(DEBIAN_13): packages
 	@[ -x $@ ] || { echo "unpacking HAProxy and keepalived of Debian 13 (about 15 s)" && $(PY) -m tests.golden.debian_13; }
@@ -146,6 +157,9 @@ lab-up: setup ## start a real OpenStack in a container on this machine (root)
 lab-debian-13: lab-up ## add the image debian-13 to it, which the end-to-end tests use
 	@.venv/bin/python -m dev.lab add-debian-13
 
+lab-kubernetes: setup ## build Kubernetes' packages and images, which lab-up does as well (root, 12 minutes once)
+	@.venv/bin/python -m dev.lab build-kubernetes
+
 lab-down: setup ## stop it; keeps instances and data
 	@.venv/bin/python -m dev.lab down
 
@@ -155,10 +169,10 @@ lab-status: setup ## what runs, and how to use it
 lab-purge: setup ## stop it and delete its data
 	@.venv/bin/python -m dev.lab purge
 
-clean-cache: setup ## delete what was built: root file system, image, toolchain
+clean-cache: setup ## delete what was built: root file system, images, Kubernetes, toolchain
 	@.venv/bin/python -m dev.lab clean-cache
 	@toolchain/clean
 
-.PHONY: help setup lock lint unit golden dataplane toolchain-test e2e test packages bench-packages e2e-packages render \
+.PHONY: help setup lock lint unit golden dataplane toolchain-test kubernetes-test e2e test packages bench-packages e2e-packages render \
 	preview preview-against-mocks render-diff guard pull-request-comment reference toolchain \
-	bench bench-timers bench-storm bench-lab bench-report demo lab-up lab-debian-13 lab-down lab-status lab-purge clean-cache
+	bench bench-timers bench-storm bench-lab bench-report demo lab-up lab-debian-13 lab-kubernetes lab-down lab-status lab-purge clean-cache

@@ -17,10 +17,12 @@ from rich.table import Table
 
 from dev.lab import configuration, foreign_image, host_network, image, kvm, packages, rootfs
 from dev.lab.apt import HostApt
+from dev.lab.certificate import RegistryCertificate
 from dev.lab.cloud import IMAGE, Cloud, answers, api_urls, wait_for, write_clouds_yaml
 from dev.lab.configuration import ConfiguredFile, Passwords
 from dev.lab.container import Container
 from dev.lab.errors import LabError
+from dev.lab.kubernetes import mirror, repository
 from dev.lab.progress import console, phase
 from dev.lab.settings import LabSettings
 
@@ -44,19 +46,23 @@ def up() -> None:
         _assert_same_kind(settings)
         base = rootfs.ensure(settings, apt)
         guest = image.ensure(IMAGE, settings, apt)
+        kubernetes = mirror.ensure(settings, apt)
         passwords = Passwords.load(settings.state)
-        files = configuration.render(settings, passwords)
+        certificate = RegistryCertificate.load(settings)
+        files = configuration.render(settings, passwords, certificate)
         container = Container(settings)
-        wanted = configuration.digest(files, base.name)
+        wanted = configuration.digest(files, base.name, kubernetes.name)
         if container.pid() is not None and wanted != _configured(settings):
             console.print("The lab's configuration has changed since it started: restarting it.")
             _stop(settings, container)
         if container.pid() is None:
             if settings.virt_type == "kvm":
                 kvm.assert_usable(base, guest)
-            _start(settings, container, base, files, wanted)
+            _start(settings, base, kubernetes, files, wanted)
         host_network.configure(settings)
         write_clouds_yaml(settings, passwords)
+        settings.registry_authority.write_text(certificate.authority)
+        shutil.copyfile(repository.key_in(kubernetes / "apt"), settings.packages_key)
         _complete(settings, container, passwords, guest, apt)
     console.print(f"[bold]The lab is up.[/] To use it:\n{_exports(settings)}")
 
@@ -94,6 +100,12 @@ def status() -> None:
     table.add_row("memory of the services", f"{container.memory() / 2**30:.2f} GiB")
     for kind, url in api_urls(settings).items():
         table.add_row(f"{kind} API", f"{url} {'answers' if answers(url) else '[red]does not answer[/]'}")
+    source = f"{settings.packages_url}/{repository.PATH}/"
+    state = "answers" if answers(f"{source}InRelease") else "[red]does not answer[/]"
+    table.add_row("Kubernetes' packages", f"{source} {state}, key in {settings.packages_key}")
+    table.add_row(
+        "Kubernetes' images", f"{settings.registry_url}, certificate authority in {settings.registry_authority}"
+    )
     if settings.clouds_yaml.exists() and answers(settings.auth_url):
         cloud = Cloud(settings)
         for name, alive in sorted(cloud.agents().items()):
@@ -131,8 +143,16 @@ def add_debian_13() -> None:
 
 
 @app.command()
+def build_kubernetes() -> None:
+    """Build Kubernetes' packages and images, which `up` does as well. Does nothing if they are there."""
+    settings = _settings()
+    packages.ensure()
+    console.print(f"Kubernetes is in {mirror.ensure(settings, HostApt.read())}")
+
+
+@app.command()
 def clean_cache() -> None:
-    """Delete what was built: the cloud's root file system and the guest images."""
+    """Delete what was built: the cloud's root file system, the guest images, Kubernetes and its signing key."""
     settings = _settings()
     with _locked(settings):
         if Container(settings).pid() is not None:
@@ -188,7 +208,8 @@ def _configured(settings: LabSettings) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-def _start(settings: LabSettings, container: Container, base: Path, files: list[ConfiguredFile], digest: str) -> None:
+def _start(settings: LabSettings, base: Path, kubernetes: Path, files: list[ConfiguredFile], digest: str) -> None:
+    container = Container(settings)
     # Remove what a killed lab or a reboot of the machine left behind.
     _stop(settings, container)
     with phase("booting the container", expected=2):
@@ -197,7 +218,7 @@ def _start(settings: LabSettings, container: Container, base: Path, files: list[
         configuration.install(files, upper, base)
         (settings.state / "kind.json").write_text(json.dumps(_kind(settings)))
         (settings.state / "configured").write_text(digest)
-        container.start(base)
+        container.start(base, kubernetes)
 
 
 def _stop(settings: LabSettings, container: Container) -> None:

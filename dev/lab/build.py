@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dev.lab.apt import HOST_SUITE, HostApt
-from dev.lab.progress import phase
+from dev.lab.progress import console, phase
 from dev.lab.shell import run
 
 # No documentation and translations: nobody reads them here. Unsafe I/O: a build that a power cut stopped is repeated.
@@ -43,8 +43,14 @@ def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title
     """
     cache.mkdir(parents=True, exist_ok=True)
     result = cache / name
+    if result.exists():
+        return result
     with (cache / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("Another build is running: waiting for it to finish.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
             unfinished = cache / f"{name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -13,9 +13,10 @@ from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from dev.lab.apt import HostApt
-from dev.lab.configuration import Passwords, write_private
+from dev.lab.configuration import Passwords
 from dev.lab.container import Container
 from dev.lab.errors import LabError
+from dev.lab.files import write_private
 from dev.lab.settings import LabSettings
 
 REGION = "RegionOne"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dev.lab.certificate import RegistryCertificate
+from dev.lab.files import write_private
 from dev.lab.host_network import MTU
 from dev.lab.settings import LabSettings
 
@@ -17,7 +19,7 @@ _TEMPLATE_SUFFIX = ".j2"
 
 # Debian's services read /etc/SERVICE as a user of the same name; the files contain passwords.
 _SERVICES = ("keystone", "glance", "placement", "nova", "neutron", "rabbitmq")
-_ROOT_ONLY = ("etc/lab/environment",)
+_ROOT_ONLY = ("etc/lab/environment", "etc/lab/registry.key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class ConfiguredFile:
         return "rabbitmq" if self.group == "rabbitmq" else "root"
 
 
-def render(settings: LabSettings, passwords: Passwords) -> list[ConfiguredFile]:
+def render(settings: LabSettings, passwords: Passwords, registry: RegistryCertificate) -> list[ConfiguredFile]:
     """All files of the cloud's configuration, sorted by path."""
 
     def database(name: str) -> str:
@@ -72,6 +74,7 @@ def render(settings: LabSettings, passwords: Passwords) -> list[ConfiguredFile]:
         "auth_url": settings.auth_url,
         "transport_url": f"rabbit://openstack:{passwords.rabbitmq}@127.0.0.1:5672/",
         "passwords": passwords,
+        "registry": registry,
         "database": database,
     }
     # These are not HTML files, so nothing is escaped.
@@ -142,11 +145,3 @@ def _make_parents(upper: Path, rootfs: Path, name: str) -> None:
 def _ids(database: Path) -> dict[str, int]:
     rows = (line.split(":") for line in database.read_text().splitlines())
     return {row[0]: int(row[2]) for row in rows}
-
-
-def write_private(path: Path, content: str) -> None:
-    """Writes a file atomically, readable only by its owner."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.touch(mode=0o600)
-    temporary.write_text(content)
-    temporary.rename(path)

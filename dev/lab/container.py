@@ -60,8 +60,11 @@ class Container:
         pid = self.pid()
         return None if pid is None else float(run(["ps", "-o", "etimes=", "-p", str(pid)]))
 
-    def start(self, rootfs: Path) -> None:
-        """Boots the container and creates its two links. Returns once its init runs. Raises LabError if it exits."""
+    def start(self, rootfs: Path, kubernetes: Path) -> None:
+        """Boots the container and creates its two links. Returns once its init runs. Raises LabError if it exits.
+
+        The container's servers read Kubernetes' packages and images from the folder `kubernetes`.
+        """
         for name in ("upper", "work", "root"):
             (self._state / name).mkdir(exist_ok=True)
         run(["modprobe", "--all", "--quiet", *_MODULES], check=False)
@@ -71,6 +74,7 @@ class Container:
             *("--boot", "--machine=lab", "--register=no", "--keep-unit", "--capability=all", "--resolv-conf=off"),
             *("--link-journal=no", f"--network-veth-extra={API_LINK}", f"--network-veth-extra={PROVIDER_LINK}"),
             *(f"--bind={device}" for device in devices),
+            f"--bind-ro={kubernetes}:/srv/kubernetes",
         ]
         with self.console.open("wb") as console:
             process = subprocess.Popen(

@@ -22,14 +22,16 @@ def ensure(name: str, settings: LabSettings, apt: HostApt) -> Path:
     """The folder of an image, with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is missing."""
     suite = SUITES[name]
     sources_list = apt.sources_of(suite)
-    folder = f"image-{build.digest(_files(), extra=(*sources_list, *apt.options))}"
+    # The host's proxy may not reach the lab's own server of packages.
+    apt_options = (*apt.options, f'Acquire::http::Proxy::{settings.api_address} "DIRECT";')
+    folder = f"image-{build.digest(_files(), extra=(*sources_list, *apt_options))}"
 
     def make(target: Path, log: Path) -> None:
         root = target / "rootfs"
         root.mkdir()
         sources, options = target / "sources.list", target / "apt.conf"
         sources.write_text("\n".join(sources_list) + "\n")
-        options.write_text("\n".join(apt.options) + "\n")
+        options.write_text("\n".join(apt_options) + "\n")
         hooks = (
             f"--customize-hook=upload {shlex.quote(str(sources))} /etc/apt/sources.list",
             f"--customize-hook=upload {shlex.quote(str(options))} /etc/apt/apt.conf.d/90host",

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 from dev.lab.progress import phase
 from dev.lab.shell import run
@@ -20,17 +21,26 @@ _PROGRAMS = {
     "modprobe": "kmod",
     "nsenter": "util-linux",
     "ssh": "openssh-client",
+    # Kubernetes' packages and images
+    "apt-ftparchive": "apt-utils",
+    "dpkg-deb": "dpkg",
+    "gcc": "gcc",
+    "gpg": "gpg",
+    "gpg-agent": "gpg-agent",
 }
+# file: its package, which has no program
+_FILES = {"/usr/include/stdio.h": "libc6-dev"}
 
 
 def ensure() -> None:
-    """Installs the packages whose programs are missing on the host."""
-    missing = sorted({package for program, package in _PROGRAMS.items() if not _has(program)})
+    """Installs the packages whose programs or files are missing on the host."""
+    missing = {package for program, package in _PROGRAMS.items() if not _has(program)}
+    missing |= {package for file, package in _FILES.items() if not Path(file).exists()}
     if missing:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        with phase(f"installing on this host: {', '.join(missing)}", expected=30):
+        with phase(f"installing on this host: {', '.join(sorted(missing))}", expected=30):
             run(["apt-get", "update", "-qq"], env=environment)
-            run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=environment)
+            run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *sorted(missing)], env=environment)
 
 
 def _has(program: str) -> bool:

@@ -88,6 +88,26 @@ class LabSettings:
         return f"http://{self.api_address}:5000/v3"
 
     @property
+    def packages_url(self) -> str:
+        """The server of Kubernetes' packages; the repository is in the folder that pkgs.k8s.io has it in."""
+        return f"http://{self.api_address}"
+
+    @property
+    def packages_key(self) -> Path:
+        """The public key that the packages are signed with, ASCII-armoured."""
+        return self.state / "kubernetes-packages.asc"
+
+    @property
+    def registry_url(self) -> str:
+        """The registry with Kubernetes' images, under the names that they have at registry.k8s.io and ghcr.io."""
+        return f"https://{self.api_address}"
+
+    @property
+    def registry_authority(self) -> Path:
+        """The certificate of the authority that signed the registry's, in PEM."""
+        return self.state / "registry-ca.crt"
+
+    @property
     def instance_gateway(self) -> IPv4Address:
         """The host's address on the instances' network."""
         return self.instance_network[1]

@@ -13,7 +13,7 @@ import time
 from dev.lab.progress import console
 
 STORIES = {
-    "lab": ("test_networks", "test_cloud"),
+    "lab": ("test_networks", "test_containers", "test_cloud"),
     "pair": ("test_system", "test_faults", "test_maintenance", "test_end"),
     "takeover": ("test_takeover", "test_preflight"),
     "watched": ("test_monitoring", "test_support", "test_interruptions", "test_tenant_network", "test_guard_rails"),

@@ -8,7 +8,8 @@ openstack_units=(keystone glance-api placement-api nova-api nova-api-metadata no
 unwanted_units=(neutron-rpc-server ovs-record-hostname lxc lxc-net lxc-monitord libvirt-guests haproxy open-iscsi iscsid
   e2scrub_reap e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer fstrim.timer logrotate.timer man-db.timer dpkg-db-backup.timer)
 
-chroot "$root" systemctl --quiet enable mariadb rabbitmq-server memcached libvirtd "${openstack_units[@]}"
+chroot "$root" systemctl --quiet enable mariadb rabbitmq-server memcached libvirtd nginx docker-registry \
+  "${openstack_units[@]}"
 for unit in "${unwanted_units[@]}"; do
   chroot "$root" systemctl --quiet disable "$unit" 2>/dev/null || true # not every one of them is installed
 done

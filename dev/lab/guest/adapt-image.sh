@@ -13,5 +13,5 @@ masked_units=(modprobe@{dm_mod,loop,drm,efi_pstore,configfs,fuse}.service dev-hu
 # Owners and modes in a clone are its user's; in the image the files are root's.
 tar --directory="$tree" --owner=root:0 --group=root:0 --mode=u=rwX,go=rX --create . |
   tar --directory="$root" --extract --no-overwrite-dir
-systemctl --quiet --root="$root" enable lab-meminfo.service
+systemctl --quiet --root="$root" enable lab-meminfo.service lab-kernel-settings.service
 systemctl --quiet --root="$root" mask "${masked_units[@]}"

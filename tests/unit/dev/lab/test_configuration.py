@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dev.lab import build, configuration
+from dev.lab.certificate import RegistryCertificate
 from dev.lab.configuration import ConfiguredFile, Passwords
 from dev.lab.settings import LabSettings
 
@@ -14,10 +15,11 @@ SETTINGS = LabSettings.from_environ({"HOME": "/home/somebody"})
 PASSWORDS = Passwords(
     admin="admin-pw", lab="lab-pw", service="service-pw", database="db-pw", rabbitmq="mq-pw", metadata="md-pw"
 )
+CERTIFICATE = RegistryCertificate(authority="CA\n", certificate="server certificate\n", key="private-key\n")
 
 
 def rendered(settings: LabSettings = SETTINGS) -> dict[str, ConfiguredFile]:
-    return {file.path: file for file in configuration.render(settings, PASSWORDS)}
+    return {file.path: file for file in configuration.render(settings, PASSWORDS, CERTIFICATE)}
 
 
 def parsed(file: ConfiguredFile) -> configparser.ConfigParser:
@@ -63,7 +65,7 @@ def test_lxc_and_emulation_have_their_own_settings() -> None:
 
 
 def test_files_with_passwords_are_not_readable_by_others() -> None:
-    secrets = [getattr(PASSWORDS, name) for name in Passwords.__annotations__]
+    secrets = [*(getattr(PASSWORDS, name) for name in Passwords.__annotations__), CERTIFICATE.key]
     for path, file in rendered().items():
         if any(secret in file.content for secret in secrets):
             assert not file.mode & stat.S_IRWXO, path
@@ -83,8 +85,8 @@ def test_passwords_are_generated_once_and_readable_only_by_their_owner(tmp_path:
 
 
 def test_the_digest_changes_with_a_setting() -> None:
-    files = configuration.render(SETTINGS, PASSWORDS)
-    other = configuration.render(replace(SETTINGS, virt_type="qemu"), PASSWORDS)
+    files = configuration.render(SETTINGS, PASSWORDS, CERTIFICATE)
+    other = configuration.render(replace(SETTINGS, virt_type="qemu"), PASSWORDS, CERTIFICATE)
     assert configuration.digest(files, "a") == configuration.digest(list(files), "a")
     assert configuration.digest(files, "a") != configuration.digest(files, "b")
     assert configuration.digest(files, "a") != configuration.digest(other, "a")
