@@ -11,6 +11,7 @@ from model.settings import Settings
 
 # By path on the host, which is the path in templates/kubernetes/ too; a template's ends in ".j2".
 HOST_FILES: Mapping[str, int] = {
+    "etc/containerd/certs.d/_default/ca.crt": 0o644,
     "etc/containerd/certs.d/_default/hosts.toml": 0o644,
     "etc/containerd/config.toml": 0o644,
     "etc/crictl.yaml": 0o644,

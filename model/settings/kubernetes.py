@@ -10,6 +10,7 @@ from pydantic import ValidationInfo, field_validator
 
 from model.settings.fields import (
     ApiServerNames,
+    CaCertificate,
     Cidr,
     Cidrs,
     KubeletConfiguration,
@@ -44,6 +45,7 @@ class KubernetesSettings(Model):
     kubernetes_repository: RepositoryUrl
     kubernetes_repository_key: PgpKey
     registry_mirror: RegistryMirror
+    registry_mirror_ca: CaCertificate
     worker_labels: NodeLabels
     worker_taints: NodeTaints
     kubelet_configuration: KubeletConfiguration
@@ -113,6 +115,13 @@ class KubernetesSettings(Model):
                 "is empty, and kubernetesRepository has http, over which anybody could send another key; set the key, "
                 "or use https"
             )
+        return value
+
+    @field_validator("registry_mirror_ca")
+    @classmethod
+    def _of_a_mirror(cls, value: str, info: ValidationInfo) -> str:
+        if value and not info.data.get("registry_mirror", "https:").startswith("https:"):
+            raise ValueError("is set, but registryMirror is not an https URL; set that, or remove this")
         return value
 
     @field_validator("network_plugin_ports")

@@ -357,7 +357,8 @@ async def _sources_of_the_cluster(settings: Settings, step: Callable[[str], Awai
     registry = settings.registry_mirror or "https://registry.k8s.io"
     try:
         # Any answer will do: some registries ask for a login first.
-        await step(f"curl --silent --show-error --max-time 20 --output /dev/null {registry}/v2/")
+        trusted = f"--cacert <(printf %s {shlex.quote(ca)}) " if (ca := settings.registry_mirror_ca) else ""
+        await step(f"curl --silent --show-error --max-time 20 --output /dev/null {trusted}{registry}/v2/")
         findings.append(ok("registry", f"{registry} answers"))
     except asyncssh.ProcessError as error:
         findings.append(problem("registry", failure_of(error), "set registryMirror, or allow access to the registry"))

@@ -122,6 +122,7 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("kubernetesRepository", "https://mirror/ main", "without user"),
         ("kubernetesRepositoryKey", "-----BEGIN PGP PRIVATE KEY BLOCK-----", "public key"),
         ("registryMirror", "registry.example:5000", "https://registry.example:5000"),
+        ("registryMirrorCa", "/etc/ssl/registry.crt", "not a certificate in PEM"),
         ("workerLabels", '["disk"]', "not a label"),
         ("workerLabels", '["disk=a b"]', "not a label"),
         ("workerLabels", '["node-role.kubernetes.io/worker="]', "may not label itself"),
