@@ -75,6 +75,8 @@ class DrillFault(ABC):
     title: ClassVar[str]
     measured: ClassVar[Mapping[Profile, str]]
     """The worst longest interruption in docs/failover.md."""
+    measured_at_floating_ip: ClassVar[str | None] = None
+    """The same through a router, with the profile `default`; None if it was not measured."""
     notice: ClassVar[str]
     """What else clients notice."""
     way_back: ClassVar[str]
@@ -84,6 +86,15 @@ class DrillFault(ABC):
 
     def __init__(self, site: Site) -> None:
         self.site = site
+
+    @property
+    def expected(self) -> str:
+        """The longest interruption to expect on this stack's path: through a router it is not the same."""
+        direct = self.measured[self.site.profile]
+        if not self.site.outputs.floating_ip:
+            return direct
+        routed = self.measured_at_floating_ip if self.site.profile is Profile.DEFAULT else None
+        return routed or f"{direct}, more through a router (not measured)"
 
     def host(self, report: PairReport) -> str:
         """The host it strikes: the holder, in a healthy pair."""

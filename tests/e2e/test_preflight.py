@@ -1,6 +1,5 @@
 """`./ha preflight` before the first `up`: a cloud in order, wrong values and credentials, a throw-away instance."""
 
-import json
 import os
 import signal
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import yaml
 from dev.lab_stack import CLOUD, Stack
 from operate.hosts.pair import wait_for
 from operate.stack.files import ROOT
-from tests.e2e.harness import NO_ENV, Ended, clouds_yaml, ha, start
+from tests.e2e.harness import NO_ENV, Ended, clouds_yaml, findings, ha, start
 
 CONFIG: dict[str, object] = {"clusterName": "pre", "controlPlaneCount": 1, "workerCount": 0, "vip": "198.18.1.241"}
 THROW_AWAY = "pre-preflight-"
@@ -33,12 +32,6 @@ def stack() -> Stack:
 
 def preflight(stack: Stack, *arguments: str, env: Mapping[str, str] = NO_ENV) -> Ended:
     return ha("preflight", *arguments, stack=stack.name, env=env)
-
-
-def findings(result: Ended) -> dict[str, dict[str, str]]:
-    """By what was looked at."""
-    groups = json.loads(result.stdout)["groups"]
-    return {finding["looked_at"]: finding for group in groups for finding in group["findings"]}
 
 
 def left_of_throw_away() -> list[str]:
