@@ -143,8 +143,8 @@ class Cloud:
                         region_id=REGION,
                     )
 
-    def seed_resources(self, image: Path, apt: HostApt) -> None:
-        """Creates the flavors, networks, router and Debian image that are missing or out of date."""
+    def seed_resources(self, apt: HostApt) -> None:
+        """Creates the flavors, networks and router that are missing or out of date."""
         flavors = {flavor.name for flavor in self.api.compute.flavors()}
         for name, processors, memory, disk in FLAVORS:
             if name not in flavors:
@@ -152,7 +152,6 @@ class Cloud:
         owner = self.api.identity.find_project("lab", ignore_missing=False).id
         self._seed_flat_network(owner, [*apt.nameservers])
         self._seed_tenant_network(owner, [*apt.nameservers])
-        self.seed_image(IMAGE, image)
 
     def _seed_flat_network(self, owner: str, nameservers: list[str]) -> None:
         """The network on which instances are reached directly, and which gives out floating IPs too."""
