@@ -1,14 +1,15 @@
 """The end-to-end tests' stories, and `python -m tests.e2e.stories`, which runs them all.
 
 A story is a list of modules that share a stack and run one after the other. The first one stops the lab and runs alone;
-then two lanes of stories run beside each other, and a test that measures an interruption has the lab to itself meanwhile.
-Two, because that is how many processors the lab is made for: a third lane would only make all tests slower.
+then two lanes of stories run beside each other, and a test that measures an interruption has the lab to itself
+meanwhile. Two, because the lab is made for two processors: a third lane would only make all tests slower.
 """
 
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dev.lab.progress import console
@@ -62,9 +63,13 @@ def main() -> int:
     began = time.monotonic()
     stories = {name: Story(name, began) for name in STORIES}
     stories["lab"].run()
+
+    def run_lane(lane: Sequence[str]) -> None:
+        for name in lane:
+            stories[name].run()
+
     with ThreadPoolExecutor(len(LANES)) as pool:
-        for lane in LANES:
-            pool.submit(lambda lane=lane: [stories[name].run() for name in lane])
+        list(pool.map(run_lane, LANES))
     for story in stories.values():
         show(f"\n---- {story}\n" + "\n".join(story.summary))
     show("\n" + "\n".join(map(str, stories.values())))
