@@ -17,12 +17,13 @@ from dev.lab.progress import console
 STORIES = {
     "lab": ("test_networks", "test_cloud"),
     "pair": ("test_system", "test_faults", "test_maintenance", "test_end"),
-    "takeover": ("test_takeover", "test_preflight"),
+    "preflight": ("test_preflight",),
+    "takeover": ("test_takeover",),
     "watched": ("test_monitoring", "test_support", "test_interruptions", "test_tenant_network", "test_guard_rails"),
 }
 
 
-LANES = (("pair",), ("takeover", "watched"))
+LANES = (("pair", "preflight"), ("takeover", "watched"))  # about as long as each other
 
 
 class Story:
