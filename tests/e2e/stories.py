@@ -44,7 +44,7 @@ class Story:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout
             for line in process.stdout:
-                show(f"{time.monotonic() - self._began:5.0f} s {self.name:>8} | {line.rstrip()}")
+                show(f"{time.monotonic() - self._began:5.0f} s {self.name:>9} | {line.rstrip()}")
                 if self.summary or re.match(r"=+ (ERRORS|FAILURES|warnings summary|slowest durations)", line):
                     self.summary.append(line.rstrip())
         self.status = process.returncode
