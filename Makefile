@@ -62,7 +62,7 @@ toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto --dist loadfile tests/toolchain
 
-e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 30 minutes)
+e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 55 minutes)
 	@.venv/bin/python -m tests.e2e.stories
 
 kubernetes-test: lab-kubernetes $(REGISTRY) ## the lab's packages and images of Kubernetes: APT and a registry serve them (root)

@@ -73,7 +73,7 @@ class VirtualIp(pulumi.ComponentResource):
         self.register_outputs({"address": self.address, "floatingAddress": self.floating_address})
 
     def notice_pairs(self, ports: Sequence[pulumi.Resource]) -> pulumi.Resource:
-        """Have Neutron look once more at which ports have the VIP among their address pairs; changes nothing else.
+        """Make Neutron look again at which ports have the VIP in their address pairs; nothing else changes.
 
         Only ML2/OVN needs it, and only after a change of the address. It records the holder's hypervisor as the host of
         the VIP's port, so Neutron binds the port there when its address changes, and a bound port does not become a

@@ -7,7 +7,6 @@ network, where they reach the VIP through the router and its floating IP.
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -100,4 +99,4 @@ def main(repeats: Annotated[int, typer.Option(help="How many rounds of all fault
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

@@ -240,12 +240,21 @@ def _complete(settings: LabSettings, container: Container, passwords: Passwords,
         with phase("users, projects and endpoints", expected=8):
             Cloud(settings).seed_identity(passwords)
             container.run("touch", "/var/lib/lab/identity-seeded")
-    with phase("waiting for the other APIs", expected=25 if first else 10):
-        for kind, url in api_urls(settings).items():
-            wait_for(lambda url=url: answers(url), 300, f"The {kind} API did not answer", hint)
+
+    def wait_for_api(kind: str) -> None:
+        url = api_urls(settings)[kind]
+        wait_for(lambda: answers(url), 300, f"The {kind} API did not answer", hint)
+
+    # Glance is there before Nova is.
+    with phase("image", expected=10 if first else 2):
+        wait_for_api("image")
+        Cloud(settings).seed_image(IMAGE, guest)
+    with phase("waiting for the other APIs", expected=15 if first else 10):
+        for kind in api_urls(settings):
+            wait_for_api(kind)
     cloud = Cloud(settings)  # not earlier: a client keeps the catalog of its login
-    with phase("flavors, network and image", expected=10 if first else 2):
-        cloud.seed_resources(guest, apt)
+    with phase("flavors and networks", expected=8 if first else 2):
+        cloud.seed_resources(apt)
     with phase("waiting for the hypervisor and the agents", expected=30):
         wait_for(lambda: cloud.agents().get("nova-compute", False), 300, "nova-compute did not come up", hint)
         if not (marks / "host-mapped").exists():

@@ -144,8 +144,8 @@ class Cloud:
                         region_id=REGION,
                     )
 
-    def seed_resources(self, image: Path, apt: HostApt) -> None:
-        """Creates the flavors, networks, router and Debian image that are missing or out of date."""
+    def seed_resources(self, apt: HostApt) -> None:
+        """Creates the flavors, networks and router that are missing or out of date."""
         flavors = {flavor.name for flavor in self.api.compute.flavors()}
         for name, processors, memory, disk in FLAVORS:
             if name not in flavors:
@@ -153,7 +153,6 @@ class Cloud:
         owner = self.api.identity.find_project("lab", ignore_missing=False).id
         self._seed_flat_network(owner, [*apt.nameservers])
         self._seed_tenant_network(owner, [*apt.nameservers])
-        self.seed_image(IMAGE, image)
 
     def _seed_flat_network(self, owner: str, nameservers: list[str]) -> None:
         """The network on which instances are reached directly, and which gives out floating IPs too."""
@@ -167,14 +166,13 @@ class Cloud:
             provider_network_type="flat",
             provider_physical_network="provider",
         )
-        first, last = self._settings.allocation_pool
         self._seed_subnet(
             name=SUBNET,
             network_id=network.id,
             project_id=owner,
             cidr=str(self._settings.instance_network),
             gateway_ip=str(self._settings.instance_gateway),
-            allocation_pools=[{"start": str(first), "end": str(last)}],
+            allocation_pools=self._settings.allocation_pools(self._settings.instance_network),
             dns_nameservers=nameservers,
         )
 
@@ -188,6 +186,7 @@ class Cloud:
             network_id=network.id,
             project_id=owner,
             cidr=str(self._settings.tenant_network),
+            allocation_pools=self._settings.allocation_pools(self._settings.tenant_network),
             dns_nameservers=nameservers,
         )
         if self.api.network.find_router(ROUTER) is None:
@@ -205,12 +204,16 @@ class Cloud:
             )
             self.api.network.add_interface_to_router(router, subnet_id=subnet.id)
 
-    def _seed_subnet(self, *, name: str, dns_nameservers: list[str], **attributes: Any) -> Any:
+    def _seed_subnet(
+        self, *, name: str, dns_nameservers: list[str], allocation_pools: list[dict[str, str]], **attributes: Any
+    ) -> Any:
+        changeable = {"dns_nameservers": dns_nameservers, "allocation_pools": allocation_pools}
         subnet = self.api.network.find_subnet(name) or self.api.network.create_subnet(
-            name=name, ip_version=4, dns_nameservers=dns_nameservers, **attributes
+            name=name, ip_version=4, **changeable, **attributes
         )
-        if subnet.dns_nameservers != dns_nameservers:
-            self.api.network.update_subnet(subnet, dns_nameservers=dns_nameservers)
+        outdated = {key: value for key, value in changeable.items() if getattr(subnet, key) != value}
+        if outdated:
+            self.api.network.update_subnet(subnet, **outdated)
         return subnet
 
     def seed_image(self, name: str, folder: Path) -> None:

@@ -117,10 +117,10 @@ class LabSettings:
         """The tenant network's router's address on the instances' network."""
         return self.instance_network[2]
 
-    @property
-    def allocation_pool(self) -> tuple[IPv4Address, IPv4Address]:
-        """The first and last address that Neutron assigns to instances; the others are free for VIPs."""
-        return self.instance_network[100], self.instance_network[199]
+    @staticmethod
+    def allocation_pools(network: IPv4Network) -> list[dict[str, str]]:
+        """The addresses of a network that Neutron assigns to instances; the others are free for VIPs."""
+        return [{"start": str(network[100]), "end": str(network[199])}]
 
 
 def _folder(environ: Mapping[str, str], variable: str, default: str) -> Path:

@@ -94,7 +94,7 @@ class Drill:
                 fault=fault.name,
                 title=fault.title,
                 where=fault.host(report),
-                longest=fault.measured[self._site.profile],
+                longest=fault.expected,
                 notice=fault.notice,
                 way_back=fault.way_back,
                 left_out=fault.obstacle(report),

@@ -1,6 +1,7 @@
 """What the end-to-end tests share: a stack on the lab with its stand-in API servers, `./ha` on it, and its state."""
 
 import asyncio
+import json
 import os
 import subprocess
 import time
@@ -88,6 +89,12 @@ def clouds_yaml(file: Path, **auth: str) -> Path:
     clouds["clouds"][CLOUD]["auth"] |= auth
     file.write_text(yaml.safe_dump(clouds))
     return file
+
+
+def findings(result: Ended) -> dict[str, dict[str, str]]:
+    """What `./ha preflight --json` found, by what it looked at."""
+    groups = json.loads(result.stdout)["groups"]
+    return {finding["looked_at"]: finding for group in groups for finding in group["findings"]}
 
 
 class System:

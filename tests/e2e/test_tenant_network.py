@@ -12,7 +12,7 @@ from operate.drill.faults import DRILL_FAULTS
 from operate.drill.result import Measured
 from program.holder import answering_load_balancer
 from tests.e2e.faults import BOUNDS, FAILOVER_SECONDS, PLANNED_MOVE_SECONDS
-from tests.e2e.harness import System
+from tests.e2e.harness import System, findings
 
 # Its router forwards by what OVN's southbound database says of the VIP, which follows the holder's gratuitous ARP.
 ROUTER_SECONDS = 0.5
@@ -32,6 +32,12 @@ def test_clients_reach_the_vip_through_its_floating_ip_alone(pair: System):
     assert pair.pair.holder() == pair.holder_and_standby()[0]
     assert answering_load_balancer(pair.outputs.vip) is None
     assert pair.has_no_changes()
+
+
+def test_preflight_names_the_backend_and_the_router(pair: System):
+    found = findings(pair.ha("preflight", "--json"))
+    assert found["backend"]["found"].startswith("OVN")
+    assert found["router tenant"]["result"] == "ok"
 
 
 @pytest.mark.measures

@@ -16,7 +16,7 @@ from model.timers import Profile
 from operate.commands import drill as command
 from operate.commands.drill import seconds
 from operate.drill import run as run_module
-from operate.drill.faults import DRILL_FAULTS, UNDONE_BY_HOST_SECONDS, DrillFault, FaultName
+from operate.drill.faults import DRILL_FAULTS, UNDONE_BY_HOST_SECONDS, DrillFault, FaultName, HAProxyKilled
 from operate.drill.page import page, timeline
 from operate.drill.result import DrillResult, Measured, Planned, Seen
 from operate.drill.run import Drill
@@ -56,6 +56,28 @@ def test_the_plan_expects_what_the_documentation_measured():
     assert len(found) == 3 * (len(FaultName) - 1)
     for name, profile, outage in found:
         assert DRILL_FAULTS[name].measured[profile] == outage
+
+
+def test_through_a_router_the_plan_expects_what_was_measured_there():
+    text = (ROOT / "docs" / "failover.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)`: .*? / [\d.]+ s \|.*? / ([\d.]+ s) \|", text, re.MULTILINE)
+    worst = {name: outage for name, outage in rows if name in DRILL_FAULTS}
+    assert worst.keys() == DRILL_FAULTS.keys()
+    assert {name: fault.measured_at_floating_ip for name, fault in DRILL_FAULTS.items()} == worst
+
+
+@pytest.mark.parametrize(
+    ("profile", "floating_ip", "expected"),
+    [
+        (Profile.DEFAULT, None, "0.06 s"),
+        (Profile.DEFAULT, "100.64.0.9", HAProxyKilled.measured_at_floating_ip),
+        (Profile.FAST, None, "0.04 s"),
+        (Profile.FAST, "100.64.0.9", "0.04 s, more through a router (not measured)"),
+    ],
+)
+def test_what_to_expect_depends_on_the_path(profile: Profile, floating_ip: str | None, expected: str):
+    site: Any = SimpleNamespace(profile=profile, outputs=SimpleNamespace(floating_ip=floating_ip))
+    assert HAProxyKilled(site).expected == expected
 
 
 def test_a_host_undoes_a_fault_only_after_the_drill_would_have():
