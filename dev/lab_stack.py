@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pulumi import automation
 from pulumi.automation.events import DiagnosticEvent, EngineEvent, ResourcePreEvent
 
+from dev.lab.kubernetes import programs, repository, versions
 from dev.lab.progress import console
 from dev.lab.settings import LabSettings
 from model.settings import SECRET_KEYS
@@ -139,6 +140,25 @@ def lab_config() -> dict[str, object]:
     return config
 
 
+def cluster_config() -> dict[str, object]:
+    """What turns the bare hosts into a cluster: its packages and images come from the lab, as on a site of its own."""
+    lab = LabSettings.from_environ()
+    return {
+        "controlPlaneFlavor": "lab.large",
+        "workerFlavor": "lab.medium",
+        "kubernetesVersion": versions.MINOR,
+        "kubernetesRepository": f"{lab.packages_url}/{repository.PATH}",
+        "kubernetesRepositoryKey": lab.packages_key.read_text(),
+        "registryMirror": lab.registry_url,
+        "registryMirrorCa": lab.registry_authority.read_text(),
+    }
+
+
+def kubectl_path() -> Path:
+    """The kubectl that the lab has built."""
+    return programs.ensure(LabSettings.from_environ())["kubernetes"] / "kubectl"
+
+
 class Stack:
     """A stack of the program on the lab. The lab must be up.
 
@@ -196,6 +216,12 @@ class Stack:
     def outputs(self) -> Outputs:
         """The outputs of the last `up`."""
         return Outputs.parse({name: output.value for name, output in self._stack.outputs().items()})
+
+    def kubeconfig(self) -> Path:
+        """A file with the administrator's kubeconfig, readable by the user alone."""
+        file = state_folder() / f"kubeconfig-{self.name}"
+        _write_once(file, str(self._stack.outputs()["kubeconfig"].value))
+        return file
 
     def access(self) -> Access:
         """How the stack's hosts are logged in to."""

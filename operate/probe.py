@@ -16,8 +16,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from http.client import HTTPException, parse_headers
 from io import BytesIO
 from itertools import pairwise
@@ -37,6 +37,24 @@ ALIVE = (200, 401, 403)
 """Statuses of an API server that is alive; it may refuse an anonymous request."""
 # A time-out, a broken connection, or an answer that is not HTTP.
 NO_ANSWER = (OSError, EOFError, asyncio.LimitOverrunError, HTTPException, ValueError, IndexError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a probe sends, on a connection of its own."""
+
+    method: str = "GET"
+    path: str = PATH
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: str = ""
+
+    def encoded(self, host: str) -> bytes:
+        """As it is sent to `host` (HOST[:PORT])."""
+        body = self.body.encode()
+        length = {"Content-Length": str(len(body))} if body else {}
+        headers = {"Host": host, "User-Agent": "ha-api-probe", **self.headers, **length, "Connection": "close"}
+        lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +154,12 @@ class ProbeReport:
 
 
 class Probe:
-    """Requests `/readyz` from `url` while its context lasts, in a thread of its own.
+    """Sends requests to `url` while its context lasts, in a thread of its own; by default it reads `/readyz`.
 
-    `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. Certificates are not verified, since
-    only the arrival of an answer is measured. `authorization` is the header of that name, for servers that refuse
-    anonymous requests; `backend_header` is a header with the server's name, if it sends one; `answers` are the
-    statuses that count as an answer.
+    `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. `request` is called for each
+    request. Without a `tls` context certificates are not verified, since only the arrival of an answer is measured.
+    `backend_header` is a header with the server's name, if it sends one; `answers` are the statuses that count as an
+    answer.
     ValueError for a URL that is not https://HOST[:PORT], and for values beyond this module's limits.
     """
 
@@ -152,7 +170,8 @@ class Probe:
         interval: float = MIN_INTERVAL,
         timeout: float = 0.25,
         limit: float = 120.0,
-        authorization: str | None = None,
+        request: Callable[[], Request] = Request,
+        tls: ssl.SSLContext | None = None,
         backend_header: str = "",
         answers: Container[int] = (200,),
     ) -> None:
@@ -166,16 +185,11 @@ class Probe:
             )
         self._host, self._port = parts.hostname, parts.port or 443
         self._interval, self._timeout, self._limit = interval, timeout, limit
-        header = f"Authorization: {authorization}\r\n" if authorization else ""
-        self._request = (
-            f"GET {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: ha-api-probe\r\n{header}"
-            "Connection: close\r\n\r\n"
-        ).encode()
+        self._request = request
+        self._netloc = parts.netloc
         self._backend_header = backend_header
         self._answers = answers
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE
+        self._tls = tls or _unverified()
         self._samples: list[Sample] = []
         self._marks: list[Mark] = []
         self._longest_stall = 0.0
@@ -258,12 +272,19 @@ class Probe:
         """One connection, one request: its status and the backend that answered."""
         reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
         try:
-            writer.write(self._request)
+            writer.write(self._request().encoded(self._netloc))
             head = await reader.readuntil(b"\r\n\r\n")
         finally:
             writer.transport.abort()  # without a closing handshake, which would be measured too
         status_line, _, fields = head.partition(b"\r\n")
         return int(status_line.split()[1]), parse_headers(BytesIO(fields)).get(self._backend_header)
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def main(

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pyroute2 import netns
 
 from dev.standin.apiserver import BACKEND_HEADER
-from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, ProbeReport
+from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, ProbeReport, Request
 
 API_PORT = 6443
 AUTHORIZATION = "Bearer a-client-that-the-server-knows"
@@ -157,6 +157,10 @@ class HeldConnections:
             await answer
 
 
+def _authorized() -> Request:
+    return Request(headers={"Authorization": AUTHORIZATION})
+
+
 def _expect(answer: Coroutine[None, None, bytes]) -> asyncio.Task[bytes]:
     """Wait for an answer in the background; the foreground may notice a broken connection first."""
     task = asyncio.create_task(answer)
@@ -232,7 +236,7 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
                         interval=pace * paces,
                         timeout=timeout,
                         limit=MAX_SECONDS,
-                        authorization=AUTHORIZATION,
+                        request=_authorized,
                         backend_header=BACKEND_HEADER,
                     )
                     probes.append((timeout, time.monotonic(), probe.__enter__()))

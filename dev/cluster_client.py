@@ -1,0 +1,179 @@
+"""A client of a real cluster that reads, writes and watches while something is broken, and reports what it noticed.
+
+It is what Kubernetes' own clients do: short requests on new connections, and one connection that is held open.
+"""
+
+import json
+import ssl
+import tempfile
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPSConnection
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import yaml
+
+from operate.probe import Probe, ProbeReport, Request
+
+# As in docs/failover.md: a read every 50 ms, a write every 100 ms.
+READ_INTERVAL = 0.05
+WRITE_INTERVAL = 0.1
+# kubectl and client-go wait for longer; a request that hangs for so long counts as failed.
+TIMEOUT = 10.0
+LIMIT = 900.0
+_CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+_NO_STREAM = (OSError, HTTPException, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a watch saw: it gets an event for every write."""
+
+    events: int
+    closed: int
+    """How often its connection ended, and it had to open a new one."""
+    longest_silence: float
+    """Seconds without an event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the three kinds of clients noticed."""
+
+    reads: ProbeReport
+    writes: ProbeReport
+    watch: Watched
+
+    @property
+    def longest_stall(self) -> float:
+        """How late the client itself was at worst, in seconds."""
+        return max(self.reads.longest_stall, self.writes.longest_stall)
+
+
+class ClusterClient:
+    """Reads, writes and watches one ConfigMap while its context lasts.
+
+    `kubeconfig` is the text of one, with a client's certificate.
+    """
+
+    def __init__(self, kubeconfig: str, name: str = "ha-api-client") -> None:
+        config = yaml.safe_load(kubeconfig)
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self._url: str = cluster["server"]
+        self._host = urlsplit(self._url).netloc
+        self._tls = _context(cluster, user)
+        self._name = name
+        self._path = f"{_CONFIG_MAPS}/{name}"
+        self._open = ExitStack()
+        self._stopping = threading.Event()
+        self._events: list[float] = []
+        self._closed = -1
+        self._connection: HTTPSConnection | None = None
+        self._reads = self._probe(READ_INTERVAL, lambda: Request(path=self._path))
+        self._writes = self._probe(WRITE_INTERVAL, self._write)
+
+    def __enter__(self) -> Self:
+        with suppress(LookupError):
+            self.ask("DELETE", self._path)
+        self.ask("POST", _CONFIG_MAPS, {"metadata": {"name": self._name}})
+        watch = threading.Thread(target=self._watch, name="watch", daemon=True)
+        watch.start()
+        self._open.callback(watch.join)
+        self._open.callback(self._end_watch)
+        self._open.enter_context(self._writes)
+        self._open.enter_context(self._reads)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        if not error:
+            self.ask("DELETE", self._path)
+
+    @property
+    def steady(self) -> float:
+        """For how many seconds until now all reads and writes have been answered and the watch has had events."""
+        silent = time.monotonic() - self._events[-1] if self._events else TIMEOUT
+        return min(self._reads.steady, self._writes.steady) if silent < 10 * WRITE_INTERVAL else 0.0
+
+    def report(self) -> Seen:
+        """What was seen until now, or in the whole run once it has ended."""
+        silence = max((later - earlier for earlier, later in pairwise(self._events)), default=0.0)
+        return Seen(
+            reads=self._reads.report(),
+            writes=self._writes.report(),
+            watch=Watched(events=len(self._events), closed=max(self._closed, 0), longest_silence=silence),
+        )
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One request, and the object in its answer.
+
+        LookupError if the API has no such object; OSError if it does not answer, or with another error.
+        """
+        connection = self._connect(TIMEOUT)
+        try:
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        if response.status == 404:
+            raise LookupError(path)
+        if response.status >= 300:
+            raise OSError(f"{method} {path}: status {response.status}: {text[:500]}")
+        return json.loads(text)
+
+    def _probe(self, interval: float, request: Callable[[], Request]) -> Probe:
+        return Probe(self._url, interval=interval, timeout=TIMEOUT, limit=LIMIT, request=request, tls=self._tls)
+
+    def _connect(self, timeout: float | None) -> HTTPSConnection:
+        return HTTPSConnection(self._host, timeout=timeout, context=self._tls)
+
+    def _write(self) -> Request:
+        return Request(
+            method="PATCH",
+            path=self._path,
+            headers={"Content-Type": "application/merge-patch+json"},
+            body=json.dumps({"data": {"written": str(time.time_ns())}}),
+        )
+
+    def _watch(self) -> None:
+        path = f"{_CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3D{self._name}"
+        while not self._stopping.is_set():
+            self._closed += 1
+            connection = self._connection = self._connect(TIMEOUT)
+            with suppress(*_NO_STREAM):
+                connection.request("GET", path)
+                response = connection.getresponse()
+                while response.status == 200 and response.readline():
+                    self._events.append(time.monotonic())
+            connection.close()
+            time.sleep(0.05)
+
+    def _end_watch(self) -> None:
+        self._stopping.set()
+        if self._connection and self._connection.sock:
+            with suppress(OSError):
+                self._connection.sock.shutdown(2)
+
+
+def _context(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=b64decode(cluster["certificate-authority-data"]).decode())
+    # OpenSSL reads a client's certificate from files only.
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = Path(folder) / "client.crt", Path(folder) / "client.key"
+        certificate.write_bytes(b64decode(user["client-certificate-data"]))
+        key.touch(mode=0o600)
+        key.write_bytes(b64decode(user["client-key-data"]))
+        context.load_cert_chain(certificate, key)
+    return context

@@ -1,0 +1,130 @@
+"""What a cluster's clients notice when a master or a load balancer fails: for the demo and the tests on the lab."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from dev.cluster_client import ClusterClient, Seen
+from operate.drill.faults import DrillFault, Site
+from operate.hosts.cluster import ClusterReport
+from operate.hosts.look import look
+from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, wait_for
+from operate.stack.applied import AppliedStack
+
+STEADY_SECONDS = 2.0
+# A watch whose master is gone is silent until HAProxy gives its connection up, after 30 s (`tcp-ut`).
+RECOVERY_SECONDS = 60.0
+
+
+class MasterStopped(DrillFault):
+    """A control-plane host is shut down through Nova."""
+
+    name = "master-stopped"
+    title = "its instance is stopped through Nova"
+    notice = "requests under way there are cut, and etcd may elect another leader"
+    way_back = "its instance is started through Nova"
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """Returns once Nova says that it is off."""
+        about_to()
+        self.site.pair.stop(host)
+
+    def undo(self, host: str) -> str | None:
+        """Start it; the cluster needs longer."""
+        return f"{host} is started" if self.site.pair.start(host) else None
+
+
+class MasterCutOff(DrillFault):
+    """A control-plane host's port is taken down through Neutron: for everybody else the host has crashed."""
+
+    name = "master-cut-off"
+    title = "it is cut off the network"
+    notice = "requests to it hang until its health check fails, and etcd may elect another leader"
+    way_back = "its port is brought up through Neutron"
+    seconds = 10.0
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """Neutron answers before its agent has done so."""
+        about_to()
+        self.site.pair.set_port(host, up=False)
+
+    def undo(self, host: str) -> str | None:
+        """Bring the port up."""
+        self.site.pair.set_port(host, up=True)
+        return f"{host}: its port is up"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterMeasured:
+    """What clients noticed of one fault on one host."""
+
+    fault: DrillFault
+    host: str
+    seen: Seen
+
+
+def leader(cluster: ClusterReport) -> str:
+    """The control-plane host with etcd's leader: its loss costs most."""
+    (name,) = (member.name for member in cluster.members if member.health == "leader")
+    return name
+
+
+def wait_until_whole(stack: AppliedStack) -> ClusterReport:
+    """Wait until nothing is wrong with the pair, and every node and every member of etcd is well."""
+    report = look(stack, with_instances=True)
+
+    def whole() -> bool:
+        nonlocal report
+        report = look(stack, with_instances=True)
+        return report.whole
+
+    if not report.whole:
+        wait_for("the pair and the cluster are whole", whole, BOOT_SECONDS)
+    if not report.cluster:
+        raise PairError(f"the stack {stack.name} has no cluster: kubernetesVersion is empty")
+    return report.cluster
+
+
+def measure(stack: AppliedStack, kubeconfig: Path, kind: type[DrillFault], host: str) -> ClusterMeasured:
+    """Inflicts a fault on a host and undoes it, while the cluster is read, written and watched.
+
+    Returns when everything is whole again.
+    """
+    fault = kind(Site(stack))
+    with ClusterClient(kubeconfig.read_text()) as client:
+        _wait_until_steady(client)
+        try:
+            fault.inflict(host, lambda: None)
+            wait_for(f"on {host} {fault.title}", lambda: fault.in_effect(host), STOP_SECONDS)
+            time.sleep(fault.seconds)
+            _wait_until_steady(client)
+        finally:
+            fault.undo(host)
+        wait_until_whole(stack)
+        _wait_until_steady(client)
+    return ClusterMeasured(fault=fault, host=host, seen=client.report())
+
+
+def _wait_until_steady(client: ClusterClient) -> None:
+    wait_for("the cluster is read, written and watched", lambda: client.steady >= STEADY_SECONDS, RECOVERY_SECONDS)
+
+
+def table(measured: list[ClusterMeasured]) -> Table:
+    """The longest time without an answer, and how many requests failed."""
+    shown = Table("on", "fault", "reads", "failed", "writes", "failed", "watch silent", "closed", title_justify="left")
+    for it in measured:
+        reads, writes, watch = it.seen.reads, it.seen.writes, it.seen.watch
+        shown.add_row(
+            it.host,
+            it.fault.title,
+            f"{reads.longest_gap:.2f} s",
+            f"{reads.failures} of {reads.requests}",
+            f"{writes.longest_gap:.2f} s",
+            f"{writes.failures} of {writes.requests}",
+            f"{watch.longest_silence:.2f} s",
+            f"{watch.closed} x",
+        )
+    return shown

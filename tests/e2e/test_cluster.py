@@ -1,0 +1,219 @@
+"""A real cluster behind the pair: created by one `up`, used, and used on while its masters and load balancers fail.
+
+The tests are one story and run in the order of the file; each leaves the cluster whole.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from dev.cluster_faults import MasterCutOff, MasterStopped, measure, table, wait_until_whole
+from dev.lab.kubernetes import versions
+from dev.lab.progress import console
+from dev.lab_faults import LinkCut
+from dev.lab_stack import PROJECT, cluster_config, kubectl_path
+from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
+from operate.stack.engine import PULUMI
+from tests.e2e.harness import System, start
+
+WORKLOAD = Path(__file__).with_name("workload.yaml")
+FLANNEL = f"ghcr.io/flannel-io/flannel:{versions.TAGS['flannel-io/flannel']}"
+COREDNS = f"registry.k8s.io/coredns/coredns:{versions.TAGS['coredns/coredns']}"
+QUIET_SECONDS = 120
+# For how long a read or a write may find nobody, in seconds, when a master or a load balancer fails: generous, because
+# the machine is busy. etcd elects a leader within 2 s, and HAProxy takes a dead master out within 1 s.
+LONGEST_GAP = 6.0
+# A pod's resolver asks the Service of CoreDNS, and waits 5 s for each answer from a pod that is gone.
+LONGEST_GAP_IN_A_POD = 30.0
+
+
+class Cluster:
+    """The stack with the cluster, and the kubectl of its administrator."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.kubeconfig = system.stack.kubeconfig()
+
+    def command(self, *arguments: str) -> list[str | Path]:
+        """kubectl's command line."""
+        return [kubectl_path(), "--kubeconfig", self.kubeconfig, *arguments]
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """What kubectl prints; it must succeed."""
+        done = subprocess.run(
+            self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def wait_until_whole(self) -> None:
+        """Nothing is wrong with the pair, every host is a Ready node, and every member of etcd is well."""
+        wait_until_whole(self.system.applied())
+
+    def nodes(self) -> dict[str, tuple[str, str, str]]:
+        """By name: status, role and version."""
+        rows = [line.split() for line in self.kubectl("get", "nodes", "--no-headers").splitlines()]
+        return {name: (status, role, version) for name, status, role, _, version in rows}
+
+    def members(self) -> set[str]:
+        """The names of etcd's members, all of which are well."""
+        return {it.name for it in wait_until_whole(self.system.applied()).members}
+
+    def longest_gap_in_a_pod(self, since: float) -> float:
+        """For how long (seconds) the pod on one worker has had no answer from the Service, since a time (Unix)."""
+        lines = [line.split() for line in self.kubectl("logs", "client").splitlines()]
+        answered = [float(at) for at, what in lines if what == "answered" and float(at) > since]
+        return max(later - earlier for earlier, later in pairwise([since, *answered, time.time()]))
+
+
+@pytest.fixture(scope="module")
+def interrupted() -> Generator[System]:
+    """A stack whose first `up` was killed while the cluster was created, and the second one during a join."""
+    system = System("lab-cluster", "kube", **cluster_config(), controlPlaneCount=3, workerCount=2)
+    system.stack.destroy()
+    assert system.left_in_the_cloud() == []
+    system.configure()
+    kill_up(system, "kube-cp-0-kubernetes-init")
+    kill_up(system, "kube-cp-1-kubernetes-join")
+    yield system
+    system.stack.destroy()
+
+
+def kill_up(system: System, resource: str) -> None:
+    """Start an `up`, and kill all of it (SIGKILL) five seconds after it has begun a resource."""
+    process = start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", system.name)
+    assert process.stdout
+    for line in process.stdout:
+        console.print(line.rstrip(), markup=False)
+        if re.search(rf"{resource} creating", line):
+            break
+    time.sleep(5)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def cluster(interrupted: System) -> Cluster:
+    interrupted.up()
+    return Cluster(interrupted)
+
+
+def test_an_up_that_was_killed_twice_ends_with_every_node_ready_in_its_role_and_version(cluster: Cluster):
+    version = f"v{versions.KUBERNETES}"
+    outputs = cluster.system.outputs
+    assert cluster.nodes() == {
+        **dict.fromkeys(outputs.control_plane, ("Ready", "control-plane", version)),
+        **dict.fromkeys(outputs.workers, ("Ready", "worker", version)),
+    }
+    assert cluster.members() == outputs.control_plane.keys()
+
+
+def test_a_second_preview_has_no_changes(cluster: Cluster):
+    assert cluster.system.has_no_changes()
+
+
+def test_strangers_see_the_health_paths_alone_and_secrets_are_encrypted_in_etcd(cluster: Cluster):
+    host = next(iter(cluster.system.outputs.control_plane))
+    endpoint = cluster.system.outputs.endpoint
+
+    def status(path: str) -> str:
+        return str(cluster.system.run(host, f"curl -sk -o /dev/null -w '%{{http_code}}' {endpoint}{path}").stdout)
+
+    assert [status(path) for path in ("/readyz", "/version", "/api/v1/nodes")] == ["200", "401", "401"]
+    cluster.kubectl("create", "secret", "generic", "proof", "--from-literal=word=plaintext")
+    kept = cluster.kubectl(
+        *("--namespace", "kube-system", "exec", f"etcd-{host}", "--", "etcdctl"),
+        *("--cacert=/etc/kubernetes/pki/etcd/ca.crt", "--cert=/etc/kubernetes/pki/etcd/server.crt"),
+        *("--key=/etc/kubernetes/pki/etcd/server.key", "get", "--print-value-only", "/registry/secrets/default/proof"),
+    )
+    assert kept.startswith("k8s:enc:")
+    assert "plaintext" not in kept
+
+
+def test_a_pod_reaches_another_worker_s_by_its_service_s_name(cluster: Cluster):
+    server, client = cluster.system.outputs.workers
+    manifest = WORKLOAD.read_text()
+    for name, value in {
+        "SERVER_NODE": server,
+        "CLIENT_NODE": client,
+        "SERVER_IMAGE": COREDNS,
+        "CLIENT_IMAGE": FLANNEL,
+    }.items():
+        manifest = manifest.replace(name, value)
+    cluster.kubectl("apply", "--filename", "-", stdin=manifest)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+    cluster.kubectl("rollout", "status", "deployment/server", "--timeout=120s")
+    began = time.time()
+    time.sleep(5)
+    assert cluster.longest_gap_in_a_pod(began) < 3
+
+
+def test_quiet_logs_and_exec_outlive_two_minutes(cluster: Cluster):
+    quiet = f"sleep {QUIET_SECONDS}; echo still here"
+    cluster.kubectl("run", "quiet", f"--image={FLANNEL}", "--restart=Never", "--command", "--", "bash", "-c", quiet)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/quiet", "--timeout=60s")
+    commands = (("logs", "--follow", "quiet"), ("exec", "client", "--", "bash", "-c", quiet))
+    running = [
+        subprocess.Popen(cluster.command(*it), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for it in commands
+    ]
+    assert [it.communicate(timeout=QUIET_SECONDS + 60)[0] for it in running] == ["still here\n", "still here\n"]
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("host", ["kube-cp-0", "kube-cp-1", "kube-cp-2"])
+@pytest.mark.parametrize("fault", [MasterStopped, MasterCutOff])
+def test_a_master_is_missed_for_seconds_at_most(cluster: Cluster, fault: type[DrillFault], host: str):
+    survives(cluster, fault, host)
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("fault", [HAProxyKilled, InstanceStopped, LinkCut])
+def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: type[DrillFault]):
+    survives(cluster, fault, cluster.system.holder_and_standby()[0])
+
+
+def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> None:
+    """A fault interrupts clients and pods for a short time."""
+    began = time.time()
+    measured = measure(cluster.system.applied(), cluster.kubeconfig, fault, host)
+    console.print(table([measured]))
+    in_a_pod = cluster.longest_gap_in_a_pod(began)
+    console.print(f"in a pod: {in_a_pod:.2f} s")
+    seen = measured.seen
+    assert seen.reads.longest_gap <= LONGEST_GAP + seen.longest_stall
+    assert seen.writes.longest_gap <= LONGEST_GAP + seen.longest_stall
+    assert in_a_pod <= LONGEST_GAP_IN_A_POD
+
+
+def test_a_replaced_master_leaves_and_joins_again(cluster: Cluster):
+    before = cluster.kubectl("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}")
+    servers = "openstack-ha-api:compute:Servers$openstack:compute/instance:Instance"
+    urn = f"urn:pulumi:{cluster.system.name}::{PROJECT}::{servers}::kube-cp-1"
+    done = cluster.system.pulumi("up", "--yes", "--skip-preview", "--replace", urn)
+    assert done.returncode == 0, done.words
+    assert cluster.kubectl("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}") != before
+    assert len(cluster.members()) == 3
+
+
+def test_a_master_that_vanished_is_replaced_by_the_next_up(cluster: Cluster):
+    cluster.system.pair.delete_instance(cluster.system.pair.instance("kube-cp-2").id)
+    cluster.system.stack.up(cluster.system.config, refresh=True)
+    assert len(cluster.members()) == 3
+
+
+def test_growing_and_shrinking_keeps_the_quorum(cluster: Cluster):
+    cluster.system.up(controlPlaneCount=5)
+    assert len(cluster.members()) == 5
+    cluster.system.up(controlPlaneCount=3, workerCount=1)
+    assert cluster.members() == {"kube-cp-0", "kube-cp-1", "kube-cp-2"}
+    assert cluster.nodes().keys() == {"kube-cp-0", "kube-cp-1", "kube-cp-2", "kube-worker-0"}
