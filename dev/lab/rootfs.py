@@ -1,4 +1,4 @@
-"""The cloud's root file system: Debian's OpenStack packages, without any configuration."""
+"""The cloud's root file system: Debian's OpenStack packages and empty databases, without any configuration."""
 
 import shlex
 from pathlib import Path
@@ -8,7 +8,8 @@ from dev.lab.apt import HostApt
 from dev.lab.settings import LabSettings
 
 _SOURCE = Path(__file__).parent / "cloud"
-_PARTS = ("packages", "ovn-packages", "users.conf", "customize.sh")
+_HOOKS = ("customize.sh", "create-databases.sh")
+_PARTS = ("packages", "ovn-packages", "users.conf", *_HOOKS)
 # Open vSwitch and OVN run from a second root file system with this release (see ovn-packages).
 _OVN_SUITE = "trixie"
 
@@ -20,7 +21,7 @@ def ensure(settings: LabSettings, apt: HostApt) -> Path:
     def make(target: Path, log: Path) -> None:
         hooks = (
             f'--essential-hook=systemd-sysusers --root="$1" {shlex.quote(str(_SOURCE / "users.conf"))}',
-            f'--customize-hook={shlex.quote(str(_SOURCE / "customize.sh"))} "$1"',
+            *(f'--customize-hook={shlex.quote(str(_SOURCE / script))} "$1"' for script in _HOOKS),
         )
         build.bootstrap(target, _SOURCE / "packages", apt, hooks, log)
         second_log = log.with_suffix(".ovn.log")

@@ -16,7 +16,7 @@ def test_the_defaults_are_the_benchmarking_range_and_lxc() -> None:
     assert settings.virt_type == "lxc"
     assert str(settings.api_address) == "198.18.0.2"
     assert str(settings.instance_gateway) == "198.18.1.1"
-    assert [str(address) for address in settings.allocation_pool] == ["198.18.1.100", "198.18.1.199"]
+    assert settings.allocation_pools(settings.instance_network) == [{"start": "198.18.1.100", "end": "198.18.1.199"}]
 
 
 def test_the_folders_belong_to_the_user_not_to_the_clone() -> None:
