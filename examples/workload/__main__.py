@@ -21,7 +21,7 @@ from pulumi_kubernetes.core.v1 import (
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
-# Kubernetes' own test image. With `serve-hostname` it answers each request with the name of its pod, and does nothing else.
+# Kubernetes' own test image, as of 1.37.2. With `serve-hostname` it answers each request with its pod's name.
 IMAGE = "registry.k8s.io/e2e-test-images/agnhost:2.66.1"
 PORT = 9376
 LABELS = {"app.kubernetes.io/name": "hello"}
@@ -71,7 +71,7 @@ kubernetes.apps.v1.Deployment(
                     run_as_user=65534,
                     seccomp_profile=SeccompProfileArgs(type="RuntimeDefault"),
                 ),
-                # On SIGTERM the image goes on answering, until this ends: endpoints are gone by then.
+                # After SIGTERM the image serves for another 60 s. Requests that still arrive need only the first few.
                 termination_grace_period_seconds=5,
                 topology_spread_constraints=[
                     TopologySpreadConstraintArgs(
@@ -80,7 +80,7 @@ kubernetes.apps.v1.Deployment(
                         # A cluster with one worker runs both replicas there.
                         when_unsatisfiable="ScheduleAnyway",
                         label_selector=LabelSelectorArgs(match_labels=LABELS),
-                        # Else a rolling update counts the old pods, too.
+                        # Otherwise a rolling update would count the old pods, too.
                         match_label_keys=["pod-template-hash"],
                     )
                 ],
