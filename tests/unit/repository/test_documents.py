@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dev.reference import PAGE, with_table
 from model.settings import Settings
@@ -146,7 +147,8 @@ def test_the_paths_of_the_project_exist(page: Path):
 @by_program_page
 def test_the_keys_and_outputs_named_exist(page: Path):
     """Every word in camel case is a setting, an output, or a part of an output."""
-    known = project_schema().keys() | exports() | {"loadBalancers", "controlPlane", "workers"}
+    example = yaml.safe_load((ROOT / "examples" / "workload" / "Pulumi.yaml").read_text())["config"]
+    known = project_schema().keys() | exports() | example.keys() | {"loadBalancers", "controlPlane", "workers"}
     named = {span for span in spans(page) if re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", span)}
     for script in scripts(page):
         named |= set(re.findall(r"pulumi stack output (\w+)", script))

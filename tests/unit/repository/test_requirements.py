@@ -10,6 +10,7 @@ import pytest
 from operate.stack.files import ROOT
 
 DISTRIBUTIONS = packages_distributions()
+EXAMPLE = "examples/workload/requirements.txt"
 COMPILED = ("requirements.txt", "requirements-ha.txt", "requirements-dev.txt")
 
 
@@ -35,6 +36,7 @@ def imported(*folders: str) -> set[str]:
         ("requirements.txt", ("model", "components", "program", "templates")),
         ("requirements-ha.txt", ("operate",)),
         ("requirements-dev.txt", ("dev", "tests")),
+        (EXAMPLE, ("examples/workload",)),
     ],
 )
 def test_everything_imported_is_required(compiled: str, folders: tuple[str, ...]):
@@ -51,3 +53,4 @@ def test_the_operators_tool_installs_no_development_tools():
 def test_the_requirements_agree_on_each_version():
     program, ha, development = map(versions, COMPILED)
     assert program.items() <= ha.items() <= development.items()
+    assert versions(EXAMPLE).items() <= development.items()
