@@ -79,18 +79,19 @@ LOAD_BALANCER_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "firewalld-zone": ("firewall-cmd", "--zone=public", "--list-all"),
     "haproxy-version": ("haproxy", "-vv"),
 }
-# It would keep what the API offers below /root.
+# Without a cache it writes nothing below /root.
 KUBECTL = (
     "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "--cache-dir=/dev/null", "--request-timeout=10s", "get",
     "--output=wide",
 )  # fmt: skip
+BY_AGE = "--sort-by=.metadata.creationTimestamp"
 CONTROL_PLANE_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "etcd-members": ("/usr/local/lib/ha-api/etcd.py", "members"),
     "nodes": (*KUBECTL, "nodes"),
     # Events of nodes are in the default namespace, among those of others' pods.
-    "events-nodes": (*KUBECTL, "events", "--namespace=default", "--field-selector=involvedObject.kind=Node"),
+    "events-nodes": (*KUBECTL, "events", "--namespace=default", "--field-selector=involvedObject.kind=Node", BY_AGE),
     **{
-        f"{kind}-{namespace}": (*KUBECTL, kind, f"--namespace={namespace}")
+        f"{kind}-{namespace}": (*KUBECTL, kind, f"--namespace={namespace}", BY_AGE)
         for kind in ("pods", "events")
         for namespace in ("kube-system", "kube-flannel")
     },

@@ -62,8 +62,13 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str
         ("gaaaa", rf"{_START}gAAAA[\w-]{{20,}}={{0,2}}", REDACTED),
         # An option's value, on a command line or in a list of arguments, such as kubeadm's --certificate-key.
         ("--", rf"(?i)(--[\w-]{{0,40}}?{_NAME}[\"',\\ \t]+)(?!-|\[redacted\])[^\s\"',\\]+", rf"\1{REDACTED}"),
-        # The broad rule: all that follows the name on its line, or on the next.
-        ("", rf"(?i)({_NAME}(?:\\*[\"'])?\s{{0,40}}[=:]\s{{0,40}}+)(?!\[redacted\])[^\r\n]+", rf"\1{REDACTED}"),
+        # The broad rule: all that follows the name on its line, or on the next. Not after a source file's name, with
+        # which each message of Kubernetes begins (authentication.go:75).
+        (
+            "",
+            rf"(?i)({_NAME}(?<!\.go)(?:\\*[\"'])?\s{{0,40}}[=:]\s{{0,40}}+)(?!\[redacted\])[^\r\n]+",
+            rf"\1{REDACTED}",
+        ),
     )
 )
 _NAMED = re.compile(rf"(?i){_NAME}")
