@@ -61,7 +61,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str
         (".", rf"{_START}[a-z0-9]{{6}}\.[a-z0-9]{{16}}\b", REDACTED),
         ("gaaaa", rf"{_START}gAAAA[\w-]{{20,}}={{0,2}}", REDACTED),
         # An option's value, on a command line or in a list of arguments, such as kubeadm's --certificate-key.
-        ("--", rf"(?i)(--[\w-]{{0,40}}?{_NAME}[\"',\\ \t]+)(?!-|\[redacted\])[^\s\"',\\]+", rf"\1{REDACTED}"),
+        ("--", rf"(?i)((?<!-)--[\w-]{{0,40}}?{_NAME}[\"',\\ \t]+)(?!-|\[redacted\])[^\s\"',\\]+", rf"\1{REDACTED}"),
         # The broad rule: all that follows the name on its line, or on the next. Not after a source file's name, with
         # which each message of Kubernetes begins (authentication.go:75).
         (
