@@ -24,7 +24,7 @@ JOURNAL_LINES = 20_000
 MOST_BYTES = 4 * 2**20
 """Limit of one text; a longer one is cut at its start."""
 POD_LOG_BYTES = 2**20
-"""Limit of one container's log. A host has two of each part of its control plane: of now, and from before a restart."""
+"""Limit of one container's log. kubelet keeps two: the current one, and the one from before the last restart."""
 COMMAND_SECONDS = 15
 FILES = (
     "/etc/os-release",
