@@ -19,6 +19,16 @@ RULE = "openstack:networking/secGroupRule:SecGroupRule"
 VIRTUAL_IP = "openstack-ha-api:network:VirtualIp$"
 GONE = {"delete", "delete-replaced", "replace", "create-replacement"}
 """Pulumi's steps that delete or replace a resource; a replacement is shown as one step or as several."""
+CREATED = "-kubernetes-init"
+"""The record that there is a cluster, by the end of its name."""
+LAST = "-admin-certificate"
+"""What is deleted only with the whole cluster, and tells its hosts not to leave (components/departure.py)."""
+KEPT = {
+    "-certificate-authorities": "with other keys no host can join the cluster that exists",
+    CREATED: "the program would no longer know that there is a cluster",
+    LAST: "to the program this is the end of the cluster, so hosts that go in this run do not leave etcd first",
+}
+"""What a cluster keeps for its whole life, by the end of its name, and why."""
 VRRP = {"112", "vrrp"}
 WORLD = 8
 """A network with a shorter prefix than this is too large to be private."""
@@ -136,12 +146,30 @@ def _control_plane_majority(steps: Collection[Step]) -> Iterator[Catch]:
     instances = [it for it in steps if _role(it) == Role.CONTROL_PLANE and it.type == INSTANCE and it.old]
     members = {step.name for step in instances}
     stopped = sorted({step.name for step in instances if _stops(step)})
-    if len(stopped) > max(len(members) - 1, 0) // 2:
+    if len(stopped) <= max(len(members) - 1, 0) // 2:
+        return
+    how_many = f"{', '.join(stopped)}: {len(stopped)} of the control plane's {len(members)} members are"
+    if not _leave_first(steps) or any(_stops(it) and it.op not in GONE for it in instances):
         reason = (
-            f"{', '.join(stopped)}: {len(stopped)} of the control plane's {len(members)} members are stopped, resized, "
-            f"replaced or deleted in one run, and etcd needs {len(members) // 2 + 1} of them: change one at a time"
+            f"{how_many} stopped, resized, replaced or deleted in one run, and etcd needs {len(members) // 2 + 1} of "
+            "them: change one at a time"
         )
-        yield Catch(rail=Rail.CONTROL_PLANE_MAJORITY, reason=reason)
+    elif len(members) == 1:
+        reason = f"{how_many} replaced or deleted, with all the cluster's data: set controlPlaneCount to 3 first"
+    else:
+        reason = (
+            f"{how_many} replaced or deleted in one run: one at a time, and each leaves the cluster first, when etcd "
+            "has a majority without it; change one first if you do not know that the new ones will work"
+        )
+    yield Catch(rail=Rail.CONTROL_PLANE_MAJORITY, reason=reason)
+
+
+def _leave_first(steps: Collection[Step]) -> bool:
+    """Whether hosts leave a cluster before they go: there is one, and it does not end."""
+    existing = [step for step in steps if step.old]
+    return any(step.name.endswith(CREATED) for step in existing) and not any(
+        step.name.endswith(LAST) and step.op in GONE for step in existing
+    )
 
 
 def _cluster(steps: Collection[Step]) -> Iterator[Catch]:
@@ -149,16 +177,9 @@ def _cluster(steps: Collection[Step]) -> Iterator[Catch]:
         # A replacement in several steps is reported once.
         if step.op not in GONE - {"create-replacement"} or step.old is None:
             continue
-        if step.name.endswith("-certificate-authorities"):
-            yield Catch(
-                rail=Rail.CLUSTER,
-                reason=f"{step.name} is deleted or replaced: with other keys no host can join the cluster that exists",
-            )
-        elif step.name.endswith("-kubernetes-init"):
-            yield Catch(
-                rail=Rail.CLUSTER,
-                reason=f"{step.name} is deleted or replaced: the program would no longer know that there is a cluster",
-            )
+        for end, why in KEPT.items():
+            if step.name.endswith(end):
+                yield Catch(rail=Rail.CLUSTER, reason=f"{step.name} is deleted or replaced: {why}")
 
 
 def _open(steps: Collection[Step]) -> Iterator[Catch]:

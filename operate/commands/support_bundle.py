@@ -1,4 +1,4 @@
-"""`ha support-bundle`: logs, configuration and state of a pair in one archive, without secrets."""
+"""`ha support-bundle`: logs, configuration and state of a stack in one archive, without secrets."""
 
 import io
 import re
@@ -54,7 +54,8 @@ def support_bundle(
     applied = read_stack(stack)
     path = output or Path(f"support-{as_file_name(applied.name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
     insist_on_writable(path, options="--output")
-    progress(f"collecting from {', '.join(applied.outputs.load_balancers)}, the cloud and Pulumi")
+    nodes = "the cluster's nodes, " if applied.outputs.kubernetes_version else ""
+    progress(f"collecting from {', '.join(applied.outputs.load_balancers)}, {nodes}the cloud and Pulumi")
     archive = build(applied, f"-{since}", _text, progress)
     try:
         write(archive, path)

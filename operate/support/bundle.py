@@ -1,4 +1,4 @@
-"""A support bundle: logs, configuration and state of a pair in one archive, without secrets.
+"""A support bundle: logs, configuration and state of a stack in one archive, without secrets.
 
 Everything is collected and redacted in memory and only then written: no secret reaches this machine's disk, and the
 archive is complete or does not exist.
@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -25,9 +26,10 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
+from model.kubernetes import HOST_FILES
 from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import SECRET_KEYS
-from model.topology import METRICS_PORT
+from model.topology import METRICS_PORT, Role
 from operate.hosts.instance import CLOUD_SECONDS
 from operate.hosts.look import look
 from operate.hosts.on_host import SERVICES
@@ -46,6 +48,12 @@ PROGRAM = Path(on_host.__file__).read_bytes()
 CONSOLE_LINES = 1000
 UNITS = (*SERVICES, "ha-api-metrics", "prometheus-node-exporter")
 APPLIED_FILES = [f"/{path}" for path in LOAD_BALANCER_FILES if path != "etc/haproxy/ha-api/client.pem"]
+NODE_UNITS = ("containerd", "kubelet")
+CONTROL_PLANE_UNITS = (*NODE_UNITS, "ha-api-kubelet-certificates")
+# A control plane's other files have keys, and how they are used.
+NODE_FILES = [f"/{path}" for path in HOST_FILES]
+TOGETHER = 8
+"""Hosts that are queried at a time: a jump host's sshd drops logins when more than ten have only begun."""
 HOST_SECONDS = 180
 """Some 30 commands of up to 15 s each, four at a time: bundles are for hosts in trouble."""
 Texts = Mapping[str, str]
@@ -78,8 +86,10 @@ status/                   the output of `./ha status`, as text and as JSON
 stack/                    the stack's outputs, configuration and last updates, from Pulumi; versions
 cloud/                    instances, ports, security groups, networks and consoles, from the cloud
 HOST/journal/             journals since {since}, the last {lines} lines of each
-HOST/files/               the files that were applied, the log of the installation, state files
-HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory; paths of files
+HOST/files/               the files that were applied, logs of the installation, state files; on the control plane of a
+                          cluster, the last lines of etcd, API server, scheduler and controller manager
+HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory; paths of files; in
+                          a cluster, containers, etcd's members, nodes, and the system's pods and events
 HOST/haproxy/             HAProxy's metrics
 unavailable.txt           in place of a folder's content: why it is unavailable
 
@@ -157,11 +167,25 @@ def _secrets(stack: AppliedStack) -> Iterator[str]:
 async def _collect(
     stack: AppliedStack, since: str, report: Callable[[PairReport], str], progress: Progress
 ) -> dict[str, str]:
-    async def host(name: str) -> Texts:
-        arguments = json.dumps({"since": since, "metrics_port": METRICS_PORT, "units": UNITS, "files": APPLIED_FILES})
-        command = f"sudo -n python3 - {shlex.quote(arguments)}"
-        async with stack.access.connect(stack.outputs.load_balancers[name]) as connection:
+    places = asyncio.Semaphore(TOGETHER)
+
+    async def host(role: Role, user: str, address: str, **arguments: Any) -> Texts:
+        command = f"sudo -n python3 - {role} {shlex.quote(json.dumps({'since': since} | arguments))}"
+        async with places, replace(stack.access, user=user).connect(address) as connection:
             return _TEXTS.validate_json(await output(connection, command, PROGRAM, seconds=HOST_SECONDS))
+
+    def hosts() -> Iterator[tuple[str, Awaitable[Texts]]]:
+        settings, outputs = stack.settings, stack.outputs
+        for name, address in outputs.load_balancers.items():
+            own = {"metrics_port": METRICS_PORT, "units": UNITS, "files": APPLIED_FILES}
+            yield name, host(Role.LOAD_BALANCER, settings.load_balancer_user, address, **own)
+        if outputs.kubernetes_version:  # bare hosts are not the program's
+            for name, address in outputs.control_plane.items():
+                own = {"node": name, "units": CONTROL_PLANE_UNITS, "files": NODE_FILES}
+                yield name, host(Role.CONTROL_PLANE, settings.control_plane_user, address, **own)
+            for name, address in outputs.workers.items():
+                own = {"units": NODE_UNITS, "files": NODE_FILES}
+                yield name, host(Role.WORKER, settings.worker_user, address, **own)
 
     async def attempt(folder: str, texts: Awaitable[Texts]) -> dict[str, str]:
         began = time.monotonic()
@@ -176,7 +200,7 @@ async def _collect(
 
     # Pulumi and the cloud are queried in threads, because their clients block.
     of_all = await asyncio.gather(
-        *(attempt(name, host(name)) for name in stack.outputs.load_balancers),
+        *(attempt(name, texts) for name, texts in hosts()),
         attempt("cloud", asyncio.to_thread(_cloud, stack)),
         attempt("stack", asyncio.to_thread(_engine, stack)),
         attempt("status", asyncio.to_thread(_status, stack, report)),

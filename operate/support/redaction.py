@@ -23,6 +23,8 @@ _KEY = r"-----(?:BEGIN|END) [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _BEGIN, _END = _KEY.replace("(?:BEGIN|END)", "BEGIN"), _KEY.replace("(?:BEGIN|END)", "END")
 # Public keys, host keys and key pairs are no secrets, and operators need them.
 _NAME = r"(?:pass|pwd|secret|token|auth|cred|key(?<!publickey)(?<!hostkey)(?!_?pair))[\w.-]{0,40}"
+# Where a word begins, also after a line break that is escaped, as in the one-line messages of Kubernetes.
+_START = r"(?:\b|(?<=\\[nrt]))"
 
 
 def _random_passwords(match: re.Match[str]) -> str:
@@ -52,14 +54,21 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str
         ("@", r"(\w://)[^\s/@]*:[^\s/]*@", rf"\1{REDACTED}@"),
         ("@", r"(https?://)[^\s/@:]{16,}@", rf"\1{REDACTED}@"),
         ("authorization", r"(?i)(authorization)\b(?! \[redacted\])[^\r\n]+", rf"\1 {REDACTED}"),
-        ("", r"(?i)\b((?:basic|bearer)(?:[ \t]|\\ )+)[\w.~+/=-]{4,}", rf"\1{REDACTED}"),
+        ("", rf"(?i){_START}((?:basic|bearer)(?:[ \t]|\\ )+)[\w.~+/=-]{{4,}}", rf"\1{REDACTED}"),
         # A password's hash, as crypt(3) writes it; a JSON web token; a bootstrap token of kubeadm; a token of Keystone.
         ("$", r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2\w*)\$[\w./$=,+-]{8,}", REDACTED),
-        ("eyj", r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", REDACTED),
-        (".", r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", REDACTED),
-        ("gaaaa", r"\bgAAAA[\w-]{20,}={0,2}", REDACTED),
-        # The broad rule: all that follows the name on its line, or on the next.
-        ("", rf"(?i)({_NAME}(?:\\*[\"'])?\s{{0,40}}[=:]\s{{0,40}}+)(?!\[redacted\])[^\r\n]+", rf"\1{REDACTED}"),
+        ("eyj", rf"{_START}eyJ[\w-]{{8,}}\.[\w-]{{8,}}\.[\w-]*", REDACTED),
+        (".", rf"{_START}[a-z0-9]{{6}}\.[a-z0-9]{{16}}\b", REDACTED),
+        ("gaaaa", rf"{_START}gAAAA[\w-]{{20,}}={{0,2}}", REDACTED),
+        # An option's value, on a command line or in a list of arguments, such as kubeadm's --certificate-key.
+        ("--", rf"(?i)((?<!-)--[\w-]{{0,40}}?{_NAME}[\"',\\ \t]+)(?!-|\[redacted\])[^\s\"',\\]+", rf"\1{REDACTED}"),
+        # The broad rule: all that follows the name on its line, or on the next. Not after a source file's name, with
+        # which each message of Kubernetes begins (authentication.go:75).
+        (
+            "",
+            rf"(?i)({_NAME}(?<!\.go)(?:\\*[\"'])?\s{{0,40}}[=:]\s{{0,40}}+)(?!\[redacted\])[^\r\n]+",
+            rf"\1{REDACTED}",
+        ),
     )
 )
 _NAMED = re.compile(rf"(?i){_NAME}")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -140,6 +141,14 @@ class System:
         done = ha(*arguments, stack=self.name, stdin=stdin, env=env)
         assert done.returncode == status, done.stdout + done.stderr
         return done
+
+    def bundle(self, path: Path, env: Mapping[str, str] = NO_ENV) -> tuple[Ended, dict[str, bytes]]:
+        """A support bundle, and what is in it by name, without the folder that holds it all."""
+        done = self.ha("support-bundle", "--output", path, env=env)
+        assert path.stat().st_mode & 0o777 == 0o600
+        with tarfile.open(path) as archive:
+            members = {it.name.partition("/")[2]: archive.extractfile(it) for it in archive.getmembers()}
+            return done, {name: file.read() for name, file in members.items() if file}
 
     def pulumi(self, *arguments: str) -> Ended:
         """Pulumi's CLI on this stack."""

@@ -139,6 +139,34 @@ def test_strangers_see_the_health_paths_alone_and_secrets_are_encrypted_in_etcd(
     assert "plaintext" not in kept
 
 
+def test_a_support_bundle_has_the_cluster_s_states_and_none_of_its_secrets(cluster: Cluster, tmp_path: Path):
+    outputs = cluster.system.outputs
+    _, texts = cluster.system.bundle(tmp_path / "bundle.tar.gz")
+    for name in outputs.control_plane:
+        assert texts[f"{name}/commands/etcd-members.txt"].count(b" voter ") == len(outputs.control_plane)
+        assert all(node.encode() in texts[f"{name}/commands/nodes.txt"] for node in cluster.nodes())
+        assert b"coredns" in texts[f"{name}/commands/pods-kube-system.txt"]
+        assert b"kube-flannel" in texts[f"{name}/commands/pods-kube-flannel.txt"]
+        for part in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+            logs = f"{name}/files/var/log/pods/kube-system_{part}-{name}_"
+            assert any(text for path, text in texts.items() if path.startswith(logs))
+    for name in (*outputs.control_plane, *outputs.workers):
+        assert b"kube-proxy" in texts[f"{name}/commands/containers.txt"]
+        assert b"kubelet" in texts[f"{name}/journal/kubelet.log"]
+        assert texts[f"{name}/files/var/log/ha-api-kubernetes.log"]
+    # The last word of each line; shorter ones are the last lines of keys, which occur in ordinary words.
+    script = """
+        cat /etc/kubernetes/pki/ca.key /etc/kubernetes/pki/sa.key /etc/kubernetes/pki/etcd/ca.key | grep -v -e -----
+        grep -h -E '(client-key-data|secret):' /etc/kubernetes/admin.conf /etc/kubernetes/api-server/encryption.yaml
+    """
+    shown = str(cluster.system.run(next(iter(outputs.control_plane)), "sudo bash -s", script).stdout)
+    secrets = [word for line in shown.splitlines() if len(word := line.split()[-1]) >= 20]
+    assert len(secrets) > 10
+    everything = b"\0".join(texts.values())
+    assert [word for word in secrets if word.encode() in everything] == []
+    assert b"plaintext" not in everything
+
+
 def test_a_pod_reaches_another_worker_s_by_its_service_s_name(cluster: Cluster):
     server, client = cluster.system.outputs.workers
     manifest = WORKLOAD.read_text()

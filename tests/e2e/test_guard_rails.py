@@ -45,20 +45,21 @@ def test_every_rail_stops_its_change_unless_it_is_allowed_by_name(watched: Syste
     file = preview(watched, tmp_path / "preview.json")
     status, said = guard(file)
     assert status == 1, said
-    for rail, named in (
-        (Rail.BOTH_LOAD_BALANCERS, "watched-lb-0 and watched-lb-1"),
-        (Rail.VIP, f"to {VIP}"),
-        (Rail.CONTROL_PLANE_MAJORITY, "of the control plane's "),
-        (Rail.OPEN_TO_THE_WORLD, "admits 0.0.0.0/0 to tcp 6443"),
-    ):
+    caught = {
+        Rail.BOTH_LOAD_BALANCERS: "watched-lb-0 and watched-lb-1",
+        Rail.VIP: f"to {VIP}",
+        Rail.CONTROL_PLANE_MAJORITY: "of the control plane's ",
+        Rail.OPEN_TO_THE_WORLD: "admits 0.0.0.0/0 to tcp 6443",
+    }
+    for rail, named in caught.items():
         assert f"stopped {rail}: " in said
         assert named in said
     status, said = guard(file, f"--allow={Rail.VIP}")
     assert status == 1
-    assert verdicts(said) == {rail: "allowed" if rail is Rail.VIP else "stopped" for rail in Rail}
+    assert verdicts(said) == {rail: "allowed" if rail is Rail.VIP else "stopped" for rail in caught}
     status, said = guard(file, *(f"--allow={rail}" for rail in Rail))
     assert status == 0, said
-    assert verdicts(said) == dict.fromkeys(Rail, "allowed")
+    assert verdicts(said) == dict.fromkeys(caught, "allowed")
 
 
 def test_a_replaced_security_group_of_the_load_balancers_is_stopped(watched: System, tmp_path: Path):

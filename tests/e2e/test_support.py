@@ -8,9 +8,8 @@ import json
 import os
 import signal
 import subprocess
-import tarfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +24,7 @@ from operate.hosts.lock import hold
 from operate.hosts.pair import wait_for
 from operate.stack.files import ROOT
 from operate.support.redaction import SHORTEST_LINE
-from tests.e2e.harness import NO_ENV, Ended, System, ha
+from tests.e2e.harness import Ended, System, ha
 
 VRRP_PASSWORD = "s3cr8t-x"  # noqa: S105
 CLIENT = self_signed("support-client", [])
@@ -121,15 +120,6 @@ def test_status_reports_a_certificate_that_expires_soon(system: System):
     system.wait_until_whole()
 
 
-def bundle(system: System, path: Path, env: Mapping[str, str] = NO_ENV) -> tuple[Ended, dict[str, bytes]]:
-    """A support bundle, and what is in it by name, without the folder that holds it all."""
-    done = system.ha("support-bundle", "--output", path, env=env)
-    assert path.stat().st_mode & 0o777 == 0o600
-    with tarfile.open(path) as archive:
-        members = {it.name.partition("/")[2]: archive.extractfile(it) for it in archive.getmembers()}
-        return done, {name: file.read() for name, file in members.items() if file}
-
-
 def secret_parts() -> list[str]:
     """Every secret of the stack's configuration, line by line."""
     texts = (VRRP_PASSWORD, CLIENT.key.decode(), ssh_key().private)
@@ -160,7 +150,7 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
     first, second = system.outputs.load_balancers
     plant(system, first)
     try:
-        done, texts = bundle(system, tmp_path / "bundle.tar.gz")
+        done, texts = system.bundle(tmp_path / "bundle.tar.gz")
     finally:
         system.run(first, "sudo rm /etc/haproxy/notes.cfg /etc/haproxy/notes.txt")
     assert done.stdout.strip() == str(tmp_path / "bundle.tar.gz")
@@ -206,7 +196,7 @@ def test_a_full_disk_on_a_host_is_reported_and_a_bundle_still_works(system: Syst
     with full_disk(system, first):
         assert str(system.run(first, "df --output=avail / | tail -n 1").stdout).strip() == "0"
         done = status(system)
-        _, texts = bundle(system, tmp_path / "bundle.tar.gz")
+        _, texts = system.bundle(tmp_path / "bundle.tar.gz")
     assert done.returncode == 1
     assert f"{first}: / is nearly full" in done.words
     assert b"100% /" in texts[f"{first}/commands/disks.txt"]
@@ -247,7 +237,7 @@ def test_an_instance_that_is_down_is_reported_and_watched_until_it_is_back(syste
         down = status(system)
         no_cloud = {"OS_CLIENT_CONFIG_FILE": str(tmp_path / "none.yaml"), "OS_CLOUD": ""}
         blind = ha("status", stack=system.name, env=no_cloud)
-        _, texts = bundle(system, tmp_path / "bundle.tar.gz", env=no_cloud)
+        _, texts = system.bundle(tmp_path / "bundle.tar.gz", env=no_cloud)
         system.pair.start(standby)
         system.pair.wait_until_whole()
         wait_for("it is seen again", lambda: "BACKUP for" in latest(), 60)

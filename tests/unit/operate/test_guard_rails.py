@@ -265,10 +265,73 @@ def with_step(op: str, name: str, kind: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("dev-certificate-authorities", "local"), ("dev-cp-0-kubernetes-init", "remote")]
+    ("name", "kind"),
+    [
+        ("dev-certificate-authorities", "local"),
+        ("dev-cp-0-kubernetes-init", "remote"),
+        ("dev-admin-certificate", "local"),
+    ],
 )
 def test_the_cluster_s_keys_and_its_record_are_kept(name: str, kind: str):
     for op in ("delete", "replace"):
         assert rails(with_step(op, name, kind)) == [Rail.CLUSTER]
     assert rails(with_step("same", name, kind)) == []
     assert rails(with_step("replace", "dev-cp-0-kubernetes-join", "remote")) == []
+
+
+def of_a_cluster(members: int, *, certificate: str = "same", **ops: str) -> str:
+    """A preview of a cluster of this many control-plane hosts, with these operations on some (`_` for `-`)."""
+
+    def step(op: str, kind: str, name: str, difference: dict[str, Any] | None = None) -> dict[str, Any]:
+        state = {"id": name, "inputs": {"powerState": "shutoff"} if difference else {}}
+        new = {} if op == "delete" else {"newState": state}
+        urn = f"urn:pulumi:dev::openstack-ha-api::Servers${kind}::{name}"
+        return {"op": op, "urn": urn, "oldState": state, "detailedDiff": difference} | new
+
+    steps = [
+        step(certificate, "command:local:Command", "dev-admin-certificate"),
+        step("same", "command:remote:Command", "dev-cp-0-kubernetes-init"),
+    ]
+    for index in range(members):
+        op = ops.get(f"cp_{index}", "same")
+        difference = {"powerState": {"kind": "update"}} if op == "update" else None
+        steps.append(step(op, "openstack:compute/instance:Instance", f"dev-cp-{index}", difference))
+    return json.dumps({"steps": steps, "changeSummary": {}})
+
+
+@pytest.mark.parametrize("op", ["delete", "delete-replaced", "replace", "create-replacement"])
+def test_hosts_of_a_cluster_that_go_one_at_a_time_are_stopped_for_what_it_is(op: str):
+    (catch,) = check_preview(of_a_cluster(3, cp_0=op, cp_1=op, cp_2=op))
+    assert catch.rail is Rail.CONTROL_PLANE_MAJORITY
+    assert "dev-cp-0, dev-cp-1, dev-cp-2: 3 of the control plane's 3" in catch.reason
+    assert "one at a time, and each leaves the cluster first" in catch.reason
+    assert check_preview(of_a_cluster(3, cp_0=op)) == []
+    assert check_preview(of_a_cluster(5, cp_0=op, cp_1=op)) == []
+    assert rails(of_a_cluster(5, cp_0=op, cp_1=op, cp_2=op)) == [Rail.CONTROL_PLANE_MAJORITY]
+
+
+@pytest.mark.parametrize(
+    "ops", [{"cp_0": "update", "cp_1": "update"}, {"cp_0": "update", "cp_2": "replace"}], ids=["both", "one"]
+)
+def test_hosts_of_a_cluster_that_are_shut_off_do_not_leave(ops: dict[str, str]):
+    (catch,) = check_preview(of_a_cluster(3, **ops))
+    assert catch.rail is Rail.CONTROL_PLANE_MAJORITY
+    assert "etcd needs 2 of them: change one at a time" in catch.reason
+
+
+@pytest.mark.parametrize("certificate", ["delete", "replace"])
+def test_when_the_program_takes_the_cluster_for_ended_its_hosts_do_not_leave(certificate: str):
+    ended, majority = sorted(
+        check_preview(of_a_cluster(3, certificate=certificate, cp_0="replace", cp_1="replace")),
+        key=lambda catch: catch.rail,
+    )
+    assert ended.rail is Rail.CLUSTER
+    assert "do not leave etcd first" in ended.reason
+    assert "etcd needs 2 of them: change one at a time" in majority.reason
+
+
+@pytest.mark.parametrize("op", ["delete", "replace"])
+def test_the_only_control_plane_host_has_all_the_data(op: str):
+    (catch,) = check_preview(of_a_cluster(1, cp_0=op))
+    assert catch.rail is Rail.CONTROL_PLANE_MAJORITY
+    assert "set controlPlaneCount to 3 first" in catch.reason

@@ -13,7 +13,7 @@ from operate.stack.files import stack_values
 from operate.support import bundle
 
 FULL = "organization/openstack-ha-api/dev"
-STACK: Any = SimpleNamespace(name=FULL, outputs=SimpleNamespace(load_balancers=["k8s-lb-0"]))
+STACK: Any = SimpleNamespace(name=FULL, outputs=SimpleNamespace(load_balancers=["k8s-lb-0"], kubernetes_version=""))
 
 
 def test_a_stack_s_file_is_named_after_the_stack_alone():

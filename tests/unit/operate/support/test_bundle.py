@@ -1,15 +1,20 @@
 """A support bundle's parts that need no host: what is read there, what is put into the archive, how it is written."""
 
+import asyncio
 import io
 import json
 import resource
+import shlex
 import socket
+import sys
 import tarfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,6 +23,7 @@ import typer
 from openstack.exceptions import NotFoundException
 
 from dev.standin.certificate import self_signed
+from model.kubernetes import HOST_FILES, KUBERNETES_FILES
 from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import Settings
 from operate.commands.support_bundle import since_of
@@ -148,8 +154,18 @@ class Host:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("a text")
 
-    def sources(self) -> dict[str, Callable[[], str]]:
-        return dict(on_host.sources("-24h", 8405, bundle.UNITS, bundle.APPLIED_FILES))
+    def load_balancer(self) -> dict[str, Callable[[], str]]:
+        return dict(on_host.load_balancer("-24h", 8405, bundle.UNITS, bundle.APPLIED_FILES))
+
+    def control_plane(self) -> dict[str, Callable[[], str]]:
+        return dict(on_host.control_plane("-24h", "k8s-cp-0", bundle.CONTROL_PLANE_UNITS, bundle.NODE_FILES))
+
+    def worker(self) -> dict[str, Callable[[], str]]:
+        return dict(on_host.worker("-24h", bundle.NODE_UNITS, bundle.NODE_FILES))
+
+    def files_in(self, sources: Mapping[str, object]) -> set[str]:
+        """The paths of the files that are read, without the leading slash."""
+        return {name.removeprefix(f"files{self.root}/") for name in sources if name.startswith("files")}
 
 
 @pytest.fixture
@@ -164,9 +180,8 @@ def test_of_files_that_were_not_applied_only_the_path_is_collected(host: Host):
     others += ["etc/systemd/system/backup.service"]
     for path in (*ours, *others):
         host.write(path)
-    sources = host.sources()
-    read = {name.removeprefix(f"files{host.root}/") for name in sources if name.startswith("files")}
-    assert read == {*ours}
+    sources = host.load_balancer()
+    assert host.files_in(sources) == {*ours}
     listed = sources["commands/paths.txt"]().splitlines()
     assert {f"{host.root}/{path}" for path in (*ours, *others)} <= {*listed}
 
@@ -174,7 +189,7 @@ def test_of_files_that_were_not_applied_only_the_path_is_collected(host: Host):
 def test_no_environment_no_other_unit_and_no_request_is_collected(host: Host, monkeypatch: pytest.MonkeyPatch):
     commands: list[tuple[str, ...]] = []
     monkeypatch.setattr(on_host.subprocess, "run", lambda command, **_: commands.append(command))  # pyright: ignore
-    for name, how in host.sources().items():
+    for name, how in host.load_balancer().items():
         if name.startswith(("journal", "commands")):
             with suppress(AttributeError, OSError, ImportError):
                 how()
@@ -186,6 +201,136 @@ def test_no_environment_no_other_unit_and_no_request_is_collected(host: Host, mo
     (show,) = (it for it in commands if it[:2] == ("systemctl", "show"))
     (properties,) = (it for it in show if it.startswith("--property="))
     assert not {"Environment", "ExecStart", "SetCredential"} & {*properties.partition("=")[2].split(",")}
+
+
+STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+POD_LOGS = [f"var/log/pods/kube-system_{it}-k8s-cp-0_0123abcd/{it}/{n}.log" for it in STATIC_PODS for n in (0, 1)]
+PROGRAM_LOGS = ["var/log/ha-api-install.log", "var/log/ha-api-kubernetes.log"]
+
+
+def test_of_a_node_the_logs_are_collected_and_no_keys(host: Host):
+    secret = [path for path in KUBERNETES_FILES if path not in HOST_FILES]
+    secret += [f"etc/kubernetes/{name}" for name in ("admin.conf", "kubelet.conf", "pki/ca.key", "pki/etcd/ca.key")]
+    secret += ["etc/kubernetes/manifests/etcd.yaml", "var/lib/etcd/member/snap/db", "run/ha-api/ca.crt"]
+    secret += ["var/lib/kubelet/pki/kubelet-client-current.pem", "var/log/kubernetes/audit/audit.log"]
+    pods = ["kube-system_etcd-backup_0123abcd/etcd", "default_etcd-k8s-cp-0_0123abcd/etcd", "default_app_0/app"]
+    secret += [f"var/log/pods/{pod}/0.log" for pod in pods]
+    for path in (*HOST_FILES, *PROGRAM_LOGS, *POD_LOGS, *secret):
+        host.write(path)
+    sources = host.control_plane()
+    assert host.files_in(sources) == {*HOST_FILES, *PROGRAM_LOGS, *POD_LOGS}
+    assert host.files_in(host.worker()) == {*HOST_FILES, *PROGRAM_LOGS}
+    assert f"{host.root}/etc/kubernetes/pki/ca.key" in sources["commands/paths.txt"]().splitlines()
+
+
+def test_the_last_whole_lines_of_a_pod_s_log_are_kept(host: Host):
+    line = "2026-11-25T05:00:00Z stderr F the password is hunter2\n"
+    file = host.root / POD_LOGS[0]
+    host.write(POD_LOGS[0])
+    file.write_text(line * (on_host.POD_LOG_BYTES // len(line) + 10))
+    kept = host.control_plane()[f"files{file}"]()
+    assert on_host.POD_LOG_BYTES - len(line) <= len(kept) <= on_host.POD_LOG_BYTES
+    assert {*kept.splitlines(keepends=True)} == {line}
+
+
+def test_of_the_cluster_only_nodes_and_the_system_s_pods_and_events_are_collected(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(on_host, "run", lambda *command: shlex.join(command))  # pyright: ignore
+    texts = {name: how() for name, how in host.control_plane().items() if name.startswith(("commands", "journal"))}
+    asked = {
+        name.removeprefix("commands/").removesuffix(".txt"): text.partition(" get --output=wide ")[2].split()
+        for name, text in texts.items()
+        if text.startswith("kubectl --kubeconfig=/etc/kubernetes/admin.conf --cache-dir=/dev/null --request-timeout=")
+    }
+    assert {name: [it for it in words if "sort-by" not in it] for name, words in asked.items()} == {
+        "nodes": ["nodes"],
+        "pods-kube-system": ["pods", "--namespace=kube-system"],
+        "pods-kube-flannel": ["pods", "--namespace=kube-flannel"],
+        "events-kube-system": ["events", "--namespace=kube-system"],
+        "events-kube-flannel": ["events", "--namespace=kube-flannel"],
+        "events-nodes": ["events", "--namespace=default", "--field-selector=involvedObject.kind=Node"],
+    }
+    assert sum("kubectl" in text for text in texts.values()) == len(asked)
+    assert texts["commands/etcd-members.txt"] == "/usr/local/lib/ha-api/etcd.py members"
+    assert texts["commands/containers.txt"] == "crictl ps --all"
+    assert {name for name in texts if name.startswith("journal")} == {
+        f"journal/{it}.log" for it in ("containerd", "kubelet", "ha-api-kubelet-certificates", "kernel")
+    }
+    # A worker has no credential for them.
+    assert not any("kubectl" in name or "etcd" in name or "pods" in name for name in host.worker())
+
+
+def with_cluster(stack: AppliedStack) -> AppliedStack:
+    values = example_values(controlPlaneUser="core", workerUser="ubuntu")
+    outputs = replace(
+        stack.outputs,
+        control_plane={f"k8s-cp-{it}": f"198.51.100.2{it}" for it in range(3)},
+        workers={"k8s-worker-0": "198.51.100.31"},
+        kubernetes_version="1.37.2",
+    )
+    configuration = replace(stack.configuration, settings=Settings.parse(values))
+    return replace(stack, outputs=outputs, configuration=configuration)
+
+
+@pytest.fixture
+def logins(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Who logged in where. Each host runs the program here, as it gets it; one control-plane host is down."""
+    found: dict[str, str] = {}
+
+    def connect(access: Access, address: str) -> Any:
+        found[address] = access.user
+        if address == "198.51.100.21":
+            raise ConnectionRefusedError(111, "Connection refused")
+        return nullcontext()
+
+    async def output(_: object, command: str, program: bytes, **_limits: float) -> str:
+        _, _, python, *arguments = shlex.split(command)
+        assert python == "python3"
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=PIPE, stdout=PIPE)
+        printed, _none = await process.communicate(program)
+        assert process.returncode == 0
+        return printed.decode()
+
+    monkeypatch.setattr(Access, "connect", connect)
+    monkeypatch.setattr(bundle, "output", output)
+    for name in ("_cloud", "_engine", "_status"):
+        monkeypatch.setattr(bundle, name, lambda *_: {})  # pyright: ignore
+    return found
+
+
+def texts_of(stack: AppliedStack) -> set[str]:
+    archive = bundle.build(stack, "-1h", cast("Callable[[PairReport], str]", str), print)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        return {it.removeprefix("support-dev/") for it in members.getnames()}
+
+
+def test_each_host_is_asked_for_what_its_role_has_and_one_that_is_down_costs_no_other(
+    stack: AppliedStack, logins: dict[str, str]
+):
+    names = texts_of(with_cluster(stack))
+    lists = {it.partition("/")[0] for it in names if it.endswith("/commands/packages.txt")}
+    assert lists == {"k8s-lb-0", "k8s-cp-0", "k8s-cp-2", "k8s-worker-0"}
+    assert {it for it in names if it.startswith("k8s-cp-1/")} == {"k8s-cp-1/unavailable.txt"}
+    assert {it for it in names if it.endswith("/etcd-members.txt")} == {
+        "k8s-cp-0/commands/etcd-members.txt",
+        "k8s-cp-2/commands/etcd-members.txt",
+    }
+    assert {it.partition("/")[0] for it in names if it.endswith("/haproxy/metrics.txt")} == {"k8s-lb-0"}
+    assert {it.partition("/")[0] for it in names if it.endswith("/journal/kubelet.log")} == {
+        "k8s-cp-0", "k8s-cp-2", "k8s-worker-0",
+    }  # fmt: skip
+    assert logins == {
+        "198.51.100.11": "debian",
+        **{f"198.51.100.2{it}": "core" for it in range(3)},
+        "198.51.100.31": "ubuntu",
+    }
+
+
+def test_bare_hosts_are_not_asked(stack: AppliedStack, logins: dict[str, str]):
+    bare = with_cluster(stack)
+    texts_of(replace(bare, outputs=replace(bare.outputs, kubernetes_version="")))
+    assert [*logins] == ["198.51.100.11"]
 
 
 def test_haproxy_is_not_asked_for_captured_requests(tmp_path: Path):
