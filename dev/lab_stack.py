@@ -198,10 +198,19 @@ class Stack:
         preview = functools.partial(self._stack.preview, expect_no_changes=expect_no_changes)
         return self._operate("preview", preview)
 
-    def destroy(self) -> Sequence[Change]:
-        """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty."""
+    def destroy(self, config: Mapping[str, object] | None = None) -> Sequence[Change]:
+        """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty.
+
+        `config` is what it was brought up with, on top of the stack's own: a cluster's program takes part in its end.
+        """
 
         def destroy(**options: Any) -> None:
+            if self._values(config).get("kubernetesVersion") and (self._stack.export_stack().deployment or {}).get(
+                "resources"
+            ):
+                self.configure(config or {})
+                # The hosts' hooks are the program's. Automation cannot ignore the protection of the VIP, which is left.
+                self._stack.destroy(run_program=True, exclude_protected=True, **options)
             # The VIP's port is protected, so a plain destroy refuses; this one is intended.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
             self._stack.workspace.pulumi_command.run(unprotect, cwd=str(ROOT), additional_env=self._environment)
@@ -233,7 +242,7 @@ class Stack:
             settings = self._stack.workspace.stack_settings(self.name)
         except FileNotFoundError:  # a new clone, with the state of another
             settings = automation.StackSettings()
-        values = lab_config() | dict(self._config) | dict(config) | {"sshPrivateKey": ssh_key().private}
+        values = self._values(config) | {"sshPrivateKey": ssh_key().private}
         settings.config = {f"{PROJECT}:{key}": value for key, value in values.items() if key not in SECRET_KEYS}
         self._stack.workspace.save_stack_settings(self.name, settings)
         # Automation would pass secrets as arguments, which every user of this machine can see.
@@ -247,6 +256,9 @@ class Stack:
                 capture_output=True,
                 check=True,
             )
+
+    def _values(self, config: Mapping[str, object] | None) -> dict[str, object]:
+        return lab_config() | dict(self._config) | dict(config or {})
 
     def _operate(self, title: str, operation: Callable[..., Any]) -> Sequence[Change]:
         """Run an operation of the engine; a second time if a dead process's lock was in its way."""

@@ -124,6 +124,10 @@ class System:
         self.pair = Pair(self.outputs, recorded_ids(self.name), openstack.connect(cloud=CLOUD))
         return changes
 
+    def destroy(self) -> None:
+        """Delete all that it made in the cloud."""
+        self.stack.destroy(self.config)
+
     def configure(self, **config: object) -> None:
         """Write a change into the stack's file, and do nothing with it."""
         self.stack.configure(self.config | config)

@@ -78,13 +78,13 @@ class Cluster:
 def interrupted() -> Generator[System]:
     """A stack whose first `up` was killed while the cluster was created, and the second one during a join."""
     system = System("lab-cluster", "kube", **cluster_config(), controlPlaneCount=3, workerCount=2)
-    system.stack.destroy()
+    system.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()
     kill_up(system, "kube-cp-0-kubernetes-init")
     kill_up(system, "kube-cp-1-kubernetes-join")
     yield system
-    system.stack.destroy()
+    system.destroy()
 
 
 def kill_up(system: System, resource: str) -> None:
