@@ -34,7 +34,7 @@ def new_run(preview: bool, existing: bool, changes: frozenset[tuple[str, str]]) 
 shared_run = cache(new_run)
 
 
-def run(preview: bool = False, existing: bool = False, **changes: str) -> RecordingCloud:
+def run(preview: bool = False, /, existing: bool = False, **changes: str) -> RecordingCloud:
     # `cache` by itself would run again for `run(False)` after `run()`.
     return shared_run(preview, existing, frozenset(changes.items()))
 

@@ -62,7 +62,7 @@ def shared_run(preview: bool, changes: frozenset[tuple[str, str]]) -> RecordingC
     return RecordingCloud(preview=preview).run(example_values(vip=VIP) | dict(changes))
 
 
-def run(preview: bool = False, **changes: str) -> RecordingCloud:
+def run(preview: bool = False, /, **changes: str) -> RecordingCloud:
     # `cache` by itself would run again for `run(False)` after `run()`.
     return shared_run(preview, frozenset(changes.items()))
 
