@@ -47,8 +47,9 @@ class Settings(KubernetesSettings, FailoverSettings, PackageSettings, SshSetting
         """
         encrypted |= {key for key, value in values.items() if _is_ciphertext(value)}
         problems: list[str] = []
+        known = _keys()
         # What is not validated cannot be shown; the setting is then missing, which is reported as what it is.
-        plain = {key: values[key] for key in values.keys() & _keys() - SECRET_KEYS - (encrypted - _MAY_BE_ENCRYPTED)}
+        plain = {key: values[key] for key in values.keys() & known - SECRET_KEYS - (encrypted - _MAY_BE_ENCRYPTED)}
         plain |= {key: "" for key in _MAY_BE_ENCRYPTED if _is_ciphertext(plain.get(key))}
         secret = {key: value for key, value in values.items() if key in SECRET_KEYS}
         plain["vrrpAuthentication"] = bool(secret.get("vrrpPassword"))
@@ -66,7 +67,7 @@ class Settings(KubernetesSettings, FailoverSettings, PackageSettings, SshSetting
             settings = cls.model_validate(plain)
         except ValidationError as error:
             problems += _problems(error, encrypted)
-        problems += [_unknown(key) for key in values if key not in _keys()]
+        problems += [_unknown(key) for key in values if key not in known]
         if settings and settings.public_key and settings.login_public_key:
             problems += settings.key_mismatch(settings.public_key)
         exposed = {key for key, value in secret.items() if value}

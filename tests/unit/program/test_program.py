@@ -15,7 +15,6 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from pulumi.runtime.proto.source_pb2 import StackTrace
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
 from model.settings import SECRET_KEYS
@@ -38,6 +37,7 @@ EVERY_OPTION = {
     "controlPlaneRootVolumeSize": "30",
     "controlPlaneServerGroupPolicy": "anti-affinity",
     "floatingNetwork": "public",
+    "floatingSubnet": "public-v4",
     "loadBalancerImage": UUID,
     "loadBalancerServerGroupPolicy": "anti-affinity",
     "vrrpPassword": "P@ssw0rd",
@@ -57,20 +57,14 @@ MORE_WORKERS = {"workerCount": "3"}
 WITHOUT_GROUPS = MORE_WORKERS | {"controlPlaneServerGroupPolicy": "none", "loadBalancerServerGroupPolicy": "none"}
 
 
-@pytest.fixture(autouse=True)
-def no_positions_in_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK looks for each resource's, through all of pytest's frames: a sixth of a run's time."""
-    monkeypatch.setattr("pulumi.runtime.resource._get_stack_trace", StackTrace)
-
-
-@pytest.fixture(params=[False, True], ids=["update", "preview"])
-def preview(request: pytest.FixtureRequest) -> bool:
-    return request.param
-
-
 @cache
-def run(preview: bool = False, **changes: str) -> RecordingCloud:
-    return RecordingCloud(preview=preview).run(example_values(vip=VIP) | changes)
+def shared_run(preview: bool, changes: frozenset[tuple[str, str]]) -> RecordingCloud:
+    return RecordingCloud(preview=preview).run(example_values(vip=VIP) | dict(changes))
+
+
+def run(preview: bool = False, /, **changes: str) -> RecordingCloud:
+    # `cache` by itself would run again for `run(False)` after `run()`.
+    return shared_run(preview, frozenset(changes.items()))
 
 
 def test_every_resource_is_unique_by_type_and_name_and_has_a_parent(preview: bool):
@@ -496,8 +490,7 @@ def test_without_a_subnet_for_it_neutron_chooses_the_floating_ip():
 
 
 def test_a_floating_ip_is_taken_from_its_subnet():
-    cloud = run(floatingNetwork="public", floatingSubnet="public-v4")
-    floating_ip = cloud.of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
+    floating_ip = run(**EVERY_OPTION).of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
     assert floating_ip.inputs["subnetId"] == "id-of-public-v4"
 
 
@@ -589,7 +582,7 @@ WORKERS = {"k8s-worker-0": {"flavorId": "f1", "flavorName": "", "imageId": "i1"}
 
 
 @cache
-def run_without_what_hosts_have(preview: bool = False) -> RecordingCloud:
+def run_without_what_hosts_have(preview: bool) -> RecordingCloud:
     """The workers' flavor is gone, the control plane's image, and the load balancers' image, which is given by id."""
     there = {"flavorId": "f", "flavorName": "there", "imageId": "i"}
     control_plane = {f"k8s-cp-{i}": there for i in range(3)}
@@ -615,7 +608,7 @@ def test_hosts_whose_flavor_or_image_is_gone_keep_them(preview: bool):
 
 def test_what_cannot_be_created_again_is_not_replaced():
     """The provider refuses this power state before it deletes anything; existing hosts ignore it."""
-    instance = run_without_what_hosts_have().of_type("compute/instance:Instance")["k8s-worker-0"]
+    instance = run_without_what_hosts_have(False).of_type("compute/instance:Instance")["k8s-worker-0"]
     assert instance.inputs["powerState"].startswith("workerFlavor = 'large': ")
 
 

@@ -3,19 +3,26 @@
 import ast
 import re
 import sys
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import pytest
 
 from operate.stack.files import ROOT
 
-DISTRIBUTIONS = packages_distributions()
 EXAMPLE = "examples/workload/requirements.txt"
 COMPILED = ("requirements.txt", "requirements-ha.txt", "requirements-dev.txt")
 
 
 def versions(compiled: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==(\S+)", (ROOT / compiled).read_text(), re.MULTILINE))
+
+
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    """The installed distributions by the top-level names of their packages."""
+    return packages_distributions()
 
 
 def imported(*folders: str) -> set[str]:
@@ -42,7 +49,7 @@ def imported(*folders: str) -> set[str]:
 def test_everything_imported_is_required(compiled: str, folders: tuple[str, ...]):
     required = {re.sub(r"[-_.]+", "-", name).lower() for name in versions(compiled)}
     for name in imported(*folders):
-        names = {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in DISTRIBUTIONS[name]}
+        names = {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in distributions()[name]}
         assert names & required, f"{name} is not in {compiled}"
 
 
