@@ -29,6 +29,9 @@ WRITE_INTERVAL = 0.1
 # kubectl and client-go wait for longer; a request that hangs for so long counts as failed.
 TIMEOUT = 10.0
 LIMIT = 900.0
+# A watch that hears nothing for so long opens another connection. client-go waits for 45 s (its HTTP/2 pings), and a
+# client without keep-alives for ever.
+WATCH_TIMEOUT = 10.0
 _CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 _NO_STREAM = (OSError, HTTPException, ValueError)
 
@@ -136,7 +139,7 @@ class ClusterClient:
     def _probe(self, interval: float, request: Callable[[], Request]) -> Probe:
         return Probe(self._url, interval=interval, timeout=TIMEOUT, limit=LIMIT, request=request, tls=self._tls)
 
-    def _connect(self, timeout: float | None) -> HTTPSConnection:
+    def _connect(self, timeout: float) -> HTTPSConnection:
         return HTTPSConnection(self._host, timeout=timeout, context=self._tls)
 
     def _write(self) -> Request:
@@ -151,7 +154,7 @@ class ClusterClient:
         path = f"{_CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3D{self._name}"
         while not self._stopping.is_set():
             self._closed += 1
-            connection = self._connection = self._connect(TIMEOUT)
+            connection = self._connection = self._connect(WATCH_TIMEOUT)
             with suppress(*_NO_STREAM):
                 connection.request("GET", path)
                 response = connection.getresponse()
