@@ -227,9 +227,12 @@ class Stack:
         return Outputs.parse({name: output.value for name, output in self._stack.outputs().items()})
 
     def kubeconfig(self) -> Path:
-        """A file with the administrator's kubeconfig, readable by the user alone."""
+        """A file with the administrator's kubeconfig, readable by the user alone; StackError without a cluster."""
+        outputs = self._stack.outputs()
+        if "kubeconfig" not in outputs:
+            raise StackError(f"the stack {self.name} has no cluster: bring it up first")
         file = state_folder() / f"kubeconfig-{self.name}"
-        _write_once(file, str(self._stack.outputs()["kubeconfig"].value))
+        _write_once(file, str(outputs["kubeconfig"].value))
         return file
 
     def access(self) -> Access:
