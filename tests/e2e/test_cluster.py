@@ -99,6 +99,7 @@ def kill_up(system: System, resource: str) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    system.stack.cancel()
 
 
 @pytest.fixture(scope="module")
