@@ -47,8 +47,9 @@ lint: setup ## formatting, lint, types, import rules, generated documents
 	.venv/bin/lint-imports
 	.venv/bin/python -m dev.reference --check
 
-# Some tests wait, so there is one worker more than processors; and each worker imports everything, faster as bytecode.
-unit: export PYTHONDONTWRITEBYTECODE =
+# Every worker, and every command that a test starts, imports everything, which is faster as bytecode.
+unit e2e: export PYTHONDONTWRITEBYTECODE =
+# Some tests wait, so there is one worker more than processors.
 unit: setup ## logic and components, against mocks; seconds, any user
 	.venv/bin/pytest -n $$(($$(nproc) + 1)) --dist worksteal tests/unit
 

@@ -49,7 +49,13 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """What kubectl prints; it must succeed."""
         done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=300, check=False
+            self.command(*arguments),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
