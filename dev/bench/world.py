@@ -22,7 +22,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
-from dev.bench.clients import Clients
+from dev.bench.clients import API_PORT, Clients
 from dev.bench.holders import Holders
 from dev.bench.standin_systemd import UNIT_VARIABLE
 from dev.standin.certificate import self_signed
@@ -279,6 +279,17 @@ class ApiServer:
         new = self._health.with_suffix(".new")
         new.write_text(word)
         new.rename(self._health)
+
+    def stop_listening(self) -> None:
+        """Refuse new connections and serve those that are open, as a kube-apiserver does while it stops in order."""
+        self._namespace.run("nft", "-f", "-", stdin=(
+            "table ip stopping { chain input { type filter hook input priority 0; "
+            f"tcp dport {API_PORT} tcp flags & (syn | ack) == syn reject with tcp reset; }}; }}\n"
+        ))  # fmt: skip
+
+    def listen(self) -> None:
+        """Accept new connections again."""
+        self._namespace.run("nft", "-f", "-", stdin="table ip stopping {}\ndelete table ip stopping\n")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to its process."""
@@ -549,6 +560,7 @@ class World:
         for server in self.api_servers:
             server.signal(signal.SIGCONT)
             server.answer("healthy")
+            server.listen()
             server.start()
         for machine in self.machines:
             if not machine.running:
