@@ -80,6 +80,29 @@ class Timers:
         return self.api_check_interval // 2
 
     @property
+    def unreached_check_interval(self) -> int:
+        """The interval after such a check has failed: shorter, so that the next ones decide soon."""
+        return max(self.reachability_check_interval * 2 // 5, 100)
+
+    @property
+    def unreached_checks(self) -> int:
+        """How often in a row the watchdog must find an API server unreached, until it gets no new connections.
+
+        The first time is after HAProxy's first failed check. HAProxy then begins a second one, which gets an interval
+        of the watchdog: longer than a handshake takes on a network.
+        """
+        return ceil(self.unreached_check_interval / self.watchdog_interval) + 2
+
+    @property
+    def unreached_checks_to_close(self) -> int:
+        """The same until its sessions are closed.
+
+        One more than HAProxy tries to connect: it has given up the last connection that it began, and tries another
+        server for it.
+        """
+        return self.unreached_checks + ceil(self.api_connect_timeout / self.watchdog_interval) + 1
+
+    @property
     def api_verdict_seconds(self) -> int:
         """How long a new HAProxy may take to find an API server down: two failed checks, in seconds, rounded up."""
         checks = self.api_check_interval + self.api_fast_check_interval

@@ -264,3 +264,142 @@ def test_what_a_standby_heard_before_it_took_over_is_no_conflict(pair: Pair):
         pair.is_now("MASTER")
         pair.hears(0.3)
     assert not pair.killed
+
+
+OUT_AFTER, CLOSE_AFTER = 3, 5
+STAT = "# pxname,svname,status,check_status,last_chk,\n"
+ANSWERS, SILENT = "UP,L4OK,", "DOWN,L4TOUT,"
+OUT = ["@1 set server apiserver/k8s-cp-0 health down"]
+CLOSED = [f"@1 shutdown sessions server {backend}/k8s-cp-0" for backend in ("apiserver", "last-resort")]
+PROCESSES = """\
+#<PID>          <type>          <reloads>       <uptime>        <version>
+11              master          1 [failed: 0]   0d00h00m04s     2.6.12-1+deb12u4
+# workers
+28              worker          0               0d00h00m01s     2.6.12-1+deb12u4
+"""
+OLD_PROCESS = """\
+# old workers
+12              worker          1               0d00h00m04s     2.6.12-1+deb12u4
+# programs
+
+"""
+SESSION = "{id}: proto=tcpv4 src=198.51.100.5:1 fe=apiserver be=apiserver srv={server} scb=[{state},1h,fd=14] exp=57s\n"
+
+
+class StandInMaster:
+    """Answers as HAProxy's master does, on a socket of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "master.sock"
+        self.servers = [ANSWERS, ANSWERS]
+        self.processes, self.sessions = PROCESSES + "# programs\n\n", ""
+        self.orders: list[str] = []
+        """The commands that change something."""
+
+    def answer(self, command: str) -> str:
+        match command:
+            case "@1 show stat last-resort 4 -1":
+                rows = enumerate(self.servers)
+                return STAT + "".join(f"last-resort,k8s-cp-{index},{result},\n" for index, result in rows) + "\n"
+            case "show proc":
+                return self.processes
+            case "@!12 show sess":
+                return self.sessions + "\n"
+            case order:
+                self.orders.append(order)
+                return "\n"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The master reads until its client has no more commands, and then ends the connection.
+        commands = (await reader.read()).decode().removesuffix("\n").split(";")
+        writer.write("".join(map(self.answer, commands)).encode())
+        writer.close()
+
+
+def orders_after(tmp_path: Path, *phases: tuple[int, Callable[[StandInMaster], None]]) -> list[str]:
+    """The watchdog's orders: in each phase something changes, and then it checks some times."""
+
+    async def whole() -> list[str]:
+        master = StandInMaster(tmp_path)
+        sessions = watchdog.Sessions(master.path, INTERVAL, OUT_AFTER, CLOSE_AFTER)
+        async with await asyncio.start_unix_server(master.serve, master.path):
+            for checks, change in phases:
+                change(master)
+                for _ in range(checks):
+                    await sessions.check()
+        return master.orders
+
+    return asyncio.run(whole())
+
+
+def servers(*results: str) -> Callable[[StandInMaster], None]:
+    """A change of what HAProxy's handshakes show, for each API server."""
+
+    def change(master: StandInMaster) -> None:
+        master.servers = list(results)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "silent", [SILENT, "DOWN,* L4TOUT,", "DOWN,L4CON,No route to host", "DOWN,* L4CON,No route to host"]
+)
+def test_a_server_that_answers_no_handshake_is_taken_out_and_later_its_sessions_are_closed_once(
+    tmp_path: Path, silent: str
+):
+    assert orders_after(tmp_path, (OUT_AFTER - 1, servers(silent, ANSWERS))) == []
+    assert orders_after(tmp_path, (CLOSE_AFTER - 1, servers(silent, ANSWERS))) == OUT
+    assert orders_after(tmp_path, (20, servers(silent, ANSWERS))) == OUT + CLOSED
+
+
+@pytest.mark.parametrize("result", [ANSWERS, "UP,* L4OK,", "UP,INI,", "DOWN,L4CON,Connection refused"])
+def test_the_sessions_of_a_server_stay_whose_host_answers(tmp_path: Path, result: str):
+    assert orders_after(tmp_path, (20, servers(result, ANSWERS))) == []
+
+
+@pytest.mark.parametrize("other", [SILENT, "DOWN,L4CON,Connection refused"])
+def test_all_sessions_stay_if_no_other_server_accepts_connections(tmp_path: Path, other: str):
+    assert orders_after(tmp_path, (20, servers(SILENT, other))) == []
+    # Servers come back one after another.
+    assert orders_after(tmp_path, (20, servers(SILENT, other)), (2, servers(SILENT, ANSWERS))) == []
+
+
+def test_handshakes_that_fail_now_and_then_do_not_add_up(tmp_path: Path):
+    fails, works = (OUT_AFTER - 1, servers(SILENT, ANSWERS)), (1, servers(ANSWERS, ANSWERS))
+    assert orders_after(tmp_path, *(fails, works) * 10) == []
+
+
+def test_a_server_that_answers_again_in_time_keeps_its_sessions(tmp_path: Path):
+    assert orders_after(tmp_path, (OUT_AFTER, servers(SILENT, ANSWERS)), (20, servers(ANSWERS, ANSWERS))) == OUT
+
+
+def test_an_old_process_closes_those_that_are_established_one_by_one(tmp_path: Path):
+    established = [f"0x{number}" for number in range(250)]
+
+    def reloaded(master: StandInMaster) -> None:
+        master.servers = [SILENT, ANSWERS]
+        master.processes = PROCESSES + OLD_PROCESS
+        master.sessions = "".join(SESSION.format(id=it, server="k8s-cp-0", state=8) for it in established)
+        master.sessions += SESSION.format(id="0xa", server="k8s-cp-0", state=5)
+        master.sessions += SESSION.format(id="0xb", server="k8s-cp-1", state=8)
+
+    orders = orders_after(tmp_path, (20, reloaded))
+    assert orders == OUT + CLOSED + [f"@!12 shutdown session {it}" for it in established]
+
+
+def test_a_haproxy_that_does_not_answer_is_logged_once_and_checked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    async def whole() -> None:
+        master = StandInMaster(tmp_path)
+        master.servers = [SILENT, ANSWERS]
+        program = asyncio.create_task(watchdog.Sessions(master.path, INTERVAL, OUT_AFTER, CLOSE_AFTER).run())
+        await asyncio.sleep(INTERVAL * 3)
+        async with await asyncio.start_unix_server(master.serve, master.path), asyncio.timeout(5):
+            while master.orders != OUT + CLOSED:  # noqa: ASYNC110
+                await asyncio.sleep(INTERVAL)
+        assert not program.done()
+        program.cancel()
+
+    asyncio.run(whole())
+    assert capsys.readouterr().err.count("no answer on") == 1

@@ -33,3 +33,21 @@ def test_a_new_holder_announces_itself_after_an_unheard_one_has_fallen_silent_an
 @pytest.mark.parametrize("profile", Profile)
 def test_the_profiles_repeat_the_announcement_after_a_second(profile: Profile):
     assert PROFILES[profile].second_announcement == 1
+
+
+@pytest.mark.parametrize(("profile", "most"), [(Profile.DEFAULT, 1300), (Profile.FAST, 750), (Profile.STEADY, 6000)])
+def test_sessions_of_a_dead_api_server_are_closed_in_time(profile: Profile, most: int):
+    timers = PROFILES[profile]
+    # It dies just after a check, which HAProxy spreads by 5 %; the watchdog finds out an interval later.
+    handshake = timers.reachability_check_interval * 21 // 20 + timers.reachability_check_interval
+    assert handshake + timers.unreached_checks_to_close * timers.watchdog_interval < most
+
+
+@pytest.mark.parametrize("profile", Profile)
+@pytest.mark.parametrize("watchdog_interval", [10, 100, 5000])
+def test_sessions_are_closed_only_when_no_connection_to_their_server_can_be_under_way(
+    profile: Profile, watchdog_interval: int
+):
+    timers = replace(PROFILES[profile], watchdog_interval=watchdog_interval)
+    waited = timers.unreached_checks_to_close - timers.unreached_checks
+    assert waited * watchdog_interval > timers.api_connect_timeout

@@ -25,17 +25,23 @@ then this host goes on serving, but announces the VIP no more, so the peer's nex
 packets that our keepalived would accept count, or two healthy ones would be killed while a change of VRRP's version or
 router id has reached only one host. It does not listen to VRRPv2, where passwords and intervals can differ behind the
 same header: both would be killed.
+
+Last, it closes the sessions of an API server whose host is gone. Nothing else does before TCP gives up, because a host
+without power sends nothing. It does what HAProxy's `on-marked-down shutdown-sessions` does, but only if TCP handshakes
+stay *unanswered*: a server that is slow or not ready answers them, and one that stops in order refuses them, and still
+serves its sessions. And only once no session is left that is still connecting: HAProxy will try another server for it.
 """
 
 import argparse
 import asyncio
+import csv
 import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -51,6 +57,14 @@ NETWORK_SECONDS = 0.05
 OUTSIDE = "192.0.2.1"
 # If two masters remain after the kill, keepalived did not hang: with different passwords neither accepts the other.
 REPRIEVE_SECONDS = 30.0
+# Debian's unit starts HAProxy with it. It leads to the old processes as well, which keep their sessions after a reload.
+MASTER = Path("/run/haproxy-master.sock")
+ANSWER_SECONDS = 1.0
+# The backend whose check is a handshake, and the one that clients use as long as one of its servers is ready.
+HANDSHAKES, READY = "last-resort", "apiserver"
+CHECKS = "checks in a row without a TCP handshake, after which an API server"
+# So many at once, because HAProxy reads at most 16 KB of them.
+COMMANDS = 100
 
 
 def log(text: str) -> None:
@@ -239,6 +253,79 @@ class Rival:
             return False
 
 
+class Sessions:
+    """Closes the sessions of API servers that answer no TCP handshake any more, while another API server does.
+
+    If none answers, it is this host's network or a storm that fills every backlog: sessions may survive that, and their
+    clients could not connect anywhere else. Like `Watchdog` it counts checks, not seconds.
+    """
+
+    def __init__(self, master: Path, interval: float, out_after: int, close_after: int) -> None:
+        """After so many unanswered checks in a row a server is out of service, and after so many its sessions end."""
+        self._master, self._interval = master, interval
+        self._out_after, self._close_after = out_after, close_after
+        self._unanswered: dict[str, int] = {}
+        self._works = True
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self.check(), ANSWER_SECONDS)
+                self._works = True
+            except (OSError, asyncio.TimeoutError) as error:  # noqa: UP041 two classes in Python 3.10
+                self._unanswered.clear()
+                if self._works:
+                    log(f"no answer on {self._master}, so no sessions of dead API servers are closed: {error!r}")
+                self._works = False
+            await asyncio.sleep(self._interval)
+
+    async def check(self) -> None:
+        """Check once; OSError if HAProxy does not answer."""
+        stat = await self._command(f"@1 show stat {HANDSHAKES} 4 -1")
+        servers = list(csv.DictReader(stat.splitlines()))
+        unanswered = {server["svname"] for server in servers if is_unanswered(server)}
+        if not any(server["status"].startswith("UP") for server in servers):
+            unanswered.clear()
+        self._unanswered = {name: self._unanswered.get(name, 0) + 1 for name in unanswered}
+        for name, checks in self._unanswered.items():
+            if checks == self._out_after:
+                # From now on no session is sent there, until two health checks have passed.
+                log(f"{name} answers no TCP handshake: no new connections to it")
+                await self._command(f"@1 set server {READY}/{name} health down")
+            elif checks == self._close_after:
+                log(f"{name} still answers no TCP handshake: closing its sessions")
+                await self._close_sessions(name)
+
+    async def _close_sessions(self, server: str) -> None:
+        await self._command(*(f"@1 shutdown sessions server {backend}/{server}" for backend in (READY, HANDSHAKES)))
+        old = (await self._command("show proc")).partition("# old workers\n")[2]
+        for pid in (words[0] for words in map(str.split, old.splitlines()) if words[1:2] == ["worker"]):
+            # An old process refuses that command, because its backends have ended. State 8 is established.
+            shown = (await self._command(f"@!{pid} show sess")).splitlines()
+            sessions = [line.partition(":")[0] for line in shown if f" srv={server} " in line and " scb=[8," in line]
+            for first in range(0, len(sessions), COMMANDS):
+                some = sessions[first : first + COMMANDS]
+                await self._command(*(f"@!{pid} shutdown session {session}" for session in some))
+
+    async def _command(self, *commands: str) -> str:
+        """All answers to some commands (HAProxy's management guide, 9.4); the prefix of each names the process."""
+        reader, writer = await asyncio.open_unix_connection(self._master)
+        try:
+            writer.write(";".join(commands).encode() + b"\n")
+            writer.write_eof()
+            return (await reader.read()).decode()
+        finally:
+            writer.transport.abort()
+
+
+def is_unanswered(server: Mapping[str, str]) -> bool:
+    """Whether the last handshake with a server got no answer from its host: silence, or a router's "unreachable"."""
+    # While a check runs, "* " precedes the result of the last one.
+    result = server["check_status"].removeprefix("* ")
+    return result == "L4TOUT" or (result == "L4CON" and "refused" not in server["last_chk"])
+
+
 def kill_keepalived() -> None:
     """Kill all of its processes, so that none is left to hold the VIP."""
     for process in Path("/proc").glob("[0-9]*"):
@@ -262,6 +349,7 @@ async def watch(arguments: argparse.Namespace) -> None:
         await asyncio.gather(
             Network(arguments.address, arguments.peer, arguments.folder).run(),
             Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run(),
+            Sessions(MASTER, arguments.interval / 1000, arguments.out_after, arguments.close_after).run(),
         )
 
 
@@ -277,6 +365,8 @@ def main() -> None:
     parser.add_argument("--peer", required=True, help="address of the other load balancer")
     parser.add_argument("--router-id", type=int, help="VRRP virtual router id; without it, VRRP is not watched")
     parser.add_argument("--rival", type=int, help="milliseconds of two masters that are too many, with --router-id")
+    parser.add_argument("--out-after", type=int, required=True, help=f"{CHECKS} gets no new sessions")
+    parser.add_argument("--close-after", type=int, required=True, help=f"{CHECKS}'s sessions are closed")
     parser.add_argument("--folder", type=Path, required=True, help="where keepalived looks for the files")
     asyncio.run(watch(parser.parse_args()))
 
