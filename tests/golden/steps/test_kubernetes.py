@@ -160,6 +160,19 @@ def test_a_second_run_restarts_nothing(host: Sandbox):
     assert called(host, "systemctl restart") == ["systemctl restart kubelet"]
 
 
+def test_what_a_run_that_was_cut_off_has_written_is_read_after_the_next(host: Sandbox):
+    for service in ("containerd", "kubelet"):  # Debian's containerd starts with the package
+        (host.units / service).touch()
+    assert host.run(packages()).returncode == 0
+    host.put("sysctl", "exit 1")  # between the files and the restarts
+    changes = {"kubeletConfiguration": '{"maxPods": 50, "cgroupDriver": "cgroupfs"}'}
+    assert host.run(packages(**changes)).returncode == 1
+    assert not called(host, "systemctl restart")
+    host.put("sysctl", "")
+    assert host.run(packages(**changes)).returncode == 0
+    assert called(host, "systemctl restart") == ["systemctl restart containerd", "systemctl restart kubelet"]
+
+
 KUBELET_SAYS = 'E1128 run.go:72] "command failed" err="cannot unmarshal string into Go struct field maxPods"'
 
 
