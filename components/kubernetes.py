@@ -72,7 +72,7 @@ class Kubernetes(pulumi.ComponentResource):
             for server in servers
         }
         # Between the instances and the record that there is a cluster: so a destroy deletes that record, then the
-        # certificate, then instances, also of a cluster that never became ready, and a second destroy ends what one began.
+        # certificate, then instances, also of a cluster that never became ready, and it can be repeated.
         administrator = make_admin_certificate(
             args.settings.cluster_name,
             args.authorities,

@@ -165,11 +165,11 @@ def test_what_a_run_that_was_cut_off_has_written_is_read_after_the_next(host: Sa
         (host.units / service).touch()
     assert host.run(packages()).returncode == 0
     host.put("sysctl", "exit 1")  # between the files and the restarts
-    changes = {"kubeletConfiguration": '{"maxPods": 50, "cgroupDriver": "cgroupfs"}'}
-    assert host.run(packages(**changes)).returncode == 1
+    script = packages(kubeletConfiguration='{"maxPods": 50, "cgroupDriver": "cgroupfs"}')
+    assert host.run(script).returncode == 1
     assert not called(host, "systemctl restart")
     host.put("sysctl", "")
-    assert host.run(packages(**changes)).returncode == 0
+    assert host.run(script).returncode == 0
     assert called(host, "systemctl restart") == ["systemctl restart containerd", "systemctl restart kubelet"]
 
 

@@ -4,8 +4,8 @@
 Kubernetes itself approves none, because it cannot know a host's addresses. Here a request is approved if everything in
 it is the requesting node's own: its user name, its name, and each address is one of its Node object's, of no other
 Node's, and not the API's. (A node can write any name and address into its own Node object. The same CA signs the API
-servers' certificates, so with the VIP in one, a node could pose as the API.) Everything else is left for a person, and reported once in each run. Runs on every control-plane host, by a
-timer, and needs python3, kubectl and openssl.
+servers' certificates, so with the VIP in one, a node could pose as the API.) Everything else is left for a person, and
+reported once in each run. Runs on every control-plane host, by a timer, and needs python3, kubectl and openssl.
 """
 
 from __future__ import annotations
