@@ -177,8 +177,8 @@ def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str,
         "k8s-worker-9 is a Node of no host of the stack: kubectl delete node k8s-worker-9",
         "k8s-worker-0 is not in the cluster: run `pulumi up`",
         "etcd's member - (198.51.100.22) is unstarted and does not answer",
-        "etcd's member k8s-cp-4 (198.51.100.25) is voter and does not answer; the stack has no such host, so remove it, "
-        "on a control-plane host: sudo /usr/local/lib/ha-api/etcd.py remove 198.51.100.25",
+        "etcd's member k8s-cp-4 (198.51.100.25) is voter and does not answer; the stack has no such host, so remove "
+        "it, on a control-plane host: sudo /usr/local/lib/ha-api/etcd.py remove 198.51.100.25",
     ]
     whole = report(states)
     sick = whole.model_copy(update={"cluster": found})
