@@ -92,5 +92,5 @@ class Departure:
             else:
                 return
         raise DepartureError(
-            f"{name} could not leave the cluster: no other control-plane host is reachable: {'; '.join(failures)}"
+            f"{name} could not leave the cluster: no other control-plane host could be asked: {'; '.join(failures)}"
         )
