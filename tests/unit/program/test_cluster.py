@@ -324,6 +324,12 @@ def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.M
     assert ends.hosts == never.hosts == []
 
 
+def test_an_instance_that_nova_could_not_build_has_nothing_to_leave(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving.delete("leave-cluster-cp", "k8s-cp-2", address="")
+    assert leaving.hosts == []
+
+
 def test_a_node_of_another_flavor_is_replaced_not_resized():
     for name in ("k8s-cp-0", "k8s-worker-0"):
         instance = run().of_type("compute/instance:Instance")[name]
