@@ -22,7 +22,7 @@ _SLACK_MIB = 256
 def ensure(name: str, settings: LabSettings, apt: HostApt) -> Path:
     """The folder of an image, with disk.raw, vmlinuz and initrd.img; builds it (80 s) if it is missing."""
     suite = SUITES[name]
-    # With the keyring named, as in Debian's own cloud images: otherwise APT starts some thirty processes for each source
+    # With the keyring named, as in Debian's own cloud images: otherwise APT starts thirty processes for each source
     # to merge all the keys that it trusts.
     sources_list = [f"deb [signed-by={_KEYRING}] {line.removeprefix('deb ')}" for line in apt.sources_of(suite)]
     # The host's proxy may not reach the lab's own server of packages.
