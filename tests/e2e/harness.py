@@ -114,10 +114,10 @@ class System:
         """The stack's."""
         return self.stack.name
 
-    def up(self, **config: object) -> list[Change]:
-        """Bring it up with a change that lasts."""
+    def up(self, *, refresh: bool = False, **config: object) -> list[Change]:
+        """Bring it up with a change that lasts; with `refresh` the cloud is asked first what is there still."""
         began = time.monotonic()
-        changes = [*self.stack.up(self.config | config)]
+        changes = [*self.stack.up(self.config | config, refresh=refresh)]
         self.config |= config
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
         self.outputs, self.access = self.stack.outputs(), self.stack.access()
