@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException, HTTPSConnection
 from itertools import pairwise
 from pathlib import Path
@@ -62,9 +63,10 @@ class Seen:
 
 
 class ClusterClient:
-    """Reads, writes and watches one ConfigMap while its context lasts.
+    """Reads a ConfigMap, creates others and watches them while its context lasts; in the end it deletes all of them.
 
-    `kubeconfig` is the text of one, with a client's certificate.
+    `kubeconfig` is the text of one, with a client's certificate. Each write is of an object of its own: many at once of
+    the same would conflict, and the API servers would repeat them without end.
     """
 
     def __init__(self, kubeconfig: str, name: str = "ha-api-client") -> None:
@@ -74,19 +76,18 @@ class ClusterClient:
         self._host = urlsplit(self._url).netloc
         self._tls = _context(cluster, user)
         self._name = name
-        self._path = f"{_CONFIG_MAPS}/{name}"
+        self._ours = f"labelSelector=app%3D{name}"
         self._open = ExitStack()
         self._stopping = threading.Event()
         self._events: list[float] = []
         self._closed = -1
         self._connection: HTTPSConnection | None = None
-        self._reads = self._probe(READ_INTERVAL, lambda: Request(path=self._path))
+        self._reads = self._probe(READ_INTERVAL, lambda: Request(path=f"{_CONFIG_MAPS}/{name}"))
         self._writes = self._probe(WRITE_INTERVAL, self._write)
 
     def __enter__(self) -> Self:
-        with suppress(LookupError):
-            self.ask("DELETE", self._path)
-        self.ask("POST", _CONFIG_MAPS, {"metadata": {"name": self._name}})
+        self._delete_all()  # what a client that was killed has left
+        self.ask("POST", _CONFIG_MAPS, {"metadata": {"name": self._name, "labels": {"app": self._name}}})
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
         self._open.callback(watch.join)
@@ -100,7 +101,7 @@ class ClusterClient:
     ) -> None:
         self._open.close()
         if not error:
-            self.ask("DELETE", self._path)
+            self._delete_all()
 
     @property
     def steady(self) -> float:
@@ -137,21 +138,33 @@ class ClusterClient:
         return json.loads(text)
 
     def _probe(self, interval: float, request: Callable[[], Request]) -> Probe:
-        return Probe(self._url, interval=interval, timeout=TIMEOUT, limit=LIMIT, request=request, tls=self._tls)
+        return Probe(
+            self._url,
+            interval=interval,
+            timeout=TIMEOUT,
+            limit=LIMIT,
+            request=request,
+            tls=self._tls,
+            answers=(HTTPStatus.OK, HTTPStatus.CREATED),
+        )
 
     def _connect(self, timeout: float) -> HTTPSConnection:
         return HTTPSConnection(self._host, timeout=timeout, context=self._tls)
 
     def _write(self) -> Request:
+        metadata = {"generateName": f"{self._name}-", "labels": {"app": self._name}}
         return Request(
-            method="PATCH",
-            path=self._path,
-            headers={"Content-Type": "application/merge-patch+json"},
-            body=json.dumps({"data": {"written": str(time.time_ns())}}),
+            method="POST",
+            path=_CONFIG_MAPS,
+            headers={"Content-Type": "application/json"},
+            body=json.dumps({"metadata": metadata}),
         )
 
+    def _delete_all(self) -> None:
+        self.ask("DELETE", f"{_CONFIG_MAPS}?{self._ours}")
+
     def _watch(self) -> None:
-        path = f"{_CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3D{self._name}"
+        path = f"{_CONFIG_MAPS}?watch=true&{self._ours}"
         while not self._stopping.is_set():
             self._closed += 1
             connection = self._connection = self._connect(WATCH_TIMEOUT)

@@ -229,8 +229,8 @@ def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> None:
     measured = measure(cluster.system.applied(), cluster.kubeconfig, fault, host)
     console.print(table([measured]))
     in_a_pod = cluster.longest_gap_in_a_pod(began)
-    console.print(f"in a pod: {in_a_pod:.2f} s")
     seen = measured.seen
+    console.print(f"in a pod: {in_a_pod:.2f} s; {seen.reads.reasons}, {seen.writes.reasons}")
     assert seen.reads.longest_gap <= LONGEST_GAP + seen.longest_stall
     assert seen.writes.longest_gap <= LONGEST_GAP + seen.longest_stall
     assert in_a_pod <= LONGEST_GAP_IN_A_POD
