@@ -33,6 +33,8 @@ LIMIT = 900.0
 # A watch that hears nothing for so long opens another connection. client-go waits for 45 s (its HTTP/2 pings), and a
 # client without keep-alives for ever.
 WATCH_TIMEOUT = 10.0
+# An API server deletes hundreds of objects one after another.
+_ASK_TIMEOUT = 60.0
 _CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 _NO_STREAM = (OSError, HTTPException, ValueError)
 
@@ -123,7 +125,7 @@ class ClusterClient:
 
         LookupError if the API has no such object; OSError if it does not answer, or with another error.
         """
-        connection = self._connect(TIMEOUT)
+        connection = self._connect(_ASK_TIMEOUT)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
