@@ -3,26 +3,21 @@
 The tests are one story and run in the order of the file; each leaves the cluster whole.
 """
 
-import os
-import re
-import signal
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from dev.cluster_faults import MasterCutOff, MasterStopped, leader, measure, table, wait_until_whole
+from dev.cluster_faults import leader, measure, table, wait_until_whole
 from dev.lab.kubernetes import versions
 from dev.lab.progress import console
 from dev.lab_faults import LinkCut
 from dev.lab_stack import PROJECT, cluster_config, kubectl_path
 from operate.drill.faults import DrillFault, InstanceStopped
-from operate.stack.engine import PULUMI
-from tests.e2e.harness import System, start
+from tests.e2e.harness import System
 
 WORKLOAD = Path(__file__).with_name("workload.yaml")
 FLANNEL = f"ghcr.io/flannel-io/flannel:{versions.TAGS['flannel-io/flannel']}"
@@ -60,10 +55,6 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def wait_until_whole(self) -> None:
-        """Nothing is wrong with the pair, every host is a Ready node, and every member of etcd is well."""
-        wait_until_whole(self.system.applied())
-
     def nodes(self) -> dict[str, tuple[str, str, str]]:
         """By name: status, role and version."""
         rows = [line.split() for line in self.kubectl("get", "nodes", "--no-headers").splitlines()]
@@ -87,25 +78,11 @@ def interrupted() -> Generator[System]:
     system.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()
-    kill_up(system, "kube-cp-0-kubernetes-init")
-    kill_up(system, "kube-cp-1-kubernetes-join")
+    for step in ("kube-cp-0-kubernetes-init", "kube-cp-1-kubernetes-join"):
+        system.kill_up(step, seconds=5)
+        system.stack.cancel()
     yield system
     system.destroy()
-
-
-def kill_up(system: System, resource: str) -> None:
-    """Start an `up`, and kill all of it (SIGKILL) five seconds after it has begun a resource."""
-    process = start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", system.name)
-    assert process.stdout
-    for line in process.stdout:
-        console.print(line.rstrip(), markup=False)
-        if re.search(rf"{resource} creating", line):
-            break
-    time.sleep(5)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    system.stack.cancel()
 
 
 @pytest.fixture(scope="module")
@@ -213,12 +190,12 @@ def test_quiet_logs_and_exec_outlive_two_minutes(quiet: list[subprocess.Popen[st
 @pytest.mark.measures
 @pytest.mark.parametrize("host", ["kube-cp-0", "kube-cp-1", "kube-cp-2"])
 def test_a_master_that_stops_is_missed_for_seconds_at_most(cluster: Cluster, host: str):
-    survives(cluster, MasterStopped, host)
+    survives(cluster, InstanceStopped, host)
 
 
 @pytest.mark.measures
 def test_a_master_that_is_cut_off_is_missed_for_seconds_at_most(cluster: Cluster):
-    survives(cluster, MasterCutOff, leader(wait_until_whole(cluster.system.applied())))
+    survives(cluster, LinkCut, leader(wait_until_whole(cluster.system.applied())))
 
 
 @pytest.mark.measures
