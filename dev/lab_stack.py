@@ -209,7 +209,7 @@ class Stack:
                 "resources"
             ):
                 self.configure(config or {})
-                # The instances' hooks are part of the program. The Automation API has no --ignore-protect: the VIP comes below.
+                # The instances' hooks are part of the program. Automation has no --ignore-protect: the VIP stays.
                 self._stack.destroy(run_program=True, exclude_protected=True, **options)
             # The VIP's port is protected, so a plain destroy refuses; this one is intended.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
