@@ -205,9 +205,8 @@ class Stack:
         """
 
         def destroy(**options: Any) -> None:
-            if self._values(config).get("kubernetesVersion") and (self._stack.export_stack().deployment or {}).get(
-                "resources"
-            ):
+            resources = (self._stack.export_stack().deployment or {}).get("resources")
+            if resources and self._values(config).get("kubernetesVersion"):
                 self.configure(config or {})
                 # The instances' hooks are part of the program. Automation has no --ignore-protect: the VIP stays.
                 self._stack.destroy(run_program=True, exclude_protected=True, **options)
