@@ -1,6 +1,7 @@
 """The cluster's keys and certificates, created by program/certificates.py once, and kept in the state as secrets."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pulumi
@@ -39,6 +40,15 @@ class CertificateAuthorities(pulumi.ComponentResource):
         self.register_outputs({"ca": self.ca})
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdminCertificate:
+    """The administrator's certificate and key, in PEM: secrets."""
+
+    record: pulumi.CustomResource
+    certificate: pulumi.Output[str]
+    key: pulumi.Output[str]
+
+
 def make_admin_certificate(
     cluster: str,
     authorities: pulumi.Output[Authorities],
@@ -46,8 +56,8 @@ def make_admin_certificate(
     parent: pulumi.Resource,
     after: list[pulumi.Resource],
     hooks: pulumi.ResourceHookBinding,
-) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
-    """The administrator's certificate and key, in PEM: valid for a year; the first `up` in each half-year renews it.
+) -> AdminCertificate:
+    """Valid for a year; the first `up` in each half-year renews it.
 
     In place, not by a replacement: `hooks` are those of the cluster's end.
     """
@@ -61,4 +71,8 @@ def make_admin_certificate(
         opts=pulumi.ResourceOptions(parent=parent, depends_on=after, additional_secret_outputs=["stdout"], hooks=hooks),
     )
     found = pulumi.Output.secret(created.stdout.apply(json.loads))
-    return found.apply(lambda it: str(it["certificate"])), found.apply(lambda it: str(it["key"]))
+    return AdminCertificate(
+        record=created,
+        certificate=found.apply(lambda it: str(it["certificate"])),
+        key=found.apply(lambda it: str(it["key"])),
+    )

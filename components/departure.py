@@ -55,9 +55,11 @@ class Departure:
 
     def _leaves_as(self, role: Role) -> pulumi.ResourceHookFunction:
         async def leave(args: pulumi.ResourceHookArgs) -> None:
-            if self._running and not self._ends:
+            # An instance that Nova could not build has no address, and has never been a node.
+            address = (args.old_outputs or {}).get("accessIpV4")
+            if self._running and not self._ends and address:
                 async with self._one_at_a_time:
-                    await self._leave(role, args.name, str((args.old_outputs or {})["accessIpV4"]))
+                    await self._leave(role, args.name, str(address))
 
         return leave
 
@@ -92,5 +94,5 @@ class Departure:
             else:
                 return
         raise DepartureError(
-            f"{name} could not leave the cluster: no other control-plane host is reachable: {'; '.join(failures)}"
+            f"{name} could not leave the cluster: no other control-plane host could be asked: {'; '.join(failures)}"
         )

@@ -71,11 +71,20 @@ class Kubernetes(pulumi.ComponentResource):
             for servers, control_plane in ((args.control_plane, True), (args.workers, False))
             for server in servers
         }
+        # Between the instances and the record that there is a cluster: so a destroy deletes that record, then the
+        # certificate, then instances, also of a cluster that never became ready, and it can be repeated.
+        administrator = make_admin_certificate(
+            args.settings.cluster_name,
+            args.authorities,
+            parent=self,
+            after=[server.host.instance for server in (*args.control_plane, *args.workers)],
+            hooks=args.departure.of_the_end(),
+        )
         created = first.host.run_once(
             "kubernetes-init",
             self._script(first.host, kubernetes_init_script, control_plane=True),
             parent=self,
-            after=[packages[first.host.name]],
+            after=[packages[first.host.name], administrator.record],
         )
         joins: list[pulumi.CustomResource] = []
         for server in args.control_plane:
@@ -86,21 +95,16 @@ class Kubernetes(pulumi.ComponentResource):
         )
         for server in args.workers:
             joins.append(self._join(server.host, [packages[server.host.name], joins[0]], control_plane=False))
-        ready = first.host.run(
+        first.host.run(
             "kubernetes-ready",
             kubernetes_ready_script(args.settings),
             parent=self,
             after=[network, *joins],
             triggers=[step.id for step in (network, *joins)],
         )
-        certificate, key = make_admin_certificate(
-            args.settings.cluster_name,
-            args.authorities,
-            parent=self,
-            after=[ready],
-            hooks=args.departure.of_the_end(),
+        facts = pulumi.Output.all(
+            args.vip, args.floating_address, args.authorities, administrator.certificate, administrator.key
         )
-        facts = pulumi.Output.all(args.vip, args.floating_address, args.authorities, certificate, key)
         self.kubeconfig = pulumi.Output.secret(
             facts.apply(
                 lambda it: kubeconfig(

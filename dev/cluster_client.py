@@ -4,6 +4,7 @@ It is what Kubernetes' own clients do: short requests on new connections, and on
 """
 
 import json
+import socket
 import ssl
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException, HTTPSConnection
 from itertools import pairwise
 from pathlib import Path
@@ -29,10 +31,14 @@ WRITE_INTERVAL = 0.1
 # kubectl and client-go wait for longer; a request that hangs for so long counts as failed.
 TIMEOUT = 10.0
 LIMIT = 900.0
-# A watch that hears nothing for so long opens another connection. client-go waits for 45 s (its HTTP/2 pings), and a
-# client without keep-alives for ever.
+# A watch that hears nothing for so long opens another connection. client-go does after 45 s (it sends an HTTP/2 ping
+# after 30 s, and waits 15 s for the answer), a client without keep-alives never.
 WATCH_TIMEOUT = 10.0
+# An API server deletes hundreds of objects one after another.
+_ASK_TIMEOUT = 60.0
+_NAME = "ha-api-client"
 _CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+_OURS = f"labelSelector=app%3D{_NAME}"
 _NO_STREAM = (OSError, HTTPException, ValueError)
 
 
@@ -62,31 +68,29 @@ class Seen:
 
 
 class ClusterClient:
-    """Reads, writes and watches one ConfigMap while its context lasts.
+    """Reads a ConfigMap, creates others and watches them while its context lasts; in the end it deletes all of them.
 
-    `kubeconfig` is the text of one, with a client's certificate.
+    `kubeconfig` is the text of one, with a client's certificate. Each write is of an object of its own: many at once of
+    the same would conflict, and the API servers would repeat them without end.
     """
 
-    def __init__(self, kubeconfig: str, name: str = "ha-api-client") -> None:
+    def __init__(self, kubeconfig: str) -> None:
         config = yaml.safe_load(kubeconfig)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self._url: str = cluster["server"]
         self._host = urlsplit(self._url).netloc
         self._tls = _context(cluster, user)
-        self._name = name
-        self._path = f"{_CONFIG_MAPS}/{name}"
         self._open = ExitStack()
         self._stopping = threading.Event()
         self._events: list[float] = []
-        self._closed = -1
+        self._opened = 0
         self._connection: HTTPSConnection | None = None
-        self._reads = self._probe(READ_INTERVAL, lambda: Request(path=self._path))
+        self._reads = self._probe(READ_INTERVAL, lambda: Request(path=f"{_CONFIG_MAPS}/{_NAME}"))
         self._writes = self._probe(WRITE_INTERVAL, self._write)
 
     def __enter__(self) -> Self:
-        with suppress(LookupError):
-            self.ask("DELETE", self._path)
-        self.ask("POST", _CONFIG_MAPS, {"metadata": {"name": self._name}})
+        self._delete_all()  # what a client that was killed has left
+        self._ask("POST", _CONFIG_MAPS, {"metadata": {"name": _NAME, "labels": {"app": _NAME}}})
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
         self._open.callback(watch.join)
@@ -100,7 +104,7 @@ class ClusterClient:
     ) -> None:
         self._open.close()
         if not error:
-            self.ask("DELETE", self._path)
+            self._delete_all()
 
     @property
     def steady(self) -> float:
@@ -114,51 +118,56 @@ class ClusterClient:
         return Seen(
             reads=self._reads.report(),
             writes=self._writes.report(),
-            watch=Watched(events=len(self._events), closed=max(self._closed, 0), longest_silence=silence),
+            watch=Watched(events=len(self._events), closed=max(self._opened - 1, 0), longest_silence=silence),
         )
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """One request, and the object in its answer.
-
-        LookupError if the API has no such object; OSError if it does not answer, or with another error.
-        """
-        connection = self._connect(TIMEOUT)
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
+        """One request. OSError if the API does not answer, or refuses it."""
+        connection = self._connect(_ASK_TIMEOUT)
         try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
             response = connection.getresponse()
             text = response.read().decode()
         finally:
             connection.close()
-        if response.status == 404:
-            raise LookupError(path)
-        if response.status >= 300:
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise OSError(f"{method} {path}: status {response.status}: {text[:500]}")
-        return json.loads(text)
 
     def _probe(self, interval: float, request: Callable[[], Request]) -> Probe:
-        return Probe(self._url, interval=interval, timeout=TIMEOUT, limit=LIMIT, request=request, tls=self._tls)
+        return Probe(
+            self._url,
+            interval=interval,
+            timeout=TIMEOUT,
+            limit=LIMIT,
+            request=request,
+            tls=self._tls,
+            answers=(HTTPStatus.OK, HTTPStatus.CREATED),
+        )
 
     def _connect(self, timeout: float) -> HTTPSConnection:
         return HTTPSConnection(self._host, timeout=timeout, context=self._tls)
 
     def _write(self) -> Request:
+        metadata = {"generateName": f"{_NAME}-", "labels": {"app": _NAME}}
         return Request(
-            method="PATCH",
-            path=self._path,
-            headers={"Content-Type": "application/merge-patch+json"},
-            body=json.dumps({"data": {"written": str(time.time_ns())}}),
+            method="POST",
+            path=_CONFIG_MAPS,
+            headers={"Content-Type": "application/json"},
+            body=json.dumps({"metadata": metadata}),
         )
 
+    def _delete_all(self) -> None:
+        self._ask("DELETE", f"{_CONFIG_MAPS}?{_OURS}")
+
     def _watch(self) -> None:
-        path = f"{_CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3D{self._name}"
+        path = f"{_CONFIG_MAPS}?watch=true&{_OURS}"
         while not self._stopping.is_set():
-            self._closed += 1
+            self._opened += 1
             connection = self._connection = self._connect(WATCH_TIMEOUT)
             with suppress(*_NO_STREAM):
                 connection.request("GET", path)
                 response = connection.getresponse()
-                while response.status == 200 and response.readline():
+                while response.status == HTTPStatus.OK and response.readline():
                     self._events.append(time.monotonic())
             connection.close()
             time.sleep(0.05)
@@ -167,7 +176,7 @@ class ClusterClient:
         self._stopping.set()
         if self._connection and self._connection.sock:
             with suppress(OSError):
-                self._connection.sock.shutdown(2)
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _context(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:

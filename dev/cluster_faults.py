@@ -1,7 +1,6 @@
 """What a cluster's clients notice when a master or a load balancer fails: for the demo and the tests on the lab."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,44 +15,6 @@ from operate.stack.applied import AppliedStack
 
 STEADY_SECONDS = 2.0
 RECOVERY_SECONDS = 60.0
-
-
-class MasterStopped(DrillFault):
-    """A control-plane host is shut down through Nova."""
-
-    name = "master-stopped"
-    title = "its instance is stopped through Nova"
-    notice = "requests under way there are cut, and etcd may elect another leader"
-    way_back = "its instance is started through Nova"
-
-    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """Returns once Nova says that it is off."""
-        about_to()
-        self.site.pair.stop(host)
-
-    def undo(self, host: str) -> str | None:
-        """Start it; the cluster needs longer."""
-        return f"{host} is started" if self.site.pair.start(host) else None
-
-
-class MasterCutOff(DrillFault):
-    """A control-plane host's port is taken down through Neutron: for everybody else the host has crashed."""
-
-    name = "master-cut-off"
-    title = "it is cut off the network"
-    notice = "requests to it hang until its health check fails, and etcd may elect another leader"
-    way_back = "its port is brought up through Neutron"
-    seconds = 10.0
-
-    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
-        """Neutron answers before its agent has done so."""
-        about_to()
-        self.site.pair.set_port(host, up=False)
-
-    def undo(self, host: str) -> str | None:
-        """Bring the port up."""
-        self.site.pair.set_port(host, up=True)
-        return f"{host}: its port is up"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,18 @@
 """Faults that the demo and the measurements on the lab inject, and that `./ha drill` does not have."""
 
+import socket
 from collections.abc import Callable
 from typing import ClassVar
 
 from model.timers import Profile
+from model.topology import SSH_PORT
 from operate.drill.faults import DrillFault
-from program.holder import answering_load_balancer
 
 
 class LinkCut(DrillFault):
-    """The holder's port is taken down through Neutron.
+    """The port of a load balancer, or of a master, is taken down through Neutron.
 
-    For the peer and for clients this is a crash: an instance that is shut down sends priority 0, this one cannot.
+    For everybody else this is a crash: a load balancer that is shut down sends priority 0, this one cannot.
     """
 
     name = "link-cut"
@@ -28,7 +29,12 @@ class LinkCut(DrillFault):
 
     def in_effect(self, host: str) -> bool:
         """Whether the host is unreachable."""
-        return answering_load_balancer(self.site.outputs.load_balancers[host], 0.5) is None
+        addresses = {**self.site.outputs.load_balancers, **self.site.outputs.control_plane}
+        try:
+            socket.create_connection((addresses[host], SSH_PORT), timeout=0.5).close()
+        except OSError:
+            return True
+        return False
 
     def undo(self, host: str) -> str | None:
         """Bring the port up."""

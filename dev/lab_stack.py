@@ -205,11 +205,10 @@ class Stack:
         """
 
         def destroy(**options: Any) -> None:
-            if self._values(config).get("kubernetesVersion") and (self._stack.export_stack().deployment or {}).get(
-                "resources"
-            ):
+            resources = (self._stack.export_stack().deployment or {}).get("resources")
+            if resources and self._values(config).get("kubernetesVersion"):
                 self.configure(config or {})
-                # The hosts' hooks are the program's. Automation cannot ignore the protection of the VIP, which is left.
+                # The instances' hooks are part of the program. Automation has no --ignore-protect: the VIP stays.
                 self._stack.destroy(run_program=True, exclude_protected=True, **options)
             # The VIP's port is protected, so a plain destroy refuses; this one is intended.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]

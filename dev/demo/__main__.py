@@ -15,7 +15,7 @@ from openstack.exceptions import SDKException
 from rich.table import Table
 from rich.text import Text
 
-from dev.cluster_faults import ClusterMeasured, MasterCutOff, MasterStopped, leader, measure, table, wait_until_whole
+from dev.cluster_faults import ClusterMeasured, leader, measure, table, wait_until_whole
 from dev.lab.errors import LabError
 from dev.lab.progress import console, phase
 from dev.lab_faults import LinkCut
@@ -31,7 +31,7 @@ from dev.lab_stack import (
     ssh_key,
     state_folder,
 )
-from operate.drill.faults import HAProxyKilled, InstanceStopped
+from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
 from operate.hosts.cluster import ClusterReport
 from operate.hosts.pair import Pair, PairError
 from operate.hosts.ssh import HostError
@@ -40,8 +40,8 @@ from operate.stack.files import ROOT
 from operate.stack.resources import recorded_ids
 
 PYTHON = ".venv/bin/python"
-MASTER_FAULTS = (MasterStopped, MasterCutOff)
-FAULTS = (HAProxyKilled, InstanceStopped, LinkCut, *MASTER_FAULTS)
+PAIR_FAULTS = (HAProxyKilled, InstanceStopped, LinkCut)
+MASTER_FAULTS = (InstanceStopped, LinkCut)
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
@@ -68,10 +68,15 @@ def demo(context: typer.Context) -> None:
             pair.start(name)
         cluster = wait_until_whole(applied)
     measured: list[ClusterMeasured] = []
-    for kind in FAULTS:
-        host = leader(wait_until_whole(applied)) if kind in MASTER_FAULTS else pair.holder()
+
+    def measure_on(host: str, kind: type[DrillFault]) -> None:
         with phase(f"{host}: {kind.title}, while a client reads, writes and watches", expected=40):
             measured.append(measure(applied, stack.kubeconfig(), kind, host))
+
+    for kind in PAIR_FAULTS:
+        measure_on(pair.holder(), kind)
+    for kind in MASTER_FAULTS:
+        measure_on(leader(wait_until_whole(applied)), kind)
     _show(outputs, cluster, measured)
     console.print(f"\n[bold]Done in {time.monotonic() - began:.0f} s.[/]")
 
@@ -95,7 +100,7 @@ def down() -> None:
 
 
 def _stack() -> Stack:
-    return Stack(config={**cluster_config(), "clusterName": "k8s", "controlPlaneCount": 3, "workerCount": 1})
+    return Stack(config=cluster_config())
 
 
 def _lab_up() -> None:

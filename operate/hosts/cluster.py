@@ -86,7 +86,14 @@ def _troubles(nodes: list[Node], members: list[Member], hosts: set[str]) -> Iter
         yield f"{name} is not in the cluster: run `pulumi up`"
     for member in members:
         if member.health == "unhealthy":
-            yield f"etcd's member {member.name} ({member.address}) is {member.kind} and does not answer"
+            trouble = f"etcd's member {member.name} ({member.address}) is {member.kind} and does not answer"
+            # One that never started has no name; its host removes it when it joins.
+            if member.name not in {*hosts, "-"}:
+                trouble += (
+                    "; the stack has no such host, so remove it, on a control-plane host: "
+                    f"sudo /usr/local/lib/ha-api/etcd.py remove {member.address}"
+                )
+            yield trouble
 
 
 def look_at_cluster(stack: AppliedStack) -> ClusterReport | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import tarfile
 import time
@@ -114,15 +115,23 @@ class System:
         """The stack's."""
         return self.stack.name
 
-    def up(self, **config: object) -> list[Change]:
-        """Bring it up with a change that lasts."""
+    def up(self, *, refresh: bool = False, **config: object) -> list[Change]:
+        """Bring it up with a change that lasts; with `refresh` the cloud is asked first what is there still."""
         began = time.monotonic()
-        changes = [*self.stack.up(self.config | config)]
+        changes = [*self.stack.up(self.config | config, refresh=refresh)]
         self.config |= config
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
         self.outputs, self.access = self.stack.outputs(), self.stack.access()
         self.pair = Pair(self.outputs, recorded_ids(self.name), openstack.connect(cloud=CLOUD))
         return changes
+
+    def kill_up(self, resource: str, seconds: float = 0) -> None:
+        """Start an `up` of what is configured, and kill all of it (SIGKILL) `seconds` after it begins a resource."""
+        with start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", self.name) as process:
+            assert process.stdout
+            assert any(f"{resource} creating" in line for line in process.stdout), f"up did not create {resource}"
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
 
     def destroy(self) -> None:
         """Delete all that it made in the cloud."""

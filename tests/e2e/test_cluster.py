@@ -3,26 +3,21 @@
 The tests are one story and run in the order of the file; each leaves the cluster whole.
 """
 
-import os
-import re
-import signal
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from dev.cluster_faults import MasterCutOff, MasterStopped, measure, table, wait_until_whole
+from dev.cluster_faults import leader, measure, table, wait_until_whole
 from dev.lab.kubernetes import versions
 from dev.lab.progress import console
 from dev.lab_faults import LinkCut
 from dev.lab_stack import PROJECT, cluster_config, kubectl_path
-from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
-from operate.stack.engine import PULUMI
-from tests.e2e.harness import System, start
+from operate.drill.faults import DrillFault, InstanceStopped
+from tests.e2e.harness import System
 
 WORKLOAD = Path(__file__).with_name("workload.yaml")
 FLANNEL = f"ghcr.io/flannel-io/flannel:{versions.TAGS['flannel-io/flannel']}"
@@ -60,10 +55,6 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def wait_until_whole(self) -> None:
-        """Nothing is wrong with the pair, every host is a Ready node, and every member of etcd is well."""
-        wait_until_whole(self.system.applied())
-
     def nodes(self) -> dict[str, tuple[str, str, str]]:
         """By name: status, role and version."""
         rows = [line.split() for line in self.kubectl("get", "nodes", "--no-headers").splitlines()]
@@ -87,25 +78,11 @@ def interrupted() -> Generator[System]:
     system.destroy()
     assert system.left_in_the_cloud() == []
     system.configure()
-    kill_up(system, "kube-cp-0-kubernetes-init")
-    kill_up(system, "kube-cp-1-kubernetes-join")
+    for step in ("kube-cp-0-kubernetes-init", "kube-cp-1-kubernetes-join"):
+        system.kill_up(step, seconds=5)
+        system.stack.cancel()
     yield system
     system.destroy()
-
-
-def kill_up(system: System, resource: str) -> None:
-    """Start an `up`, and kill all of it (SIGKILL) five seconds after it has begun a resource."""
-    process = start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", system.name)
-    assert process.stdout
-    for line in process.stdout:
-        console.print(line.rstrip(), markup=False)
-        if re.search(rf"{resource} creating", line):
-            break
-    time.sleep(5)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    system.stack.cancel()
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +101,38 @@ def test_an_up_that_was_killed_twice_ends_with_every_node_ready_in_its_role_and_
     assert cluster.members() == outputs.control_plane.keys()
 
 
+def test_a_pod_reaches_another_worker_s_by_its_service_s_name(cluster: Cluster):
+    server, client = cluster.system.outputs.workers
+    manifest = WORKLOAD.read_text()
+    for name, value in {
+        "SERVER_NODE": server,
+        "CLIENT_NODE": client,
+        "SERVER_IMAGE": COREDNS,
+        "CLIENT_IMAGE": FLANNEL,
+    }.items():
+        manifest = manifest.replace(name, value)
+    cluster.kubectl("apply", "--filename", "-", stdin=manifest)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+    cluster.kubectl("rollout", "status", "deployment/server", "--timeout=120s")
+    began = time.time()
+    time.sleep(5)
+    assert cluster.longest_gap_in_a_pod(began) < 3
+
+
+@pytest.fixture(scope="module")
+def quiet(cluster: Cluster) -> list[subprocess.Popen[str]]:
+    """`kubectl logs -f` and `exec` of programs that say nothing for two minutes."""
+    script = f"sleep {QUIET_SECONDS}; echo still here"
+    cluster.kubectl("run", "quiet", f"--image={FLANNEL}", "--restart=Never", "--command", "--", "bash", "-c", script)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/quiet", "--timeout=60s")
+    commands = (("logs", "--follow", "quiet"), ("exec", "client", "--", "bash", "-c", script))
+    return [
+        subprocess.Popen(cluster.command(*it), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for it in commands
+    ]
+
+
+@pytest.mark.usefixtures("quiet")
 def test_a_second_preview_has_no_changes(cluster: Cluster):
     assert cluster.system.has_no_changes()
 
@@ -174,45 +183,23 @@ def test_a_support_bundle_has_the_cluster_s_states_and_none_of_its_secrets(clust
     assert b"plaintext" not in everything
 
 
-def test_a_pod_reaches_another_worker_s_by_its_service_s_name(cluster: Cluster):
-    server, client = cluster.system.outputs.workers
-    manifest = WORKLOAD.read_text()
-    for name, value in {
-        "SERVER_NODE": server,
-        "CLIENT_NODE": client,
-        "SERVER_IMAGE": COREDNS,
-        "CLIENT_IMAGE": FLANNEL,
-    }.items():
-        manifest = manifest.replace(name, value)
-    cluster.kubectl("apply", "--filename", "-", stdin=manifest)
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
-    cluster.kubectl("rollout", "status", "deployment/server", "--timeout=120s")
-    began = time.time()
-    time.sleep(5)
-    assert cluster.longest_gap_in_a_pod(began) < 3
-
-
-def test_quiet_logs_and_exec_outlive_two_minutes(cluster: Cluster):
-    quiet = f"sleep {QUIET_SECONDS}; echo still here"
-    cluster.kubectl("run", "quiet", f"--image={FLANNEL}", "--restart=Never", "--command", "--", "bash", "-c", quiet)
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/quiet", "--timeout=60s")
-    commands = (("logs", "--follow", "quiet"), ("exec", "client", "--", "bash", "-c", quiet))
-    running = [
-        subprocess.Popen(cluster.command(*it), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for it in commands
-    ]
-    assert [it.communicate(timeout=QUIET_SECONDS + 60)[0] for it in running] == ["still here\n", "still here\n"]
+def test_quiet_logs_and_exec_outlive_two_minutes(quiet: list[subprocess.Popen[str]]):
+    assert [it.communicate(timeout=QUIET_SECONDS + 60)[0] for it in quiet] == ["still here\n", "still here\n"]
 
 
 @pytest.mark.measures
 @pytest.mark.parametrize("host", ["kube-cp-0", "kube-cp-1", "kube-cp-2"])
-@pytest.mark.parametrize("fault", [MasterStopped, MasterCutOff])
-def test_a_master_is_missed_for_seconds_at_most(cluster: Cluster, fault: type[DrillFault], host: str):
-    survives(cluster, fault, host)
+def test_a_master_that_stops_is_missed_for_seconds_at_most(cluster: Cluster, host: str):
+    survives(cluster, InstanceStopped, host)
 
 
 @pytest.mark.measures
-@pytest.mark.parametrize("fault", [HAProxyKilled, InstanceStopped, LinkCut])
+def test_a_master_that_is_cut_off_is_missed_for_seconds_at_most(cluster: Cluster):
+    survives(cluster, LinkCut, leader(wait_until_whole(cluster.system.applied())))
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("fault", [InstanceStopped, LinkCut])
 def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: type[DrillFault]):
     survives(cluster, fault, cluster.system.holder_and_standby()[0])
 
@@ -223,32 +210,29 @@ def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> None:
     measured = measure(cluster.system.applied(), cluster.kubeconfig, fault, host)
     console.print(table([measured]))
     in_a_pod = cluster.longest_gap_in_a_pod(began)
-    console.print(f"in a pod: {in_a_pod:.2f} s")
     seen = measured.seen
+    console.print(f"in a pod: {in_a_pod:.2f} s; {seen.reads.reasons}, {seen.writes.reasons}")
     assert seen.reads.longest_gap <= LONGEST_GAP + seen.longest_stall
     assert seen.writes.longest_gap <= LONGEST_GAP + seen.longest_stall
     assert in_a_pod <= LONGEST_GAP_IN_A_POD
 
 
-def test_a_replaced_master_leaves_and_joins_again(cluster: Cluster):
-    before = cluster.kubectl("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}")
+@pytest.mark.changes
+def test_growing_replaces_a_master_that_vanished(cluster: Cluster):
+    cluster.system.pair.delete_instance(cluster.system.pair.instance("kube-cp-2").id)
+    cluster.system.up(refresh=True, controlPlaneCount=5)
+    assert cluster.members() == {f"kube-cp-{index}" for index in range(5)}
+
+
+@pytest.mark.changes
+def test_shrinking_keeps_the_quorum_while_another_master_is_replaced(cluster: Cluster):
+    uid = ("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}")
+    before = cluster.kubectl(*uid)
     servers = "openstack-ha-api:compute:Servers$openstack:compute/instance:Instance"
     urn = f"urn:pulumi:{cluster.system.name}::{PROJECT}::{servers}::kube-cp-1"
+    cluster.system.configure(controlPlaneCount=3, workerCount=1)
     done = cluster.system.pulumi("up", "--yes", "--skip-preview", "--replace", urn)
     assert done.returncode == 0, done.words
-    assert cluster.kubectl("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}") != before
-    assert len(cluster.members()) == 3
-
-
-def test_a_master_that_vanished_is_replaced_by_the_next_up(cluster: Cluster):
-    cluster.system.pair.delete_instance(cluster.system.pair.instance("kube-cp-2").id)
-    cluster.system.stack.up(cluster.system.config, refresh=True)
-    assert len(cluster.members()) == 3
-
-
-def test_growing_and_shrinking_keeps_the_quorum(cluster: Cluster):
-    cluster.system.up(controlPlaneCount=5)
-    assert len(cluster.members()) == 5
-    cluster.system.up(controlPlaneCount=3, workerCount=1)
     assert cluster.members() == {"kube-cp-0", "kube-cp-1", "kube-cp-2"}
     assert cluster.nodes().keys() == {"kube-cp-0", "kube-cp-1", "kube-cp-2", "kube-worker-0"}
+    assert cluster.kubectl(*uid) != before

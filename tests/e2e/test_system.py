@@ -3,9 +3,7 @@
 The tests are one story and run in the order of the file; each leaves the system whole.
 """
 
-import os
 import re
-import signal
 import time
 from ipaddress import IPv4Address
 from typing import Any
@@ -23,9 +21,8 @@ from model.rendering import HostFile, configure_script, load_balancer_files
 from model.timers import PROFILES, Profile
 from operate.hosts.pair import wait_for
 from operate.probe import Probe
-from operate.stack.engine import PULUMI
 from program.holder import answering_load_balancer
-from tests.e2e.harness import System, start
+from tests.e2e.harness import System
 
 TIMERS = PROFILES[Profile.DEFAULT]
 # Generous bounds, for a busy machine; what was measured is printed.
@@ -375,12 +372,7 @@ def test_a_vip_in_use_by_another_port_is_refused(system: System):
 def test_the_next_up_continues_one_that_was_killed(system: System):
     """Killed between two resources' creation; the lock and the half-made are the next run's business."""
     system.configure(workerCount=3)
-    with start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", system.name) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if "e2e-worker-2-prepare creating" in line:
-                break
-        os.killpg(process.pid, signal.SIGKILL)
+    system.kill_up("e2e-worker-2-prepare")
     system.up(workerCount=3)
     assert "e2e-worker-2" in system.outputs.workers
     assert system.has_no_changes()

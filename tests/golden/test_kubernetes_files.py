@@ -166,7 +166,9 @@ def test_kubeadm_accepts_its_configuration(kubeadm: Path, control_plane: bool, s
         done = subprocess.run(
             [kubeadm, "config", "validate", "--config", config], check=False, capture_output=True, text=True
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        # It recommends a year; the template says why it is not.
+        others = [line for line in done.stderr.splitlines() if "certificateValidityPeriod" not in line]
+        assert (done.returncode, others) == (0, [])
 
 
 @pytest.mark.parametrize("kubeadm", KUBEADM)

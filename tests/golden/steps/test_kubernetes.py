@@ -160,6 +160,19 @@ def test_a_second_run_restarts_nothing(host: Sandbox):
     assert called(host, "systemctl restart") == ["systemctl restart kubelet"]
 
 
+def test_what_a_run_that_was_cut_off_has_written_is_read_after_the_next(host: Sandbox):
+    for service in ("containerd", "kubelet"):  # Debian's containerd starts with the package
+        (host.units / service).touch()
+    assert host.run(packages()).returncode == 0
+    host.put("sysctl", "exit 1")  # between the files and the restarts
+    script = packages(kubeletConfiguration='{"maxPods": 50, "cgroupDriver": "cgroupfs"}')
+    assert host.run(script).returncode == 1
+    assert not called(host, "systemctl restart")
+    host.put("sysctl", "")
+    assert host.run(script).returncode == 0
+    assert called(host, "systemctl restart") == ["systemctl restart containerd", "systemctl restart kubelet"]
+
+
 KUBELET_SAYS = 'E1128 run.go:72] "command failed" err="cannot unmarshal string into Go struct field maxPods"'
 
 
@@ -441,6 +454,20 @@ def test_a_certificate_that_cannot_be_renewed_stays(host: Sandbox):
     assert host.path("etc/kubernetes/pki/apiserver.crt").read_text() == "the old one"
 
 
+@pytest.mark.parametrize("left", ["apiserver.key", ""], ids=["the certificate was moved", "both were moved"])
+def test_a_renewal_that_was_cut_off_is_done_by_the_next_run(host: Sandbox, left: str):
+    assert join(host) == ""
+    pki = host.path("etc/kubernetes/pki")
+    (pki / "old.cutoff").mkdir()
+    for name in ("apiserver.crt", "apiserver.key"):
+        if name != left:
+            (pki / name).rename(pki / "old.cutoff" / name)
+    host.put("openssl", "cat /etc/kubernetes/pki/apiserver.crt && echo 'DNS:kubernetes, IP Address:198.51.100.100'")
+    assert join(host) == ""
+    assert {it.name for it in pki.glob("apiserver.*")} == {"apiserver.crt", "apiserver.key"}
+    assert not [*pki.glob("old.*")]
+
+
 # ---- The cluster -----------------------------------------------------------------------------------------------------
 
 
@@ -513,6 +540,8 @@ def order(host: Sandbox) -> list[str]:
 
 @pytest.fixture
 def member(host: Sandbox) -> Sandbox:
+    host.path(STATE).mkdir(parents=True)
+    host.path(f"{STATE}/joined").touch()
     host.path("usr/local/lib/ha-api").mkdir(parents=True)
     host.path("usr/local/lib/ha-api/etcd.py").write_text("#!/usr/bin/env python3\n")
     host.path("usr/local/lib/ha-api/etcd.py").chmod(0o755)
@@ -570,6 +599,17 @@ def test_a_worker_waits_until_the_others_are_ready_and_leaves_all_the_same(membe
     assert done.returncode == 0
     assert "warning: k8s-cp-1 leaves, although not all other workers are Ready" in done.stderr
     assert order(member) == ["drain", "delete"]
+
+
+def test_a_host_that_has_not_joined_itself_says_so_as_if_it_were_unreachable(member: Sandbox):
+    """A first host that is being replaced answers before it is in the cluster; the next one is."""
+    member.path(f"{STATE}/joined").unlink()
+    script = kubernetes_leave_script(
+        "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=True, healthy_others=2, wait=0, drain=60
+    )
+    done = member.run(script)
+    assert (done.returncode, done.stderr) == (255, "it is not in the cluster itself\n")
+    assert order(member) == []
 
 
 def test_nothing_is_done_without_an_api(member: Sandbox):

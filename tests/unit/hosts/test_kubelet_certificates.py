@@ -3,7 +3,9 @@
 import importlib.util
 import json
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,11 +70,17 @@ def request(
     }
 
 
+API = {("DNS", "kubernetes"), ("IP Address", "198.51.100.100"), ("IP Address", "10.96.0.1")}
 DNS, IP = x509.DNSName("k8s-cp-0"), x509.IPAddress(ip_address("198.51.100.21"))
 
 
 def test_a_node_s_own_names_are_approved():
-    assert certificates.problem(request(DNS, IP), NODES) is None
+    assert certificates.problem(request(DNS, IP), NODES, API) is None
+    # On the host itself, whose API server's certificate has the host's name and address.
+    assert certificates.problem(request(DNS, IP), NODES, API | OF_THE_HOST) is None
+
+
+OF_THE_HOST = {("DNS", "k8s-cp-0"), ("IP Address", "198.51.100.21")}
 
 
 @pytest.mark.parametrize(
@@ -96,13 +104,42 @@ def test_a_node_s_own_names_are_approved():
     ],
 )  # fmt: skip
 def test_anything_else_is_left_for_a_person(asked: dict[str, Any], reason: str):
-    assert reason in str(certificates.problem(asked, NODES))
+    assert reason in str(certificates.problem(asked, NODES, API))
 
 
 def test_an_address_that_two_nodes_claim_is_no_one_s():
     """A node that was taken over can write another's address into its own Node object, but not remove it there."""
     claiming = NODES | {"k8s-cp-1": node("k8s-cp-1", "198.51.100.21")}
-    assert "another node has 198.51.100.21, too" in str(certificates.problem(request(DNS, IP), claiming))
+    assert "another node has 198.51.100.21, too" in str(certificates.problem(request(DNS, IP), claiming, API))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "reason"),
+    [
+        (x509.IPAddress(ip_address("198.51.100.100")), "InternalIP", "198.51.100.100", "the API has 198.51.100.100"),
+        (x509.DNSName("kubernetes"), "InternalDNS", "kubernetes", "k8s-cp-0 does not have kubernetes"),
+        (x509.DNSName("api.example.com"), "Hostname", "api.example.com", "k8s-cp-0 does not have api.example.com"),
+    ],
+)
+def test_a_node_that_claims_the_api_s_address_or_another_name_gets_no_certificate(
+    name: x509.GeneralName, kind: str, value: str, reason: str
+):
+    """The API servers' certificates are signed by the same CA, so it could pose as one of them."""
+    claiming = node("k8s-cp-0", "198.51.100.21")
+    claiming["status"]["addresses"].append({"type": kind, "address": value})
+    assert reason in str(certificates.problem(request(DNS, IP, name), NODES | {"k8s-cp-0": claiming}, API))
+
+
+def test_the_api_s_names_are_those_of_its_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    names = x509.SubjectAlternativeName([x509.DNSName("kubernetes"), x509.IPAddress(ip_address("198.51.100.100"))])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    file = tmp_path / "apiserver.crt"
+    file.write_bytes(builder.add_extension(names, critical=False).sign(key, SHA256()).public_bytes(Encoding.PEM))
+    monkeypatch.setattr(certificates, "API_SERVER", str(file))
+    assert certificates.of_the_api() == {("DNS", "kubernetes"), ("IP Address", "198.51.100.100")}
 
 
 def test_only_pending_requests_of_kubelets_are_looked_at(
@@ -119,6 +156,7 @@ def test_only_pending_requests_of_kubelets_are_looked_at(
         return json.dumps({"items": items if arguments[1] == "certificatesigningrequests" else [*NODES.values()]})
 
     monkeypatch.setattr(certificates, "kubectl", kubectl)
+    monkeypatch.setattr(certificates, "of_the_api", lambda: API)
     certificates.main()
     assert [it for it in asked if it[0] != "get"] == [("certificate", "approve", "csr-good")]
     printed = capsys.readouterr()

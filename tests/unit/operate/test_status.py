@@ -170,12 +170,15 @@ def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str,
         for name, role, ready in (("k8s-cp-0", "control-plane", "True"), ("k8s-worker-9", "worker", "Unknown"))
     ]
     etcd = "10 k8s-cp-0 198.51.100.21 voter leader\n11 - 198.51.100.22 unstarted unhealthy\n"
+    etcd += "12 k8s-cp-4 198.51.100.25 voter unhealthy\n"
     found = parse_cluster(json.dumps({"items": nodes}) + "\n---\n" + etcd, {"k8s-cp-0", "k8s-worker-0"})
     assert found.troubles == [
         "k8s-worker-9 is not Ready: kubelet stopped posting",
         "k8s-worker-9 is a Node of no host of the stack: kubectl delete node k8s-worker-9",
         "k8s-worker-0 is not in the cluster: run `pulumi up`",
         "etcd's member - (198.51.100.22) is unstarted and does not answer",
+        "etcd's member k8s-cp-4 (198.51.100.25) is voter and does not answer; the stack has no such host, so remove "
+        "it, on a control-plane host: sudo /usr/local/lib/ha-api/etcd.py remove 198.51.100.25",
     ]
     whole = report(states)
     sick = whole.model_copy(update={"cluster": found})

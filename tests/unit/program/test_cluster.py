@@ -91,7 +91,6 @@ def test_the_network_plugin_needs_one_member_and_readiness_needs_all(preview: bo
     assert "cp-0-join" in after(preview, "cp-0-network")
     assert "cp-1-join" not in after(preview, "cp-0-network")
     assert {"cp-0-network", "cp-2-join", "worker-0-join"} <= after(preview, "cp-0-ready")
-    assert "k8s-cp-0-kubernetes-ready" in run(preview).of_type("local:Command")["k8s-admin-certificate"].depends_on
 
 
 def test_the_cluster_is_created_once_in_the_stack_s_life():
@@ -227,11 +226,17 @@ def test_nodes_have_hooks_and_load_balancers_none():
 
 
 def test_the_end_of_the_cluster_is_noticed_before_its_instances_go():
-    """What is deleted first depends on all others; and it is renewed in place, because a replacement is a deletion."""
+    """Also of one that never became ready; and it is renewed in place, because a replacement is a deletion."""
     certificate = run().of_type("local:Command")["k8s-admin-certificate"]
+    assert {"k8s-cp-0", "k8s-cp-1", "k8s-cp-2", "k8s-worker-0"} <= set(certificate.depends_on)
     assert list(certificate.registration.hooks.before_delete) == ["cluster-ends"]
     assert "triggers" not in certificate.inputs
     assert "*" not in certificate.registration.replaceOnChanges
+
+
+def test_the_record_of_the_cluster_goes_before_its_instances():
+    """Otherwise a second destroy, after one that failed half-way, would have the hosts leave what is gone."""
+    assert "k8s-admin-certificate" in steps(run())["cp-0-init"].depends_on
 
 
 class Leaving:
@@ -317,6 +322,12 @@ def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.M
     never = Leaving(monkeypatch, run())
     never.delete("leave-cluster-cp", "k8s-cp-0")
     assert ends.hosts == never.hosts == []
+
+
+def test_an_instance_that_nova_could_not_build_has_nothing_to_leave(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving.delete("leave-cluster-cp", "k8s-cp-2", address="")
+    assert leaving.hosts == []
 
 
 def test_a_node_of_another_flavor_is_replaced_not_resized():
