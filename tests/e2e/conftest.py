@@ -25,7 +25,7 @@ _kept: list[ExitStack] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "measures: it measures an interruption, and nothing else runs meanwhile")
-    config.addinivalue_line("markers", "changes: a cluster grows, shrinks and is replaced; `make e2e-changes` runs it")
+    config.addinivalue_line("markers", "extended: `make e2e-extended` runs it, `make test` has no time for it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -217,14 +217,14 @@ def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> None:
     assert in_a_pod <= LONGEST_GAP_IN_A_POD
 
 
-@pytest.mark.changes
+@pytest.mark.extended
 def test_growing_replaces_a_master_that_vanished(cluster: Cluster):
     cluster.system.pair.delete_instance(cluster.system.pair.instance("kube-cp-2").id)
     cluster.system.up(refresh=True, controlPlaneCount=5)
     assert cluster.members() == {f"kube-cp-{index}" for index in range(5)}
 
 
-@pytest.mark.changes
+@pytest.mark.extended
 def test_shrinking_keeps_the_quorum_while_another_master_is_replaced(cluster: Cluster):
     uid = ("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}")
     before = cluster.kubectl(*uid)

@@ -98,7 +98,14 @@ def test_a_drill_does_not_disturb_another_operator(pair: System):
 
 @pytest.mark.parametrize(
     ("fault", "number"),
-    [*((fault, signal.SIGINT) for fault in FaultName), (FaultName.INSTANCE_STOPPED, signal.SIGTERM)],
+    [
+        (FaultName.HAPROXY_KILLED, signal.SIGINT),
+        pytest.param(FaultName.KEEPALIVED_KILLED, signal.SIGINT, marks=pytest.mark.extended),
+        (FaultName.INSTANCE_STOPPED, signal.SIGINT),
+        pytest.param(FaultName.INSTANCE_STOPPED, signal.SIGTERM, marks=pytest.mark.extended),
+        (FaultName.PARTITION, signal.SIGINT),
+        (FaultName.API_HUNG, signal.SIGINT),
+    ],
 )
 def test_an_interrupted_drill_undoes_its_fault(pair: System, tmp_path: Path, fault: FaultName, number: signal.Signals):
     page = tmp_path / "drill.html"
@@ -125,6 +132,7 @@ def test_a_host_heals_itself_when_the_drill_that_cut_it_off_was_killed(pair: Sys
     pair.wait_until_whole()
 
 
+@pytest.mark.extended
 def test_an_api_server_that_a_killed_drill_has_stopped_is_continued_by_the_operator(pair: System):
     with running(pair, FaultName.API_HUNG) as process:
         wait_for("an API server is stopped", lambda: bool(stopped(pair)), 30)
@@ -135,6 +143,7 @@ def test_an_api_server_that_a_killed_drill_has_stopped_is_continued_by_the_opera
     pair.wait_until_whole()
 
 
+@pytest.mark.extended
 def test_an_instance_that_a_killed_drill_has_stopped_is_found_and_started(pair: System):
     names = pair.outputs.load_balancers
     with running(pair, FaultName.INSTANCE_STOPPED) as process:

@@ -125,6 +125,7 @@ def test_an_instance_that_is_off_is_rebuilt_and_neither_its_peer_nor_a_namesake_
     pair.ha("status")
 
 
+@pytest.mark.extended
 def test_a_rebuild_and_a_reapply_are_refused_while_a_change_of_both_load_balancers_waits_for_an_up(pair: System):
     holder = pair.pair.holder()
     standby = pair.pair.peer_of(holder)
@@ -166,6 +167,7 @@ def another_user(file: Path) -> Generator[Any]:
         admin.identity.delete_user(user)
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_a_second_user_needs_a_key_pair_of_the_same_name_for_a_rebuild(pair: System, tmp_path: Path):
     """In Nova key pairs belong to users. Without it nothing is deleted."""
@@ -200,6 +202,7 @@ def test_the_holder_hands_the_vip_over_before_it_is_rebuilt(pair: System):
     pair.ha("status")
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_the_next_rebuild_continues_one_that_was_killed_between_two_instances(pair: System):
     """Its lock is in the way, and so is the instance that Nova has made and Pulumi does not know of."""

@@ -170,6 +170,7 @@ def test_a_throw_away_instance_proves_the_rest_and_is_deleted(stack: Stack):
     assert left_of_throw_away() == []
 
 
+@pytest.mark.extended
 def test_two_runs_at_once_do_not_disturb_each_other(stack: Stack):
     stack.configure({})
     with ThreadPoolExecutor() as both:
@@ -180,6 +181,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(stack: Stack):
     assert left_of_throw_away() == []
 
 
+@pytest.mark.extended
 def test_a_throw_away_instance_is_deleted_after_an_interruption_and_by_the_run_after_a_kill(stack: Stack):
     stack.configure({})
     for number in (signal.SIGKILL, signal.SIGINT):  # the second run takes away what the first has left

@@ -210,6 +210,7 @@ def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(
     system.ha("status")
 
 
+@pytest.mark.extended
 def test_a_worker_whose_flavor_is_gone_keeps_it_and_its_network_plugin_s_address_pairs(system: System):
     admin: Any = openstack.connect(cloud="lab-admin")
     small = next(it for it in admin.compute.flavors() if it.name == "lab.small")
@@ -323,6 +324,7 @@ def test_a_full_disk_leaves_the_old_configuration_serving(system: System):
     assert answering_load_balancer(system.outputs.load_balancers[standby]) == standby
 
 
+@pytest.mark.extended
 def test_an_unreachable_package_archive_fails_with_a_reason_and_the_next_up_succeeds(system: System):
     # Nothing listens there: port 9 of the host.
     unreachable = pytest.raises(StackError, match="APT could not reach a package archive")
@@ -331,6 +333,7 @@ def test_an_unreachable_package_archive_fails_with_a_reason_and_the_next_up_succ
     system.up(aptMirror="", haproxyBranch="")
 
 
+@pytest.mark.extended
 def test_a_host_that_never_answers_ssh_fails_with_a_reason_and_the_next_up_succeeds(system: System):
     system.up(adminCidrs=["198.18.0.1/32"])  # the groups let nobody in from here; no host is asked for that
     with pytest.raises(StackError, match="cannot log in"):
@@ -369,6 +372,7 @@ def test_a_vip_in_use_by_another_port_is_refused(system: System):
         system.stack.preview(system.config | {"vip": taken})
 
 
+@pytest.mark.extended
 def test_the_next_up_continues_one_that_was_killed(system: System):
     """Killed between two resources' creation; the lock and the half-made are the next run's business."""
     system.configure(workerCount=3)

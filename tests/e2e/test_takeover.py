@@ -290,6 +290,7 @@ def test_refusing_the_prompt_changes_nothing(takeover: Takeover, reserving: Any)
     assert addresses(takeover, own) == [vip]
 
 
+@pytest.mark.extended
 def test_an_interrupted_run_is_undone(takeover: Takeover, reserving: Any):
     pairs, vip = takeover.by_hand.pairs(), takeover.stack.outputs().vip
     command = (ROOT / "ha", "takeover", "--stack", takeover.stack.name, *LOAD_BALANCERS, "--yes")
@@ -342,6 +343,7 @@ def test_the_stack_is_whole_and_has_no_changes(takeover: Takeover):
     assert takeover.stack.preview(takeover.config, expect_no_changes=True) == []
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_the_old_pair_can_take_the_vip_back(takeover: Takeover):
     network, ours = takeover.by_hand.cloud.network, takeover.stack.outputs().load_balancers
@@ -367,6 +369,7 @@ def test_the_old_pair_can_take_the_vip_back(takeover: Takeover):
     assert answering_load_balancer(OTHER) in ours
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_the_vip_is_taken_over_again_where_no_port_reserves_it(takeover: Takeover):
     # What the way back added: one that announces itself every second is heard until it is kept from it.

@@ -59,6 +59,7 @@ def test_a_move_on_purpose_costs_next_to_nothing(pair: System):
     assert report.longest_gap <= PLANNED_MOVE_SECONDS + ROUTER_SECONDS + report.longest_stall
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_both_load_balancers_are_replaced_the_standby_first(pair: System):
     holder, standby = pair.holder_and_standby()
