@@ -5,8 +5,8 @@ cluster needs all of the machine: these run alone. Then two lanes of stories run
 measures an interruption has the lab to itself meanwhile. Two, because the lab is made for two processors: a third lane
 would only make all tests slower.
 
-Tests marked `extended` run only with --extended, because CI stops after 90 minutes: they take long, and a quicker test or
-a cheaper tier shows most of the same.
+Tests marked `extended` run only with --extended, because CI stops after 90 minutes: they take long, and a quicker test
+or a cheaper tier shows most of the same.
 """
 
 import re
