@@ -1,5 +1,6 @@
 """The cluster's steps on a host: what they do, what they refuse, and what an interrupted run leaves to the next."""
 
+import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -165,7 +166,8 @@ def test_what_a_run_that_was_cut_off_has_written_is_read_after_the_next(host: Sa
         (host.units / service).touch()
     assert host.run(packages()).returncode == 0
     host.put("sysctl", "exit 1")  # between the files and the restarts
-    script = packages(kubeletConfiguration='{"maxPods": 50, "cgroupDriver": "cgroupfs"}')
+    host.put("kubeadm", KUBEADM.replace("pause:3.10.2", "pause:3.10.3"))
+    script = packages(kubeletConfiguration='{"maxPods": 50}')
     assert host.run(script).returncode == 1
     assert not called(host, "systemctl restart")
     host.put("sysctl", "")
@@ -442,6 +444,20 @@ def test_a_new_name_is_certified_on_a_member(host: Sandbox):
     (host.units / "names").write_text("    DNS:*.example.org, DNS:api.example.com, IP Address:198.51.100.100\n")
     assert host.run(script).returncode == 0
     assert not called(host, "kubeadm")
+
+
+def test_a_certificate_with_an_ipv6_address_is_renewed_once(host: Sandbox):
+    """OpenSSL has its own way of writing such an address."""
+    assert join(host) == ""
+    self_signed = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=a"]
+    names = "subjectAltName=IP:2001:db8::5,IP:198.51.100.100"
+    certificate = host.path("etc/kubernetes/pki/apiserver.crt")
+    subprocess.run([*self_signed, "-addext", names, "-keyout", "/dev/null", "-out", certificate], check=True)
+    host.put("openssl", 'exec /usr/bin/openssl "$@"')
+    for address, renewals in (("2001:db8::5", 0), ("2001:db8::6", 1)):
+        script = kubernetes_join_script(example_node(apiServerNames=f'["{address}"]'))
+        assert host.run(script).returncode == 0
+        assert len(called(host, "kubeadm init phase certs apiserver")) == renewals
 
 
 def test_a_certificate_that_cannot_be_renewed_stays(host: Sandbox):
