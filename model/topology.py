@@ -134,7 +134,8 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
 
         yield cp, "api", (lb, cp, worker), "tcp", api
         yield cp, "etcd", (cp,), "tcp", (2379, 2380)
-        yield cp, "kubelet", (cp,), "tcp", (10250, 10250)
+        # Workers: metrics-server, where it runs on one.
+        yield cp, "kubelet", (cp, worker), "tcp", (10250, 10250)
         yield cp, "controller-manager", (cp,), "tcp", (10257, 10257)
         yield cp, "scheduler", (cp,), "tcp", (10259, 10259)
 

@@ -76,7 +76,7 @@ def test_the_cluster_s_ports_are_those_of_the_kubernetes_documents():
     assert opened(Role.CONTROL_PLANE) == {
         "api": ((6443, 6443), {"lb", "cp", "worker"}),
         "etcd": ((2379, 2380), {"cp"}),
-        "kubelet": ((10250, 10250), {"cp"}),
+        "kubelet": ((10250, 10250), {"cp", "worker"}),
         "controller-manager": ((10257, 10257), {"cp"}),
         "scheduler": ((10259, 10259), {"cp"}),
     }
