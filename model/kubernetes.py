@@ -108,11 +108,6 @@ class Cluster:
         }
 
     @property
-    def systemd_cgroups(self) -> bool:
-        """Whether containerd uses systemd's cgroups: kubelet and containerd have to agree."""
-        return self.settings.kubelet_configuration.get("cgroupDriver", "systemd") == "systemd"
-
-    @property
     def ignored_preflight_errors(self) -> tuple[str, ...]:
         """Checks of kubeadm that the configuration has decided on already."""
         # Its only way to accept cgroup v1 (kubernetes/system-validators, cgroup_validator_linux.go).

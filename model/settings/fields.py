@@ -273,6 +273,7 @@ _OURS = {
     "kind": "",
     "authentication": "which decides on who may control the nodes",
     "authorization": "which decides on who may control the nodes",
+    "cgroupDriver": "which is systemd, as containerd's, and must not change under running pods",
     "clusterDNS": "which follows from serviceNetwork",
     "clusterDomain": "which certificates and DNS have as cluster.local",
     "containerRuntimeEndpoint": "which is containerd's",

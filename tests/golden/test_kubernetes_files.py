@@ -40,7 +40,7 @@ OPTIONS = {
     "registryMirrorCa": (Path(__file__).parent / "registry-ca.crt").read_text(),
     "workerLabels": '["example.com/disk=ssd", "zone=a"]',
     "workerTaints": '["example.com/dedicated=batch:NoSchedule"]',
-    "kubeletConfiguration": '{"maxPods": 50, "cgroupDriver": "cgroupfs", "failCgroupV1": false, "failSwapOn": false}',
+    "kubeletConfiguration": '{"maxPods": 50, "failCgroupV1": false, "failSwapOn": false}',
     "podNetwork": "172.20.0.0/16",
     "serviceNetwork": "172.21.0.0/16",
     "networkPlugin": "none",
@@ -91,7 +91,7 @@ def test_the_files_are_what_their_programs_read(stack: str, control_plane: bool)
     cri = tomllib.loads(containerd.text)["plugins"]["io.containerd.grpc.v1.cri"]
     configuration = json.loads(kubelet.text)
     options = cri["containerd"]["runtimes"]["runc"]["options"]
-    assert options["SystemdCgroup"] is (configuration.get("cgroupDriver") != "cgroupfs")
+    assert options["SystemdCgroup"] is True
     assert configuration["serverTLSBootstrap"] is True
 
 

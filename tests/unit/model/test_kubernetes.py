@@ -46,11 +46,6 @@ def test_the_administrator_s_certificate_is_renewed_twice_a_year():
     assert [renewal_period(day) for day in days] == ["2026-1", "2026-1", "2026-2", "2026-2", "2027-1"]
 
 
-def test_containerd_follows_the_kubelet_s_cgroup_driver():
-    assert example_cluster().systemd_cgroups
-    assert not example_cluster(kubeletConfiguration='{"cgroupDriver": "cgroupfs"}').systemd_cgroups
-
-
 def test_cgroup_v1_is_accepted_only_on_request():
     assert example_cluster().ignored_preflight_errors == ()
     assert example_cluster(kubeletConfiguration='{"failCgroupV1": false}').ignored_preflight_errors == (
