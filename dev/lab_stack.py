@@ -198,10 +198,11 @@ class Stack:
         preview = functools.partial(self._stack.preview, expect_no_changes=expect_no_changes)
         return self._operate("preview", preview)
 
-    def destroy(self, config: Mapping[str, object] | None = None) -> Sequence[Change]:
+    def destroy(self, config: Mapping[str, object] | None = None, *, refresh: bool = False) -> Sequence[Change]:
         """Delete all that the stack made in the cloud; returns what was deleted. The stack itself remains, empty.
 
         `config` is what it was brought up with, on top of the stack's own: a cluster's program takes part in its end.
+        With `refresh` the cloud is asked first what is there still: after a purge of the lab, nothing is.
         """
 
         def destroy(**options: Any) -> None:
@@ -209,11 +210,11 @@ class Stack:
             if resources and self._values(config).get("kubernetesVersion"):
                 self.configure(config or {})
                 # The instances' hooks are part of the program. Automation has no --ignore-protect: the VIP stays.
-                self._stack.destroy(run_program=True, exclude_protected=True, **options)
+                self._stack.destroy(run_program=True, exclude_protected=True, refresh=refresh, **options)
             # The VIP's port is protected, so a plain destroy refuses; this one is intended.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
             self._stack.workspace.pulumi_command.run(unprotect, cwd=str(ROOT), additional_env=self._environment)
-            self._stack.destroy(**options)
+            self._stack.destroy(refresh=refresh, **options)
 
         return self._operate("destroy", destroy)
 

@@ -122,8 +122,7 @@ def instances(made: Instances) -> list[Instance]:
 def system() -> Generator[System]:
     """The stack on which interruptions are measured: at first with one API server's host, and nothing listens there."""
     system = System("lab-e2e", "e2e")
-    system.stack.destroy()  # what a run that was killed has left
-    assert system.left_in_the_cloud() == []
+    system.delete_leftovers()
     system.up()
     yield system
     system.stack.destroy()
@@ -151,8 +150,7 @@ def watched() -> Generator[System]:
         floatingNetwork=NETWORK,
         loadBalancerImage="debian-13",
     )
-    system.stack.destroy()
-    assert system.left_in_the_cloud() == []
+    system.delete_leftovers()
     system.configure()
     # Nothing is taken away from a stack that does not exist yet.
     assert system.ha("guard").stdout == "No guard rail stops this.\n"

@@ -137,6 +137,11 @@ class System:
         """Delete all that it made in the cloud."""
         self.stack.destroy(self.config)
 
+    def delete_leftovers(self) -> None:
+        """Delete what a run that was killed has left, even if the lab was purged since."""
+        self.stack.destroy(self.config, refresh=True)
+        assert self.left_in_the_cloud() == []
+
     def configure(self, **config: object) -> None:
         """Write a change into the stack's file, and do nothing with it."""
         self.stack.configure(self.config | config)

@@ -76,7 +76,7 @@ def main(*, extended: bool = False) -> None:
     """Run all stories; what failed and how long each took comes last. Ends with status 1 if a test failed."""
     began = time.monotonic()
     show("deleting the demo's cluster, if there is one: it would slow down the tests; `make demo` builds it again")
-    Stack().destroy(cluster_config())
+    Stack().destroy(cluster_config(), refresh=True)
     stories = {name: Story(name, began, extended=extended) for name in STORIES}
     for name in ALONE:
         stories[name].run()

@@ -75,8 +75,7 @@ class Cluster:
 def interrupted() -> Generator[System]:
     """A stack whose first `up` was killed while the cluster was created, and the second one during a join."""
     system = System("lab-cluster", "kube", **cluster_config(), controlPlaneCount=3, workerCount=2)
-    system.destroy()
-    assert system.left_in_the_cloud() == []
+    system.delete_leftovers()
     system.configure()
     for step in ("kube-cp-0-kubernetes-init", "kube-cp-1-kubernetes-join"):
         system.kill_up(step, seconds=5)

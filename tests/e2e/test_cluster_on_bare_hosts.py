@@ -21,8 +21,7 @@ NOBODY = "//198.18.1.1:9"
 def bare() -> Generator[System]:
     """One control-plane host, as `lab_config` has it: without Kubernetes."""
     system = System("lab-later", "later", controlPlaneFlavor=cluster_config()["controlPlaneFlavor"])
-    system.destroy()
-    assert system.left_in_the_cloud() == []
+    system.delete_leftovers()
     system.up()
     yield system
     system.destroy()

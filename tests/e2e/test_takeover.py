@@ -208,7 +208,7 @@ class Takeover:
 @pytest.fixture(scope="module")
 def takeover() -> Generator[Takeover]:
     takeover = Takeover()
-    takeover.stack.destroy()
+    takeover.stack.destroy(refresh=True)
     takeover.by_hand.delete()
     takeover.by_hand.make()
     api_server = takeover.by_hand.hosts[API_SERVER]
