@@ -29,7 +29,7 @@ from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import Access, on_all
 from operate.probe import Probe
 from operate.stack.applied import AppliedStack, read_stack
-from operate.stack.engine import PULUMI
+from operate.stack.engine import PULUMI, StackError
 from operate.stack.files import ROOT
 from operate.stack.resources import recorded_ids
 
@@ -149,6 +149,16 @@ class System:
     def has_no_changes(self) -> bool:
         """Whether a preview finds nothing to do; StackError if it does."""
         return not self.stack.preview(self.config, expect_no_changes=True)
+
+    def refusal(self, **config: object) -> str:
+        """What a preview with a change says, which must refuse it. The stack's file stays as it was."""
+        try:
+            self.stack.preview(self.config | config)
+        except StackError as error:
+            return str(error)
+        finally:
+            self.configure()
+        raise AssertionError(f"the preview accepts {config}")
 
     def applied(self) -> AppliedStack:
         """As `./ha` reads it."""
