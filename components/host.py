@@ -61,6 +61,22 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
     )
 
 
+def make_pair_key(group_name: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:
+    """What two hosts sign their messages to each other with: 64 hexadecimal digits, kept as a secret in the state."""
+    key = command.local.Command(
+        f"{group_name}-pair-key",
+        create=".venv/bin/python -c 'import secrets; print(secrets.token_hex(32))'",
+        logging=command.local.Logging.NONE,
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            additional_secret_outputs=["stdout"],
+            # With another key on one host only, the hosts would not understand each other.
+            ignore_changes=["*"],
+        ),
+    )
+    return pulumi.Output.secret(key.stdout.apply(str.strip))
+
+
 class UnreachableError(Exception):
     """No SSH connection to a host."""
 

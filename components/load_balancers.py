@@ -13,12 +13,12 @@ from ipaddress import IPv4Address
 
 import pulumi
 
-from components.host import Host
+from components.host import Host, make_pair_key
 from components.instance import RoleArgs, Server, boot, make_port, make_server_group, prepare, with_proxy
 from components.servers import Servers
 from components.virtual_ip import VirtualIp
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
-from model.rendering import configure_script, install_script, load_balancer_files, prove_script
+from model.rendering import configure_script, install_script, load_balancer_files, pair_key_script, prove_script
 from model.topology import host_names
 
 
@@ -55,7 +55,7 @@ class LoadBalancers(pulumi.ComponentResource):
         ports = [make_port(host_name, args, parent=self, vip=args.vip.address) for host_name in names]
         noticed = args.vip.notice_pairs(ports)
         addresses = [port.all_fixed_ips.apply(args.cloud.address_of) for port in ports]
-        pair = self._pair()
+        pair, key = self._pair(), make_pair_key(args.group_name, parent=self)
         servers: dict[str, Server] = {}
         scripts: dict[str, pulumi.Output[str]] = {}
         configured: list[pulumi.Resource] = []
@@ -72,9 +72,12 @@ class LoadBalancers(pulumi.ComponentResource):
                 parent=self,
                 after=[server.prepared, *configured],
             )
+            keyed = host.run("pair-key", key.apply(pair_key_script), parent=self, after=[server.prepared, *configured])
             # Only their creation is waited for: the script gives new ones a limited time to boot.
             created = [it.instance for it in args.control_plane.hosts]
-            configured = [host.run("configure", script, parent=self, after=[installed, noticed, *configured, *created])]
+            configured = [
+                host.run("configure", script, parent=self, after=[installed, keyed, noticed, *configured, *created])
+            ]
             servers[host_name], scripts[host_name] = server, script
         self.configured = configured
         # From here on in the order of their names: which was first is no change.

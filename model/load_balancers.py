@@ -19,6 +19,7 @@ class Consequence(StrEnum):
     RELOAD_HAPROXY = "reload-haproxy"
     RELOAD_KEEPALIVED = "reload-keepalived"
     RESTART_WATCHDOG = "restart-watchdog"
+    RESTART_HELD_CONNECTIONS = "restart-held-connections"
     RESTART_MONITORING = "restart-monitoring"
 
 
@@ -37,6 +38,8 @@ _HAPROXY_SECRET = LoadBalancerFile(0o600, (Consequence.RELOAD_HAPROXY,))
 _KEEPALIVED = LoadBalancerFile(0o640, (Consequence.RELOAD_KEEPALIVED,))  # may hold the VRRP password
 _KEEPALIVED_SCRIPT = LoadBalancerFile(0o755, (Consequence.RELOAD_KEEPALIVED,))
 _SYSCTL = LoadBalancerFile(0o644, (Consequence.LOAD_SYSCTL,))
+_HELD_CONNECTIONS_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_HELD_CONNECTIONS,))
+_HELD_CONNECTIONS_UNIT = LoadBalancerFile(0o644, (_DAEMON_RELOAD, Consequence.RESTART_HELD_CONNECTIONS))
 _METRICS_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_MONITORING,))
 _METRICS_UNIT = LoadBalancerFile(0o644, (_DAEMON_RELOAD, Consequence.RESTART_MONITORING))
 _WATCHDOG_PROGRAM = LoadBalancerFile(0o755, (Consequence.RESTART_WATCHDOG,))
@@ -56,12 +59,14 @@ LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
     "etc/keepalived/notify.sh": _KEEPALIVED_SCRIPT,
     "etc/sysctl.d/60-ha-api.conf": _SYSCTL,
     "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf": _TIMER_DROP_IN,
+    "etc/systemd/system/ha-api-held-connections.service": _HELD_CONNECTIONS_UNIT,
     "etc/systemd/system/ha-api-metrics.service": _METRICS_UNIT,
     "etc/systemd/system/ha-api-metrics.timer": _METRICS_UNIT,
     "etc/systemd/system/ha-api-watchdog.service": _WATCHDOG_UNIT,
     "etc/systemd/system/haproxy.service.d/ha-api.conf": _SERVICE_DROP_IN,
     "etc/systemd/system/keepalived.service.d/ha-api.conf": _SERVICE_DROP_IN,
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf": _METRICS_UNIT,
+    "usr/local/lib/ha-api/held_connections.py": _HELD_CONNECTIONS_PROGRAM,
     "usr/local/lib/ha-api/metrics.py": _METRICS_PROGRAM,
     "usr/local/lib/ha-api/watchdog.py": _WATCHDOG_PROGRAM,
 }

@@ -47,6 +47,7 @@ def _render(template: str, **context: object) -> str:
         api_port=topology.API_PORT,
         health_port=topology.HEALTH_PORT,
         metrics_port=topology.METRICS_PORT,
+        exchange_port=topology.EXCHANGE_PORT,
         exporter_port=topology.EXPORTER_PORT,
         election_address=topology.ELECTION_ADDRESS,
         **context,
@@ -107,6 +108,11 @@ def prepare_script(settings: Settings, address: IPv4Address) -> str:
 def install_script(settings: Settings) -> str:
     """A load balancer's second step: packages."""
     return _render("steps/install.sh.j2", settings=settings)
+
+
+def pair_key_script(key: str) -> str:
+    """A step between a load balancer's second and third: the pair's secret, which `configure`'s previews never show."""
+    return _render("steps/pair_key.sh.j2", key=key)
 
 
 def configure_script(host: LoadBalancerHost, files: Iterable[HostFile]) -> str:

@@ -43,7 +43,9 @@ class Configuration:
 
 def _ours(name: str, title: str, timers: Timers) -> Configuration:
     def files(host: LoadBalancerHost) -> tuple[HostFile, ...]:
-        return load_balancer_files(replace(host, pair=replace(host.pair, timers=timers)))
+        files = load_balancer_files(replace(host, pair=replace(host.pair, timers=timers)))
+        # On real hosts a step of its own puts it there.
+        return (*files, HostFile(path="etc/ha-api/pair.key", mode=0o600, text="the bench's"))
 
     return Configuration(name=name, title=title, source="this project: templates/, model/timers.py", files=files)
 

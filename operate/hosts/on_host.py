@@ -31,7 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SERVICES = ("firewalld", "haproxy", "ha-api-watchdog", "keepalived")
+SERVICES = ("firewalld", "haproxy", "ha-api-watchdog", "ha-api-held-connections", "keepalived")
 PROVEN = Path("/var/lib/ha-api/proven")
 STAGE = Path("/var/lib/ha-api/stage")
 """The files of the last run of `configure`, if it failed or was cut off; otherwise they are the proven ones."""

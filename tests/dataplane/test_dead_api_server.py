@@ -3,131 +3,18 @@
 Bounds in seconds are generous, because the machine may be busy; docs/failover.md has what was measured.
 """
 
-import select
-import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from socket import create_connection
+from collections.abc import Callable, Sequence
 
 import pytest
-from pyroute2 import netns
 
-from dev.bench.clients import API_PORT
-from dev.bench.configurations import CONFIGURATIONS
-from dev.bench.world import API_SERVERS, HAPROXY, VIP, ApiServer, World, wait_for
-from dev.standin.apiserver import BACKEND_HEADER
-from model.topology import HEALTH_PORT
-from tests.dataplane.benched import OURS
+from dev.bench.world import API_SERVERS, HAPROXY, ApiServer, World, wait_for
+from tests.dataplane.client import Client
+from tests.watches import Watch, ends_after
 
 WATCHES, REQUESTS = 9, 100
 REQUEST_EVERY_SECONDS = 0.02
-# Longer than HAProxy tries another server, shorter than a retransmitted SYN after the third try.
-PATIENCE_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Watch:
-    """A connection on which nothing is sent, like a watch of something that does not change."""
-
-    connection: ssl.SSLSocket
-    backend: str
-
-    def works(self) -> bool:
-        """Whether the API server answers on it."""
-        self.connection.sendall(b".")
-        return self.connection.recv(1) == b"."
-
-
-class Client:
-    """Opens connections in the network of the client."""
-
-    def __init__(self, world: World) -> None:
-        enter = netns.setns  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] partly typed
-        network = f"/proc/{world.clients.pid}/ns/net"
-        # A namespace belongs to a thread; its sockets keep it, in whatever thread they are used.
-        self._threads = ThreadPoolExecutor(REQUESTS, initializer=enter, initargs=(network,))  # pyright: ignore[reportUnknownArgumentType]
-        self._tls = ssl.create_default_context()
-        self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
-
-    def watch(self, count: int) -> list[Watch]:
-        """Open watches, spread over the API servers."""
-        opening = [self._threads.submit(self._watch) for _ in range(count)]
-        return [watch.result() for watch in opening]
-
-    def begin_request(self) -> Callable[[], str]:
-        """Begin a request on a new connection; calling the result waits, and returns the API server that answered."""
-        return self._threads.submit(self._request).result
-
-    def is_ready(self, host: str) -> bool:
-        """Whether an API server is ready, in the eyes of the HAProxy on a host."""
-        return self._threads.submit(self._status, host).result() == b"200"
-
-    def close(self) -> None:
-        """End its threads."""
-        self._threads.shutdown()
-
-    def _open(self, request: str) -> tuple[ssl.SSLSocket, str]:
-        plain = create_connection((str(VIP), API_PORT), PATIENCE_SECONDS)
-        connection = self._tls.wrap_socket(plain)
-        connection.sendall(f"GET {request} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            byte = connection.recv(1)
-            if not byte:
-                raise ConnectionError("closed before the answer")
-            head += byte
-        return connection, head.decode().partition(f"{BACKEND_HEADER}: ")[2].partition("\r\n")[0]
-
-    def _watch(self) -> Watch:
-        return Watch(*self._open("/watch"))
-
-    def _request(self) -> str:
-        connection, backend = self._open("/readyz")
-        connection.close()
-        return backend
-
-    @staticmethod
-    def _status(host: str) -> bytes:
-        with create_connection((host, HEALTH_PORT), PATIENCE_SECONDS) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-            return connection.recv(100).split(b" ")[1]
-
-
-def ends_after(watches: Sequence[Watch], seconds: float) -> list[tuple[Watch, float]]:
-    """The watches whose end arrives within some seconds, each with the seconds until then."""
-    begin, ends = time.monotonic(), list[tuple[Watch, float]]()
-    left = {watch.connection: watch for watch in watches}
-    while left and (now := time.monotonic()) < begin + seconds:
-        for connection in select.select(list(left), (), (), begin + seconds - now)[0]:
-            # Not suddenly silent, and not with an answer.
-            with suppress(ConnectionResetError, ssl.SSLEOFError):
-                assert connection.recv(1) == b""
-            ends.append((left.pop(connection), time.monotonic() - begin))
-    return ends
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(CONFIGURATIONS[OURS].files, tmp_path_factory.mktemp("world")) as world:
-        yield world
-
-
-@pytest.fixture
-def world(built: World) -> World:
-    built.repair()
-    return built
-
-
-@pytest.fixture
-def client(world: World) -> Iterator[Client]:
-    with ExitStack() as stack:
-        client = Client(world)
-        stack.callback(client.close)
-        yield client
 
 
 def busiest(world: World, watches: Sequence[Watch]) -> ApiServer:

@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncssh
 import openstack
 import yaml
 
 from dev.lab.progress import console
+from dev.lab_faults import LinkCut
 from dev.lab_stack import CLOUD, Change, Outputs, Stack, environment
 from dev.standin.apiserver import BACKEND_HEADER
 from dev.standin.hosts import StandIns
-from operate.drill.faults import DrillFault
+from operate.drill.faults import DrillFault, Site
 from operate.drill.result import Measured
 from operate.drill.run import Drill, troubles_of
 from operate.hosts.look import look
@@ -32,6 +34,7 @@ from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.engine import PULUMI, StackError
 from operate.stack.files import ROOT
 from operate.stack.resources import recorded_ids
+from tests.watches import ends_after, watch
 
 # Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
 PATIENCE_SECONDS = 2.0
@@ -282,6 +285,25 @@ class System:
         for it in result.measured:
             console.print(f"{it.fault} on {it.host}: {it.longest_interruption:.2f} s", markup=False)
         return result.measured
+
+    def quiet_watches_end(self, count: int = 20) -> float:
+        """Cut the holder off while clients hold connections on which nothing is sent.
+
+        Returns after how many seconds all of them have noticed; fails if one has not.
+        """
+        watches = [watch(urlsplit(self.outputs.endpoint).hostname or "") for _ in range(count)]
+        # Two of what the load balancers tell each other.
+        time.sleep(2.5)
+        fault, holder = LinkCut(Site(self.applied())), self.pair.holder()
+        fault.inflict(holder, lambda: None)
+        try:
+            ends = [seconds for _, seconds in ends_after(watches, fault.seconds)]
+            console.print(f"{len(ends)} of {count} quiet watches ended, the last after {max(ends, default=0):.2f} s")
+            assert len(ends) == count
+        finally:
+            fault.undo(holder)
+        self.wait_until_whole()
+        return max(ends)
 
     # ---- the cloud -------------------------------------------------------------------------------------------------
 

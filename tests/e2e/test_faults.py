@@ -112,6 +112,11 @@ def test_a_load_balancer_that_is_cut_off_costs_more_than_one_that_is_shut_down(p
 
 
 @pytest.mark.measures
+def test_quiet_clients_of_a_load_balancer_that_is_cut_off_are_reset_by_its_peer(pair: System):
+    assert pair.quiet_watches_end() <= FAILOVER_SECONDS
+
+
+@pytest.mark.measures
 def test_a_missed_objective_is_reported(pair: System):
     found = pair.ha("drill", "haproxy-killed", "--yes", "--max-outage", "1ms", status=1)
     assert "Over the objective of 0.001 s: haproxy-killed" in found.stdout

@@ -52,6 +52,11 @@ def test_every_fault_is_survived_through_the_router(pair: System):
 
 
 @pytest.mark.measures
+def test_quiet_clients_beyond_the_router_are_reset_too(pair: System):
+    assert pair.quiet_watches_end() <= FAILOVER_SECONDS + ROUTER_SECONDS
+
+
+@pytest.mark.measures
 def test_a_move_on_purpose_costs_next_to_nothing(pair: System):
     with pair.probed() as probe:
         pair.ha("move", "--yes")

@@ -709,5 +709,6 @@ def test_monitoring_that_does_not_start_is_reported_and_rolls_nothing_back(refus
     # Last, and waited for by nobody.
     assert not any("exporter" in line for line in earlier[: earlier.index("systemctl restart ha-api-watchdog")])
     assert [line for line in earlier if "restart" in line and "--no-block" not in line] == [
-        "systemctl restart ha-api-watchdog"
+        "systemctl restart ha-api-watchdog",
+        "systemctl restart ha-api-held-connections",
     ]

@@ -38,6 +38,7 @@ FILES = [
     "etc/keepalived/keepalived.conf",
     "etc/sysctl.d/60-ha-api.conf",
     "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf",
+    "etc/systemd/system/ha-api-held-connections.service",
     "etc/systemd/system/ha-api-metrics.service",
     "etc/systemd/system/ha-api-metrics.timer",
     "etc/systemd/system/ha-api-watchdog.service",
@@ -45,7 +46,10 @@ FILES = [
     "etc/systemd/system/keepalived.service.d/ha-api.conf",
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
 ]
-PROGRAMS = ["etc/keepalived/notify.sh", "usr/local/lib/ha-api/watchdog.py", "usr/local/lib/ha-api/metrics.py"]
+PROGRAMS = [
+    "etc/keepalived/notify.sh",
+    *(f"usr/local/lib/ha-api/{name}.py" for name in ("held_connections", "metrics", "watchdog")),
+]
 HOSTS = ["k8s-lb-0", "k8s-lb-1"]
 RELEASES = pytest.mark.parametrize("debian_13_s", [False, True], ids=["installed", "Debian 13's"])
 

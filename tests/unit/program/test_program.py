@@ -388,6 +388,7 @@ def test_secrets_are_secret_in_the_state(preview: bool):
     if not preview:  # unknown there
         assert all(instance.is_secret("userData") for instance in cloud.of_type("compute/instance:Instance").values())
         assert commands["k8s-lb-0-configure"].is_secret("stdin")
+        assert commands["k8s-lb-0-pair-key"].is_secret("stdin")
     for key in cloud.of_type("local:Command").values():
         assert list(key.registration.additionalSecretOutputs) == ["stdout"]
         assert key.inputs["logging"] == "none"
@@ -428,7 +429,7 @@ def test_host_keys_are_pinned_from_the_first_connection():
 def test_a_missing_host_does_not_block_a_destroy():
     for command in run().of_type("remote:Command").values():
         assert command.registration.deletedWith.endswith(
-            re.sub(r"-(prepare|install|configure|prove)$", "", command.name)
+            re.sub(r"-(prepare|install|pair-key|configure|prove)$", "", command.name)
         )
         assert "delete" not in command.inputs
 

@@ -1,0 +1,420 @@
+#!/usr/bin/python3
+"""Resets the clients of a load balancer that died, so that they reconnect now and not when their own keep-alives fail.
+
+Python's standard library only, 3.10 or newer.
+
+A client that sends something after the VIP has moved is reset by the new holder's kernel, which has no such connection.
+One that only listens, as a watch does, would wait: 15 to 45 s if it sends keep-alives, else for ever. So the new holder
+makes it answer, by a keep-alive that the dead host would have sent. Everything on the way that tracks connections
+(security groups, firewalld, the NAT of a floating IP) lets that pass, and the reset as well, but only if its numbers
+are exact: the sequence number that the dead host would have sent next, less one, and the one that it expected next.
+
+So once a second each host tells the other which clients hold a connection to the VIP through it, with these numbers.
+The kernel does not show them, but they follow from what it does show: how many bytes went each way (`ss -tni`), and the
+first number of each side, which a packet socket sees in the SYN/ACK.
+
+Two kinds of connections have no exact numbers: those that are older than this program, and those that have carried data
+since the last snapshot. Their clients answer with the number that they expect (a challenge ACK, RFC 5961, 4), and are
+reset with that one. Not every tracker lets this pass for numbers that are far off.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import hmac
+import json
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+EVERY_SECONDS = 1.0
+# Three snapshots may be lost.
+FRESH_SECONDS = 3.5
+# keepalived announces the VIP when it has added the address. A client that answers before it has heard that answers the
+# dead host, and answers no such segment for 500 ms from then on (tcp_invalid_ratelimit): repeats come later than that.
+DELAY_SECONDS, REPEAT_SECONDS, REPEATS = 0.05, 0.6, 2
+# Clients in a second: what each of them does next is a TLS handshake.
+RATE, BATCH = 20_000, 100
+# For how long a handshake may be without a connection: until the client's ACK has come.
+FORGET_SECONDS = 5.0
+# After that an older stamp is accepted, because the peer's clock was set back.
+SILENT_SECONDS = 10.0
+
+# A client across a continent.
+ANSWER_SECONDS = 0.2
+# Of handshakes or answers of a storm of clients.
+BUFFER_BYTES = 1 << 22
+
+STAMP = struct.Struct("!Q")  # when the snapshot was made, in ns
+ENTRY = struct.Struct("!4sHIIB")  # address, port, next to send, next expected, whether these two are known
+DIGEST_BYTES = 32
+ENTRIES = 88  # in a datagram that no network has to fragment: 1,360 bytes
+
+SYN, RST, ACK = 0x02, 0x04, 0x10
+# From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h.
+ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 3, 26, 33
+SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, INET_DIAG_INFO, ESTABLISHED = 4, 20, 0x301, 2, 1
+RTMGRP_IPV4_IFADDR, RTM_NEWADDR, IFA_LOCAL = 0x10, 20, 2
+
+
+class Client(NamedTuple):
+    """The client's end of a connection to the VIP."""
+
+    address: bytes
+    port: int
+
+
+class Numbers(NamedTuple):
+    """The sequence numbers that come next, in the eyes of the load balancer."""
+
+    send: int
+    expect: int
+
+
+Clients = Mapping[Client, Numbers | None]
+"""Who holds a connection, and its numbers, if they are known."""
+
+
+def log(text: str) -> None:
+    """Write a line to the journal."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 systemd sends standard error to the journal
+
+
+def attach(packets: socket.socket, *program: tuple[int, int, int, int]) -> None:
+    """Let only packets pass that a program of the kernel's "classic" BPF accepts; offsets begin at the IP header."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *it) for it in program))
+    packets.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))
+
+
+class Handshakes:
+    """The first sequence numbers of both sides of each connection."""
+
+    def __init__(self, vip: bytes, port: int, saved: Path) -> None:
+        """`saved` has those that this program knew when it ended last: a restart forgets no connection."""
+        self._vip, self._port, self._saved = vip, port, saved
+        self._first: dict[Client, tuple[int, int, float]] = {}
+        with suppress(FileNotFoundError, ValueError):
+            for address, client_port, ours, theirs in json.loads(saved.read_text()):
+                self._first[Client(bytes.fromhex(address), client_port)] = ours, theirs, time.monotonic()
+
+    def save(self) -> None:
+        """For the next run."""
+        known = [(client.address.hex(), client.port, *it[:2]) for client, it in self._first.items()]
+        self._saved.write_text(json.dumps(known))
+
+    def listen(self, interface: str) -> socket.socket:
+        """A socket that gets the SYN/ACKs that this host sends."""
+        packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        attach(
+            packets,
+            (0x28, 0, 0, 0xFFFFF000),  # the frame's protocol: IPv4
+            (0x15, 0, 11, 0x0800),
+            (0x30, 0, 0, 9),  # the packet's: TCP
+            (0x15, 0, 9, socket.IPPROTO_TCP),
+            (0x28, 0, 0, 6),  # the first fragment
+            (0x45, 7, 0, 0x1FFF),
+            (0xB1, 0, 0, 0),  # from the end of the IP header: the source port
+            (0x48, 0, 0, 0),
+            (0x15, 0, 4, self._port),
+            (0x50, 0, 0, 13),  # the flags
+            (0x54, 0, 0, SYN | ACK),
+            (0x15, 0, 1, SYN | ACK),
+            (0x06, 0, 0, 80),
+            (0x06, 0, 0, 0),
+        )
+        packets.bind((interface, ETH_P_ALL))
+        return packets
+
+    def read(self, packets: socket.socket) -> None:
+        """What has arrived on that socket."""
+        with suppress(BlockingIOError):
+            while True:
+                self.saw(packets.recv(80))
+
+    def saw(self, packet: bytes) -> None:
+        """A SYN/ACK, from its IP header on."""
+        if packet[12:16] == self._vip:
+            port, number, acknowledged = struct.unpack_from("!2xHII", packet, (packet[0] & 15) * 4)
+            self._first[Client(packet[16:20], port)] = number, acknowledged, time.monotonic()
+
+    def numbers(self, client: Client, acknowledged: int, received: int) -> Numbers | None:
+        """What comes next on a connection on which so many bytes went each way."""
+        if client not in self._first:
+            return None
+        ours, theirs, _ = self._first[client]
+        # Our SYN counts as a byte; theirs is in what the SYN/ACK acknowledges.
+        return Numbers((ours + 1 + acknowledged) & 0xFFFFFFFF, (theirs + received) & 0xFFFFFFFF)
+
+    def forget_all_but(self, clients: Clients) -> None:
+        """Forget those that have no connection any more."""
+        now = time.monotonic()
+        for client in [
+            it for it, known in self._first.items() if it not in clients and now - known[2] > FORGET_SECONDS
+        ]:
+            del self._first[client]
+
+
+def connections(vip: bytes, port: int) -> Iterator[tuple[Client, int, int]]:
+    """The connections to the VIP: client, bytes that it has acknowledged, bytes that it has sent (sock_diag(7))."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
+        any_socket = struct.pack("!HH", port, 0) + bytes(32) + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+        information = 1 << (INET_DIAG_INFO - 1)
+        request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, information, 0, 1 << ESTABLISHED)
+        length = 16 + len(request) + len(any_socket)
+        kernel.send(struct.pack("=IHHII", length, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 1, 0) + request + any_socket)
+        while True:
+            answer = kernel.recv(1 << 18)
+            at = 0
+            while at < len(answer):
+                length, kind = struct.unpack_from("=IH", answer, at)
+                if kind != SOCK_DIAG_BY_FAMILY:  # the end, or an error
+                    return
+                # struct inet_diag_msg, then attributes, one of which is struct tcp_info.
+                if answer[at + 24 : at + 28] == vip:
+                    client = Client(answer[at + 40 : at + 44], int.from_bytes(answer[at + 22 : at + 24], "big"))
+                    attribute = at + 88
+                    while attribute < at + length:
+                        size, name = struct.unpack_from("=HH", answer, attribute)
+                        if name == INET_DIAG_INFO:
+                            # tcpi_bytes_acked and tcpi_bytes_received.
+                            acknowledged, received = struct.unpack_from("=QQ", answer, attribute + 4 + 120)
+                            yield client, acknowledged, received
+                            break
+                        attribute += (size + 3) & ~3
+                at += (length + 3) & ~3
+
+
+def pack(key: bytes, clients: Clients, stamp: int) -> Iterator[bytes]:
+    """A snapshot as datagrams: at least one, because having no clients is news as well."""
+    entries = [ENTRY.pack(*client, *(known or (0, 0)), known is not None) for client, known in clients.items()]
+    for first in range(0, len(entries) or 1, ENTRIES):
+        text = STAMP.pack(stamp) + b"".join(entries[first : first + ENTRIES])
+        yield hmac.digest(key, text, "sha256") + text
+
+
+class Peer:
+    """What the other host has said last.
+
+    Each datagram is signed with a key that only the pair has: whoever could forge one could have any client reset.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._clients: dict[Client, tuple[int, Numbers | None]] = {}
+        self._stamp, self._heard = 0, time.monotonic()
+
+    def heard(self, datagram: bytes) -> bool:
+        """Whether a datagram is the peer's, and not an old one that somebody repeats."""
+        digest, text = datagram[:DIGEST_BYTES], datagram[DIGEST_BYTES:]
+        if len(text) < STAMP.size or not hmac.compare_digest(digest, hmac.digest(self._key, text, "sha256")):
+            return False
+        (stamp,) = STAMP.unpack_from(text)
+        now = time.monotonic()
+        if stamp < self._stamp and now - self._heard < SILENT_SECONDS:
+            return False
+        if stamp != self._stamp:
+            oldest = stamp - int(FRESH_SECONDS * 1e9)
+            self._clients = {it: known for it, known in self._clients.items() if oldest < known[0] < stamp}
+        self._stamp, self._heard = stamp, now
+        for address, port, send, expect, known in ENTRY.iter_unpack(text[STAMP.size :]):
+            self._clients[Client(address, port)] = stamp, Numbers(send, expect) if known else None
+        return True
+
+    def clients(self) -> Clients:
+        """Who held a connection through it."""
+        return {client: known for client, (_, known) in self._clients.items()}
+
+
+class Resets:
+    """Sends segments from the VIP, to which clients answer."""
+
+    def __init__(self, vip: bytes, port: int) -> None:
+        self._vip, self._port = vip, port
+        self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+
+    def packet(self, client: Client, number: int, flags: int, acknowledge: int = 0) -> bytes:
+        """A TCP segment without data, in a packet whose checksum the kernel adds (RFC 9293, 3.1; raw(7))."""
+        window = 1024
+        tcp = struct.pack(
+            "!HHIIBBHHH", self._port, client.port, number & 0xFFFFFFFF, acknowledge, 5 << 4, flags, window, 0, 0
+        )
+        pseudo_header = self._vip + client.address + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
+        total = sum(struct.unpack("!16H", pseudo_header + tcp))
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0, self._vip, client.address)
+        return ip + tcp[:16] + struct.pack("!HH", ~total & 0xFFFF, 0)
+
+    async def send(self, clients: Clients) -> None:
+        """Make all of them answer once, and take care of those whose answer shows that their numbers were not exact."""
+        waiting = dict(clients)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP) as answers:
+            answers.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+            attach(
+                answers,
+                (0xB1, 0, 0, 0),  # from the end of the IP header: the destination port
+                (0x48, 0, 0, 2),
+                (0x15, 0, 3, self._port),
+                (0x50, 0, 0, 13),  # the flags
+                (0x15, 0, 1, ACK),
+                (0x06, 0, 0, 80),
+                (0x06, 0, 0, 0),
+            )
+            loop.add_reader(answers, self._read, answers, waiting)
+            try:
+                began = time.monotonic()
+                for count, (client, known) in enumerate(clients.items(), 1):
+                    if known:
+                        self._send(client, self.packet(client, known.send - 1, ACK, known.expect))
+                    else:
+                        self._send(client, self.packet(client, 0, ACK))
+                    if count % BATCH == 0:
+                        await asyncio.sleep(began + count / RATE - time.monotonic())
+                await asyncio.sleep(ANSWER_SECONDS)
+            finally:
+                loop.remove_reader(answers)
+
+    def _read(self, answers: socket.socket, waiting: dict[Client, Numbers | None]) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                packet = answers.recv(80)
+                port, expected = struct.unpack_from("!H6xI", packet, (packet[0] & 15) * 4)
+                self._answered(Client(packet[12:16], port), expected, waiting)
+
+    def _answered(self, client: Client, expected: int, waiting: dict[Client, Numbers | None]) -> None:
+        """A client has said which number it expects; the kernel has answered with a reset."""
+        if client not in waiting:
+            return
+        known = waiting.pop(client)
+        if known is None or known.send != expected:
+            # A tracker that has seen another number from us may have dropped that reset. So one ends the tracker's
+            # entry and a SYN begins another, both of which the client ignores, and the last one is within that.
+            for number, flags in ((0, RST), (expected - 1, SYN), (expected, RST)):
+                self._send(client, self.packet(client, number, flags))
+
+    def _send(self, client: Client, packet: bytes) -> None:
+        # A client without a route, or a queue that is full: there are repeats.
+        with suppress(OSError):
+            self._raw.sendto(packet, (socket.inet_ntoa(client.address), 0))
+
+
+class HeldConnections:
+    """Exchanges snapshots with the peer, and resets its clients when the VIP comes here."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._vip = socket.inet_aton(arguments.vip)
+        self._port, self._interface = arguments.port, arguments.interface
+        self._key = arguments.key.read_bytes()
+        self._peer_address = (arguments.peer, arguments.exchange_port)
+        self._handshakes = Handshakes(self._vip, self._port, arguments.saved)
+        self._peer = Peer(self._key)
+        self._resets = Resets(self._vip, self._port)
+        self._here = asyncio.Event()
+        self._exchange = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._exchange.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        self._exchange.bind((arguments.address, arguments.exchange_port))
+        self._addresses = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+        self._addresses.bind((0, RTMGRP_IPV4_IFADDR))
+
+    async def run(self) -> None:
+        """Until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        packets = self._handshakes.listen(self._interface)
+        loop.add_reader(packets, self._handshakes.read, packets)
+        loop.add_reader(self._exchange, self._heard)
+        loop.add_reader(self._addresses, self._address_changed)
+        ended = asyncio.gather(self._tell(), self._take_over())
+        loop.add_signal_handler(signal.SIGTERM, ended.cancel)
+        try:
+            with suppress(asyncio.CancelledError):
+                await ended
+        finally:
+            self._handshakes.save()
+
+    def _own(self) -> Clients:
+        return {
+            client: self._handshakes.numbers(client, acknowledged, received)
+            for client, acknowledged, received in connections(self._vip, self._port)
+        }
+
+    async def _tell(self) -> None:
+        while True:
+            clients = self._own()
+            self._handshakes.forget_all_but(clients)
+            for count, datagram in enumerate(pack(self._key, clients, time.time_ns()), 1):
+                # Lost ones are sent again in a second, and a peer that is down has no use for them.
+                with suppress(OSError):
+                    self._exchange.sendto(datagram, self._peer_address)
+                # The peer reads meanwhile.
+                if count % BATCH == 0:
+                    await asyncio.sleep(BATCH / RATE)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    def _heard(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                datagram, address = self._exchange.recvfrom(2048)
+                if address == self._peer_address:
+                    self._peer.heard(datagram)
+
+    def _address_changed(self) -> None:
+        """A message of rtnetlink(7): the VIP has come to this host if one of its attributes says so."""
+        with suppress(BlockingIOError, OSError):
+            while True:
+                message = self._addresses.recv(1 << 16)
+                local = struct.pack("=HH", 8, IFA_LOCAL) + self._vip
+                if struct.unpack_from("=H", message, 4)[0] == RTM_NEWADDR and local in message:
+                    self._here.set()
+
+    async def _take_over(self) -> None:
+        while True:
+            await self._here.wait()
+            self._here.clear()
+            await asyncio.sleep(DELAY_SECONDS)
+            began = time.monotonic()
+            clients = self._peer.clients()
+            if not clients:
+                continue
+            unknown = sum(known is None for known in clients.values())
+            for turn in range(1 + REPEATS):
+                await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
+                # Those that are here already have reconnected from the same port, which is a connection of its own.
+                own = self._own()
+                await self._resets.send({it: known for it, known in clients.items() if it not in own})
+                if not turn:
+                    took = time.monotonic() - began
+                    log(
+                        f"the VIP came here: {len(clients)} clients of the peer reset in {took:.2f} s, "
+                        f"{unknown} of them without numbers"
+                    )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Resets the clients of a load balancer that died.")
+    parser.add_argument("--vip", required=True)
+    parser.add_argument("--port", type=int, required=True, help="which clients connect to")
+    parser.add_argument("--interface", required=True, help="the one with the VIP")
+    parser.add_argument("--address", required=True, help="this load balancer's own address")
+    parser.add_argument("--peer", required=True, help="address of the other load balancer")
+    parser.add_argument("--exchange-port", type=int, required=True, help="UDP port of both")
+    parser.add_argument("--key", type=Path, required=True, help="file with the secret that both have")
+    parser.add_argument("--saved", type=Path, required=True, help="file that outlives a restart of this program")
+    asyncio.run(start(parser.parse_args()))
+
+
+async def start(arguments: argparse.Namespace) -> None:
+    """Run until SIGTERM."""
+    await HeldConnections(arguments).run()
+
+
+if __name__ == "__main__":
+    main()

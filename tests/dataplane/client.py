@@ -1,0 +1,52 @@
+"""A client in a network namespace of the bench."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from socket import create_connection
+
+from pyroute2 import netns
+
+from dev.bench.world import VIP, World
+from model.topology import HEALTH_PORT
+from tests.watches import PATIENCE_SECONDS, Watch, ask, watch
+
+THREADS = 100
+
+
+class Client:
+    """Opens connections in the network of the client."""
+
+    def __init__(self, world: World) -> None:
+        enter = netns.setns  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] partly typed
+        network = f"/proc/{world.clients.pid}/ns/net"
+        # A namespace belongs to a thread; its sockets keep it, in whatever thread they are used.
+        self._threads = ThreadPoolExecutor(THREADS, initializer=enter, initargs=(network,))  # pyright: ignore[reportUnknownArgumentType]
+
+    def watch(self, count: int) -> list[Watch]:
+        """Open watches, spread over the API servers."""
+        opening = [self._threads.submit(watch, str(VIP)) for _ in range(count)]
+        return [it.result() for it in opening]
+
+    def begin_request(self) -> Callable[[], str]:
+        """Begin a request on a new connection; calling the result waits, and returns the API server that answered."""
+        return self._threads.submit(self._request).result
+
+    def is_ready(self, host: str) -> bool:
+        """Whether an API server is ready, in the eyes of the HAProxy on a host."""
+        return self._threads.submit(self._status, host).result() == b"200"
+
+    def close(self) -> None:
+        """End its threads."""
+        self._threads.shutdown()
+
+    @staticmethod
+    def _request() -> str:
+        connection, backend = ask(str(VIP), "/readyz")
+        connection.close()
+        return backend
+
+    @staticmethod
+    def _status(host: str) -> bytes:
+        with create_connection((host, HEALTH_PORT), PATIENCE_SECONDS) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            return connection.recv(100).split(b" ")[1]

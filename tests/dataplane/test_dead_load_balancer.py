@@ -1,0 +1,81 @@
+"""Connections through a load balancer that dies, with the real keepalived and HAProxy: their clients notice it at once.
+
+Bounds in seconds are generous, because the machine may be busy; docs/failover.md has what was measured.
+"""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from dev.bench.world import Machine, World
+from dev.lab.progress import console
+from tests.dataplane.client import Client
+from tests.watches import Watch, ends_after
+
+WATCHES = 30
+HELD_CONNECTIONS = "ha-api-held-connections.service"
+# Two snapshots.
+TOLD_SECONDS = 2.5
+
+
+def nothing(machine: Machine) -> None:
+    pass
+
+
+def restart(machine: Machine) -> None:
+    assert machine.systemctl("restart", HELD_CONNECTIONS) is None
+
+
+def kill(machine: Machine) -> None:
+    """It knows the connections afterwards, but none of their numbers."""
+    machine.signal(signal.SIGKILL, HELD_CONNECTIONS)
+    time.sleep(2)
+
+
+def drop_invalid(machine: Machine) -> None:
+    """As firewalld does: packets that belong to no connection that the kernel tracks."""
+    rules = "ct state invalid drop;"
+    table = f"table ip strict {{ chain input {{ type filter hook input priority 0; {rules}; }}; }}"
+    command = ["nsenter", "--target", str(machine.pid), "--net", "nft", table]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def check(world: World, watches: Sequence[Watch], *, quiet_seconds: float = TOLD_SECONDS) -> None:
+    """All notice the death of the holder soon, for so long after the last data."""
+    time.sleep(TOLD_SECONDS)
+    assert all(watch.works() for watch in watches)
+    time.sleep(quiet_seconds)
+    # Not by killing its processes: then its kernel would end their connections.
+    world.segment.isolate(world.holder.name)
+    ends = [seconds for _, seconds in ends_after(watches, 6)]
+    console.print(
+        f"{len(ends)} of {len(watches)} ended, after {min(ends, default=0):.2f} to {max(ends, default=0):.2f} s"
+    )
+    assert len(ends) == len(watches)
+    assert max(ends) < 3
+
+
+@pytest.mark.parametrize("what", [nothing, restart, kill])
+def test_quiet_watches_through_a_dead_holder_end_at_once(world: World, client: Client, what: Callable[[Machine], None]):
+    watches = client.watch(WATCHES)
+    what(world.holder)
+    check(world, watches)
+
+
+def test_a_firewall_that_drops_what_it_does_not_know_lets_them_end(world: World, client: Client):
+    drop_invalid(world.peer)
+    check(world, client.watch(WATCHES))
+
+
+def test_watches_that_have_just_had_an_event_end_as_well(world: World, client: Client):
+    check(world, client.watch(WATCHES), quiet_seconds=0)
+
+
+def test_those_who_have_reconnected_keep_their_new_connections(world: World, client: Client):
+    world.segment.isolate(world.holder.name)
+    watches = client.watch(WATCHES)
+    assert ends_after(watches, 3) == []
+    assert all(watch.works() for watch in watches)

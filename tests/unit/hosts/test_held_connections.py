@@ -1,0 +1,158 @@
+"""What one load balancer tells the other of its clients, and the segments that reset them."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.hosts.programs import load
+
+held = load("held_connections")
+KEY = b"the pair's"
+VIP = socket.inet_aton("198.51.100.100")
+PORT = 6443
+
+
+def client(number: int = 0) -> Any:
+    return held.Client(IPv4Address(0xC6336400 + number // 50_000).packed, 10_000 + number % 50_000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [100.0]
+    monkeypatch.setattr(held.time, "monotonic", lambda: now[0])
+    yield now
+
+
+def syn_ack(to: Any, *, number: int, acknowledged: int, options: int = 0) -> bytes:
+    """The headers of a SYN/ACK of the VIP's."""
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45 + options, 0, 40, 0, 0, 64, 6, 0, VIP, to.address) + bytes(4 * options)
+    return ip + struct.pack("!HHIIBBHHH", PORT, to.port, number, acknowledged, 5 << 4, 0x12, 64_240, 0, 0)
+
+
+# ---- snapshots -------------------------------------------------------------------------------------------------------
+
+
+def test_the_peer_has_what_was_packed():
+    clients = {client(0): held.Numbers(1, 0xFFFFFFFF), client(1): None}
+    peer = held.Peer(KEY)
+    assert all(peer.heard(datagram) for datagram in held.pack(KEY, clients, 1))
+    assert peer.clients() == clients
+
+
+def test_twenty_thousand_clients_are_datagrams_that_no_network_fragments():
+    clients = {client(number): held.Numbers(number, number) for number in range(20_000)}
+    datagrams = [*held.pack(KEY, clients, 1)]
+    # Geneve's MTU on an underlay of 1,500 bytes, less the headers of IP and UDP.
+    assert max(map(len, datagrams)) <= 1442 - 28
+    peer = held.Peer(KEY)
+    assert all(map(peer.heard, datagrams))
+    assert peer.clients() == clients
+
+
+def test_no_clients_are_news():
+    peer = held.Peer(KEY)
+    for stamp, clients in ((1, {client(): None}), (10**10, {})):
+        for datagram in held.pack(KEY, clients, stamp):
+            assert peer.heard(datagram)
+    assert peer.clients() == {}
+
+
+def test_a_lost_datagram_forgets_nobody_at_once():
+    peer = held.Peer(KEY)
+    both = [*held.pack(KEY, {client(number): None for number in range(100)}, 1)]
+    assert len(both) == 2
+    assert [peer.heard(it) for it in both] == [True, True]
+    (first, _) = held.pack(KEY, {client(number): None for number in range(100)}, 1 + 10**9)
+    assert peer.heard(first)
+    assert len(peer.clients()) == 100
+
+
+@pytest.mark.parametrize("at", [0, held.DIGEST_BYTES, held.DIGEST_BYTES + held.STAMP.size, -1])
+def test_a_changed_datagram_is_ignored(at: int):
+    peer = held.Peer(KEY)
+    changed = bytearray(next(held.pack(KEY, {client(): None}, 1)))
+    changed[at] ^= 1
+    assert not peer.heard(bytes(changed))
+    assert peer.clients() == {}
+
+
+def test_nobody_else_s_datagram_is_heard():
+    peer = held.Peer(KEY)
+    assert not peer.heard(next(held.pack(b"another", {client(): None}, 1)))
+    assert not any(peer.heard(bytes(length)) for length in range(held.DIGEST_BYTES + held.STAMP.size))
+    assert peer.clients() == {}
+
+
+def test_an_old_datagram_is_ignored_unless_the_peer_s_clock_was_set_back(clock: list[float]):
+    peer = held.Peer(KEY)
+    (old,), (new,) = (held.pack(KEY, {client(number): None}, stamp) for number, stamp in ((0, 1), (1, 10**12)))
+    assert peer.heard(new)
+    clock[0] += held.SILENT_SECONDS - 1
+    assert not peer.heard(old)
+    clock[0] += 2
+    assert peer.heard(old)
+    assert peer.clients() == {client(0): None}
+
+
+# ---- handshakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [0, 3])
+def test_the_numbers_follow_from_the_handshake_and_the_bytes_of_each_side(tmp_path: Path, options: int):
+    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    handshakes.saw(syn_ack(client(), number=0xFFFFFFFE, acknowledged=1000, options=options))
+    assert handshakes.numbers(client(), 3, 5) == held.Numbers(2, 1005)
+    assert handshakes.numbers(client(1), 3, 5) is None
+
+
+def test_a_restart_forgets_no_connection(tmp_path: Path):
+    saved = tmp_path / "saved"
+    handshakes = held.Handshakes(VIP, PORT, saved)
+    handshakes.saw(syn_ack(client(), number=1, acknowledged=2))
+    handshakes.save()
+    assert held.Handshakes(VIP, PORT, saved).numbers(client(), 0, 0) == held.Numbers(2, 2)
+    saved.write_text("[[")
+    assert held.Handshakes(VIP, PORT, saved).numbers(client(), 0, 0) is None
+
+
+def test_a_handshake_without_a_connection_is_forgotten_after_a_while(tmp_path: Path, clock: list[float]):
+    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    for number in range(2):
+        handshakes.saw(syn_ack(client(number), number=1, acknowledged=2))
+    handshakes.forget_all_but({client(0): None})
+    assert handshakes.numbers(client(1), 0, 0)
+    clock[0] += held.FORGET_SECONDS + 1
+    handshakes.forget_all_but({client(0): None})
+    assert handshakes.numbers(client(0), 0, 0)
+    assert handshakes.numbers(client(1), 0, 0) is None
+
+
+# ---- segments --------------------------------------------------------------------------------------------------------
+
+
+def no_socket(*_: object) -> None:
+    """Only root may have one that sends such packets."""
+
+
+def checksum_of(data: bytes) -> int:
+    """RFC 1071; 0 if the data contain their own."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+@pytest.mark.parametrize("number", [0, -1, 1, 0x7FFFFFFF, 0xFFFFFFFF, *range(0x10000, 0x10000 * 50, 0x2_4321)])
+def test_a_segment_is_one_of_the_dead_host_s(monkeypatch: pytest.MonkeyPatch, number: int):
+    monkeypatch.setattr(held.socket, "socket", no_socket)
+    packet = held.Resets(VIP, PORT).packet(client(), number, held.ACK, 77)
+    ip, tcp = packet[:20], packet[20:]
+    assert (ip[9], ip[12:16], ip[16:20]) == (6, VIP, client().address)
+    found = struct.unpack("!HHIIBBHHH", tcp)
+    assert found[:6] == (PORT, client().port, number % 2**32, 77, 0x50, held.ACK)
+    assert checksum_of(VIP + client().address + struct.pack("!BBH", 0, 6, 20) + tcp) == 0

@@ -1,0 +1,61 @@
+"""Connections that are held through the VIP to stand-in API servers, and when their clients notice the end."""
+
+import select
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from socket import create_connection
+
+from dev.standin.apiserver import BACKEND_HEADER
+from model.topology import API_PORT
+
+# Longer than HAProxy tries another server, shorter than a retransmitted SYN after the third try.
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A connection on which nothing is sent, like a watch of something that does not change."""
+
+    connection: ssl.SSLSocket
+    backend: str
+
+    def works(self) -> bool:
+        """Whether the API server answers on it."""
+        self.connection.sendall(b".")
+        return self.connection.recv(1) == b"."
+
+
+def ask(address: str, path: str) -> tuple[ssl.SSLSocket, str]:
+    """A request on a new connection, which stays open, and the API server that has answered."""
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    connection = tls.wrap_socket(create_connection((address, API_PORT), PATIENCE_SECONDS))
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        if not byte:
+            raise ConnectionError("closed before the answer")
+        head += byte
+    return connection, head.decode().partition(f"{BACKEND_HEADER}: ")[2].partition("\r\n")[0]
+
+
+def watch(address: str) -> Watch:
+    """Begin one."""
+    return Watch(*ask(address, "/watch"))
+
+
+def ends_after(watches: Sequence[Watch], seconds: float) -> list[tuple[Watch, float]]:
+    """The watches whose end arrives within some seconds, each with the seconds until then."""
+    begin, ends = time.monotonic(), list[tuple[Watch, float]]()
+    left = {watch.connection: watch for watch in watches}
+    while left and (now := time.monotonic()) < begin + seconds:
+        for connection in select.select(list(left), (), (), begin + seconds - now)[0]:
+            # Not suddenly silent, and not with an answer.
+            with suppress(ConnectionResetError, ssl.SSLEOFError):
+                assert connection.recv(1) == b""
+            ends.append((left.pop(connection), time.monotonic() - begin))
+    return ends
