@@ -78,7 +78,7 @@ def table(measured: list[ClusterMeasured]) -> Table:
         *("fault", "reads", "writes", "watch"),
         title_justify="left",
         caption_justify="left",
-        caption=f"This watch gives a silent connection up after {WATCH_TIMEOUT:.0f} s; others may wait longer.",
+        caption=f"The watch gives up a silent connection after {WATCH_TIMEOUT:.0f} s.",
     )
     for it in measured:
         reads, writes, watch = it.seen.reads, it.seen.writes, it.seen.watch
