@@ -19,6 +19,7 @@ from model.rendering import (
     configure_script,
     install_script,
     load_balancer_files,
+    pair_key_script,
     prepare_script,
     prove_script,
 )
@@ -143,6 +144,7 @@ def scripts() -> dict[str, str]:
         "prepare without mirror": prepare_script(plain, host.address),
         "install": install_script(plain),
         "install a branch": install_script(every),
+        "pair-key": pair_key_script("00" * 32),
         "configure": configure_script(host, load_balancer_files(host)),
         "prove": prove_script(host.pair.vip, host.interface, host.address),
     }
