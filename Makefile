@@ -69,7 +69,7 @@ e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pu
 	@.venv/bin/python -m tests.e2e.stories
 
 # `test` takes the shorter one: CI stops after 90 minutes.
-e2e-extended: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## the same and longer stories: growth, rare interruptions (root, 100 minutes)
+e2e-extended: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## the same with longer stories: growth, rare interruptions (root)
 	@.venv/bin/python -m tests.e2e.stories --extended
 
 kubernetes-test: lab-kubernetes $(REGISTRY) ## the lab's packages and images of Kubernetes: APT and a registry serve them (root)
