@@ -19,12 +19,12 @@ from dev.bench.world import (
     DIE_WITH_BENCH,
     HAPROXY,
     KEEPALIVED,
-    PLAIN_PRIORITY,
     VIP,
     ApiServer,
     Machine,
     World,
     WorldError,
+    at_plain_priority,
 )
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
@@ -164,7 +164,7 @@ class _Burners:
             self._worlds += 1
             scene.clean_up.callback(self._end)
             while len(self._processes) < BURNERS_PER_CORE * (os.cpu_count() or 1):
-                command = [*DIE_WITH_BENCH, *PLAIN_PRIORITY, "sh", "-c", "while :; do :; done"]
+                command = [*DIE_WITH_BENCH, *at_plain_priority(), "sh", "-c", "while :; do :; done"]
                 self._processes.append(subprocess.Popen(command))
 
     def _end(self) -> None:

@@ -49,10 +49,9 @@ PREFIX = "habench-"
 PROJECT = Path(__file__).parents[2]
 
 TOP_PRIORITY = -20
+"""Of the bench itself, its clients and API servers, so that they are on time."""
 DIE_WITH_BENCH = ("setpriv", "--pdeathsig", "KILL", "--")
 """Command prefix: the kernel kills the command when the thread of the bench that started it ends, for any reason."""
-PLAIN_PRIORITY = ("nice", "-n", str(-TOP_PRIORITY))
-"""Command prefix for what is measured; the bench, its clients and API servers have the top priority, to be on time."""
 
 # The first process of a machine, before it becomes the stand-in for systemd. It prints its process id on the host, and
 # waits for its interface. $1 is the folder of the machine, $2 its name, $3 the stand-in; the units follow.
@@ -114,6 +113,11 @@ def hosts() -> list[LoadBalancerHost]:
 
 class WorldError(Exception):
     """The world itself does not work; the text says what was expected, and where to look."""
+
+
+def at_plain_priority() -> tuple[str, ...]:
+    """Command prefix for what is measured: it has a plain priority, whatever the bench itself has."""
+    return "nice", "-n", str(-os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> None:
@@ -344,7 +348,7 @@ class Machine:
         arguments = (str(self._folder), self.name, str(PROJECT / "dev/bench/standin_systemd.py"), *self.units)
         with (self._log / "console.log").open("a") as console:
             self._process = subprocess.Popen(
-                [*DIE_WITH_BENCH, *PLAIN_PRIORITY, *unshare, "sh", "-c", BOOT, "boot", *arguments],
+                [*DIE_WITH_BENCH, *at_plain_priority(), *unshare, "sh", "-c", BOOT, "boot", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=console,

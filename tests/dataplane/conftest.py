@@ -1,6 +1,5 @@
 """What all tests in network namespaces share. Each file has worlds of its own, so files can run at the same time."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
@@ -8,18 +7,9 @@ import pytest
 
 from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.results import Run
-from dev.bench.world import TOP_PRIORITY, World
+from dev.bench.world import World
 from tests.dataplane.benched import OURS, Runs, beside_the_seed, ours
 from tests.dataplane.client import Client
-
-
-@pytest.fixture(scope="session", autouse=True)
-def on_time() -> Iterator[None]:
-    """Give the worlds that a test builds the bench's priority: whoever waits for a processor measures the machine."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
-    yield
-    os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @pytest.fixture(scope="module")
