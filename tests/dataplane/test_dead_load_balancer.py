@@ -17,8 +17,8 @@ from tests.watches import Watch, ends_after
 
 WATCHES = 30
 HELD_CONNECTIONS = "ha-api-held-connections.service"
-# Two snapshots.
-TOLD_SECONDS = 2.5
+# Two snapshots reach the peer.
+SNAPSHOTS_SECONDS = 2.5
 
 
 def nothing(machine: Machine) -> None:
@@ -43,11 +43,16 @@ def drop_invalid(machine: Machine) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def check(world: World, watches: Sequence[Watch], *, quiet_seconds: float = TOLD_SECONDS) -> None:
+def check(world: World, watches: Sequence[Watch], *, quiet_seconds: float = SNAPSHOTS_SECONDS) -> None:
     """All notice the death of the holder soon, for so long after the last data."""
-    time.sleep(TOLD_SECONDS)
+    time.sleep(SNAPSHOTS_SECONDS)
     assert all(watch.works() for watch in watches)
     time.sleep(quiet_seconds)
+    cut_off(world, watches)
+
+
+def cut_off(world: World, watches: Sequence[Watch]) -> None:
+    """All notice soon that the holder is gone."""
     # Not by killing its processes: then its kernel would end their connections.
     world.segment.isolate(world.holder.name)
     ends = [seconds for _, seconds in ends_after(watches, 6)]
@@ -72,6 +77,12 @@ def test_a_firewall_that_drops_what_it_does_not_know_lets_them_end(world: World,
 
 def test_watches_that_have_just_had_an_event_end_as_well(world: World, client: Client):
     check(world, client.watch(WATCHES), quiet_seconds=0)
+
+
+def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):
+    watches = client.watch(WATCHES)
+    time.sleep(0.3)
+    cut_off(world, watches)
 
 
 def test_those_who_have_reconnected_keep_their_new_connections(world: World, client: Client):

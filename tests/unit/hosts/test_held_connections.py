@@ -110,6 +110,20 @@ def test_the_numbers_follow_from_the_handshake_and_the_bytes_of_each_side(tmp_pa
     assert handshakes.numbers(client(1), 3, 5) is None
 
 
+def test_a_new_connection_is_reported_once_by_the_numbers_of_its_handshake(tmp_path: Path):
+    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    handshakes.saw(syn_ack(client(), number=0xFFFFFFFF, acknowledged=1000))
+    assert handshakes.new() == {client(): held.Numbers(0, 1000)}
+    assert handshakes.new() == {}
+
+
+def test_a_flood_of_handshakes_is_reported_in_part(tmp_path: Path):
+    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    for number in range(held.NEW_AT_MOST + 1):
+        handshakes.saw(syn_ack(client(number), number=number, acknowledged=number))
+    assert len(handshakes.new()) == held.NEW_AT_MOST
+
+
 def test_a_restart_forgets_no_connection(tmp_path: Path):
     saved = tmp_path / "saved"
     handshakes = held.Handshakes(VIP, PORT, saved)

@@ -13,9 +13,11 @@ So once a second each host tells the other which clients hold a connection to th
 The kernel does not show them, but they follow from what it does show: how many bytes went each way (`ss -tni`), and the
 first number of each side, which a packet socket sees in the SYN/ACK.
 
+A new connection is reported within a tenth of a second, by the numbers of its handshake.
+
 Two kinds of connections have no exact numbers: those that are older than this program, and those that have carried data
-since the last snapshot. Their clients answer with the number that they expect (a challenge ACK, RFC 5961, 4), and are
-reset with that one. Not every tracker lets this pass for numbers that are far off.
+since they were last reported. Their clients answer with the number that they expect (a challenge ACK, RFC 5961, 4), and
+are reset with that one. Not every tracker lets this pass for numbers that are far off.
 """
 
 import argparse
@@ -34,6 +36,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 EVERY_SECONDS = 1.0
+# New connections between two snapshots. No more than that many at a time: a flood of SYNs looks the same.
+NEW_EVERY_SECONDS, NEW_AT_MOST = 0.1, 2_000
 # Three snapshots may be lost.
 FRESH_SECONDS = 3.5
 # keepalived announces the VIP when it has added the address. A client that answers before it has heard that answers the
@@ -99,6 +103,7 @@ class Handshakes:
         """`saved` has those that this program knew when it ended last: a restart forgets no connection."""
         self._vip, self._port, self._saved = vip, port, saved
         self._first: dict[Client, tuple[int, int, float]] = {}
+        self._new: dict[Client, Numbers] = {}
         with suppress(FileNotFoundError, ValueError):
             for address, client_port, ours, theirs in json.loads(saved.read_text()):
                 self._first[Client(bytes.fromhex(address), client_port)] = ours, theirs, time.monotonic()
@@ -134,7 +139,7 @@ class Handshakes:
 
     def read(self, packets: socket.socket) -> None:
         """What has arrived on that socket."""
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # nothing more, or the link is down
             while True:
                 self.saw(packets.recv(80))
 
@@ -142,7 +147,15 @@ class Handshakes:
         """A SYN/ACK, from its IP header on."""
         if packet[12:16] == self._vip:
             port, number, acknowledged = struct.unpack_from("!2xHII", packet, (packet[0] & 15) * 4)
-            self._first[Client(packet[16:20], port)] = number, acknowledged, time.monotonic()
+            client = Client(packet[16:20], port)
+            self._first[client] = number, acknowledged, time.monotonic()
+            if len(self._new) < NEW_AT_MOST:
+                self._new[client] = Numbers((number + 1) & 0xFFFFFFFF, acknowledged)
+
+    def new(self) -> Clients:
+        """The connections since the last call, before they have carried any data."""
+        found, self._new = self._new, {}
+        return found
 
     def numbers(self, client: Client, acknowledged: int, received: int) -> Numbers | None:
         """What comes next on a connection on which so many bytes went each way."""
@@ -347,16 +360,24 @@ class HeldConnections:
 
     async def _tell(self) -> None:
         while True:
+            # Those of which the kernel has only sent the SYN/ACK are no connections yet.
+            new = self._handshakes.new()
             clients = self._own()
             self._handshakes.forget_all_but(clients)
-            for count, datagram in enumerate(pack(self._key, clients, time.time_ns()), 1):
-                # Lost ones are sent again in a second, and a peer that is down has no use for them.
-                with suppress(OSError):
-                    self._exchange.sendto(datagram, self._peer_address)
-                # The peer reads meanwhile.
-                if count % BATCH == 0:
-                    await asyncio.sleep(BATCH / RATE)
-            await asyncio.sleep(EVERY_SECONDS)
+            await self._tell_of({**new, **clients})
+            for _ in range(round(EVERY_SECONDS / NEW_EVERY_SECONDS)):
+                await asyncio.sleep(NEW_EVERY_SECONDS)
+                if new := self._handshakes.new():
+                    await self._tell_of(new)
+
+    async def _tell_of(self, clients: Clients) -> None:
+        for count, datagram in enumerate(pack(self._key, clients, time.time_ns()), 1):
+            # Lost ones are sent again in a second, and a peer that is down has no use for them.
+            with suppress(OSError):
+                self._exchange.sendto(datagram, self._peer_address)
+            # The peer reads meanwhile.
+            if count % BATCH == 0:
+                await asyncio.sleep(BATCH / RATE)
 
     def _heard(self) -> None:
         with suppress(BlockingIOError):
