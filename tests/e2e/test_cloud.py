@@ -109,6 +109,7 @@ def test_an_instance_survives_a_stop_and_a_start_of_the_lab(settings: LabSetting
     assert Cloud(settings).can_boot_instances()
 
 
+@pytest.mark.extended
 def test_an_instance_survives_a_kill_of_the_lab(settings: LabSettings, instances: list[Instance]) -> None:
     pid = Container(settings).pid()
     assert pid is not None

@@ -41,11 +41,12 @@ def test_what_is_out_of_reach_is_named(bare: System, wrong: dict[str, object], r
         bare.stack.up(bare.config | cluster_config() | wrong)
 
 
-def test_an_up_that_was_killed_with_the_network_plugin_half_installed_is_finished_by_the_next(bare: System):
+def test_ups_that_were_killed_while_the_cluster_was_created_are_finished_by_the_next(bare: System):
     bare.config |= cluster_config()
     bare.configure()
-    bare.kill_up("later-cp-0-kubernetes-network")
-    bare.stack.cancel()
+    for step, seconds in (("later-cp-0-kubernetes-init", 5), ("later-cp-0-kubernetes-network", 0)):
+        bare.kill_up(step, seconds)
+        bare.stack.cancel()
     instance = bare.pair.instance("later-cp-0").id
     bare.up()
     assert bare.pair.instance("later-cp-0").id == instance

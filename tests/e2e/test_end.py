@@ -2,10 +2,13 @@
 
 import time
 
+import pytest
+
 from dev.lab.progress import console
 from tests.e2e.harness import System
 
 
+@pytest.mark.extended
 def test_shrinking_the_control_plane_drops_nothing(system: System):
     if len(system.outputs.control_plane) != 3:  # this module runs alone
         system.up(controlPlaneCount=3)

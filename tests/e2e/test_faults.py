@@ -93,6 +93,7 @@ def test_a_holder_that_loses_its_address_gives_up_the_vip_and_comes_back_as_stan
     assert lost.after == pair.pair.peer_of(lost.before)
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_a_standby_that_loses_its_address_leaves_the_vip_to_the_holder(pair: System):
     (lost,) = pair.drill(StandbyAddressLost)

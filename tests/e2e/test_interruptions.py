@@ -99,12 +99,12 @@ def test_a_drill_does_not_disturb_another_operator(pair: System):
 @pytest.mark.parametrize(
     ("fault", "number"),
     [
-        (FaultName.HAPROXY_KILLED, signal.SIGINT),
+        pytest.param(FaultName.HAPROXY_KILLED, signal.SIGINT, marks=pytest.mark.extended),
         pytest.param(FaultName.KEEPALIVED_KILLED, signal.SIGINT, marks=pytest.mark.extended),
         (FaultName.INSTANCE_STOPPED, signal.SIGINT),
         pytest.param(FaultName.INSTANCE_STOPPED, signal.SIGTERM, marks=pytest.mark.extended),
         (FaultName.PARTITION, signal.SIGINT),
-        (FaultName.API_HUNG, signal.SIGINT),
+        pytest.param(FaultName.API_HUNG, signal.SIGINT, marks=pytest.mark.extended),
     ],
 )
 def test_an_interrupted_drill_undoes_its_fault(pair: System, tmp_path: Path, fault: FaultName, number: signal.Signals):

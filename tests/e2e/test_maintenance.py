@@ -193,6 +193,7 @@ def test_a_second_user_needs_a_key_pair_of_the_same_name_for_a_rebuild(pair: Sys
     pair.ha("status")
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_the_holder_hands_the_vip_over_before_it_is_rebuilt(pair: System):
     holder = pair.pair.holder()

@@ -216,6 +216,7 @@ def test_the_only_api_server_stops(monitored: Monitored):
         monitored.stand_ins.stop()
 
 
+@pytest.mark.extended
 def test_one_load_balancer_does_not_reach_an_api_server(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
     with monitored.raises({("ApiServerDown", SERVER)}, undo=lambda: monitored.pass_again(standby)):
@@ -233,6 +234,7 @@ def test_keepalived_is_stopped_on_both(monitored: Monitored):
         monitored.run(monitored.hosts, "sudo systemctl stop keepalived")
 
 
+@pytest.mark.extended
 def test_a_load_balancer_is_drained(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
     with monitored.raises({("DrainedForLong", standby)}, undo=lambda: monitored.system.ha("resume", standby)):
@@ -250,12 +252,14 @@ def test_the_load_balancers_do_not_hear_each_other(monitored: Monitored):
         time.sleep(2)
 
 
+@pytest.mark.extended
 def test_the_vip_drops_all_clients(monitored: Monitored):
     holder, _ = monitored.holder_and_standby()
     with monitored.raises({("VipUnreachable", None)}, undo=lambda: monitored.pass_again(holder)):
         monitored.drop(holder, f"ip daddr {monitored.outputs.vip} tcp dport {METRICS_PORT}")
 
 
+@pytest.mark.extended
 def test_haproxy_is_stopped_on_the_standby(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
 
@@ -268,6 +272,7 @@ def test_haproxy_is_stopped_on_the_standby(monitored: Monitored):
         time.sleep(1)
 
 
+@pytest.mark.extended
 def test_an_exporter_is_stopped(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
     unit = "prometheus-node-exporter"
@@ -276,6 +281,7 @@ def test_an_exporter_is_stopped(monitored: Monitored):
         monitored.run([standby], f"sudo systemctl stop {unit}")
 
 
+@pytest.mark.extended
 def test_a_file_is_edited(monitored: Monitored):
     holder, _ = monitored.holder_and_standby()
     file = "etc/sysctl.d/60-ha-api.conf"
@@ -284,6 +290,7 @@ def test_a_file_is_edited(monitored: Monitored):
         monitored.run([holder], f"echo '# by hand' | sudo tee --append /{file}")
 
 
+@pytest.mark.extended
 def test_a_disk_is_nearly_full(monitored: Monitored):
     _, standby = monitored.holder_and_standby()
     fill = "sudo fallocate --length $(($(df --output=avail --block-size=1 / | tail -n 1) * 9 / 10)) /fill"
@@ -292,7 +299,13 @@ def test_a_disk_is_nearly_full(monitored: Monitored):
         monitored.run([standby], fill)
 
 
-@pytest.mark.parametrize(("days", "alert"), [(20, "CertificateExpiresSoon"), (5, "CertificateExpires")])
+@pytest.mark.parametrize(
+    ("days", "alert"),
+    [
+        (20, "CertificateExpiresSoon"),
+        pytest.param(5, "CertificateExpires", marks=pytest.mark.extended),
+    ],
+)
 def test_a_certificate_expires_soon(monitored: Monitored, days: int, alert: str):
     with monitored.raises({(alert, SERVER)}, undo=lambda: install_certificate(monitored, 365)):
         install_certificate(monitored, days)
@@ -322,6 +335,7 @@ def test_an_instance_is_shut_down(monitored: Monitored):
         monitored.pair.stop(standby)
 
 
+@pytest.mark.extended
 def test_the_vip_flaps(monitored: Monitored):
     """Every move is counted, also between two looks. The last test, for it looks back a quarter of an hour."""
     with monitored.raises({("VipFlapping", None)}):

@@ -99,6 +99,7 @@ def test_status_notes_another_operator_and_a_reboot_that_is_due(system: System):
     assert "note" not in status(system).words
 
 
+@pytest.mark.extended
 def test_status_reports_a_certificate_that_expires_soon(system: System):
     address = system.outputs.control_plane[CONTROL_PLANE]
     short = self_signed(CONTROL_PLANE, [address, system.outputs.vip], timedelta(days=5))
@@ -191,6 +192,7 @@ def full_disk(system: System, host: str) -> Generator[None]:
         system.run(host, "sudo rm /fill")
 
 
+@pytest.mark.extended
 def test_a_full_disk_on_a_host_is_reported_and_a_bundle_still_works(system: System, tmp_path: Path):
     first, _ = system.outputs.load_balancers
     with full_disk(system, first):

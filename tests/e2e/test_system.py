@@ -71,10 +71,13 @@ def test_status_finds_nothing_wrong_after_an_up(system: System):
     assert "holds it" in system.ha("status").words
 
 
-def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(system: System):
+def test_growing_the_control_plane_changes_the_standby_s_configuration_first_and_drops_nothing(system: System):
+    holder, standby = system.holder_and_standby()
     with system.undisturbed():
         changes = system.up(controlPlaneCount=3)
         system.serve()
+    ran = [change.name for change in changes if change.op == "create-replacement"]
+    assert ran[:2] == [f"{standby}-configure", f"{holder}-configure"]
     assert "update" not in {change.op for change in changes}
     # Steps that run again.
     replaced = {change.name for change in changes if "replace" in change.op or "delete" in change.op}
@@ -83,10 +86,13 @@ def test_growing_the_control_plane_touches_the_configuration_and_drops_nothing(s
     assert created == {f"e2e-cp-{i}{part}" for i in (1, 2) for part in ("", "-host-key", "-prepare")}
 
 
-def test_a_new_client_network_changes_one_rule(system: System):
+def test_a_new_client_network_and_a_worker_touch_nothing_else(system: System):
     with system.undisturbed():
-        changes = system.up(apiAllowedCidrs=["198.18.1.1/32", "198.18.0.1/32"])
-    assert [(change.op, change.name) for change in changes] == [("create", "e2e-lb-api-from-198.18.0.1/32")]
+        changes = system.up(apiAllowedCidrs=["198.18.1.1/32", "198.18.0.1/32"], workerCount=1)
+    worker = ("e2e-worker", "e2e-worker-0", "e2e-worker-0-host-key", "e2e-worker-0-prepare")
+    assert {(change.op, change.name) for change in changes} == {
+        ("create", name) for name in ("e2e-lb-api-from-198.18.0.1/32", *worker)
+    }
 
 
 def test_a_failing_api_server_is_taken_out_and_comes_back(system: System):
@@ -147,6 +153,7 @@ def test_manual_changes_are_reported_and_reapply_fixes_them(system: System):
     assert system.holder_and_standby() == (holder, standby)
 
 
+@pytest.mark.extended
 # Not `fast`, with which a machine that is only busy looks dead.
 @pytest.mark.parametrize("profile", ["steady", "default"])
 def test_new_timers_are_rolled_out_to_the_standby_first_and_drop_nothing(system: System, profile: str):
@@ -180,6 +187,7 @@ def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_rolled_
     assert system.has_no_changes()
 
 
+@pytest.mark.extended
 @pytest.mark.measures
 def test_another_router_id_leaves_the_vip_answering(system: System):
     """Neither understands the other until both have it: both hold the VIP for a while, and one is left.
@@ -237,13 +245,6 @@ def test_a_worker_whose_flavor_is_gone_keeps_it_and_its_network_plugin_s_address
         system.up(workerCount=0, workerFlavor=small.name)
 
 
-def test_adding_a_worker_touches_nothing_else(system: System):
-    changes = system.up(workerCount=1)
-    assert {(change.op, change.name) for change in changes} == {
-        ("create", name) for name in ("e2e-worker", "e2e-worker-0", "e2e-worker-0-host-key", "e2e-worker-0-prepare")
-    }
-
-
 def load_balancer(system: System, name: str) -> LoadBalancerHost:
     """What the program renders a load balancer's files from."""
     outputs = system.outputs
@@ -255,7 +256,7 @@ def load_balancer(system: System, name: str) -> LoadBalancerHost:
         pair=LoadBalancerPair(
             vip=IPv4Address(outputs.vip),
             api_servers=tuple((host, IPv4Address(address)) for host, address in outputs.control_plane.items()),
-            vrrp_router_id=int(str(system.config["vrrpRouterId"])),
+            vrrp_router_id=int(str(system.config.get("vrrpRouterId", 51))),
             timers=TIMERS,
         ),
     )

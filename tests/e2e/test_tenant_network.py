@@ -3,13 +3,12 @@
 The tests run in the order of the file; each leaves the pair whole.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import pytest
 
 from dev.lab_faults import HaproxyHung, LinkCut
-from operate.drill.faults import DRILL_FAULTS
-from operate.drill.result import Measured
+from operate.drill.faults import ApiHung, DrillFault, HAProxyKilled, InstanceStopped, KeepalivedKilled, Partition
 from program.holder import answering_load_balancer
 from tests.e2e.faults import BOUNDS, FAILOVER_SECONDS, PLANNED_MOVE_SECONDS
 from tests.e2e.harness import System, findings
@@ -41,10 +40,19 @@ def test_preflight_names_the_backend_and_the_router(pair: System):
 
 
 @pytest.mark.measures
-def test_every_fault_is_survived_through_the_router(pair: System):
-    measured = {it.fault: it for it in pair.drill(*DRILL_FAULTS.values(), HaproxyHung, LinkCut)}
-    for name, bound in {**BOUNDS, HaproxyHung.name: FAILOVER_SECONDS, LinkCut.name: FAILOVER_SECONDS}.items():
-        found: Measured = measured[name]
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (InstanceStopped, LinkCut),
+        pytest.param((HAProxyKilled, KeepalivedKilled, Partition, ApiHung, HaproxyHung), marks=pytest.mark.extended),
+    ],
+    ids=["common", "others"],
+)
+def test_faults_are_survived_through_the_router(pair: System, faults: Sequence[type[DrillFault]]):
+    bounds = BOUNDS | {HaproxyHung.name: FAILOVER_SECONDS, LinkCut.name: FAILOVER_SECONDS}
+    measured = {it.fault: it for it in pair.drill(*faults)}
+    for name in measured.keys() & bounds:
+        found, bound = measured[name], bounds[name]
         assert found.longest_interruption <= bound + ROUTER_SECONDS + found.longest_stall, name
         assert found.after == pair.pair.peer_of(found.before), name
         # Whoever watches through the router sees who holds the VIP.
