@@ -28,11 +28,11 @@ class Watch:
         return self.connection.recv(1) == b"."
 
 
-def ask(address: str, path: str) -> tuple[ssl.SSLSocket, str]:
-    """A request on a new connection, which stays open, and the API server that has answered."""
+def ask(address: str, path: str, source_port: int = 0) -> tuple[ssl.SSLSocket, str]:
+    """A request on a new connection, which stays open, and the API server that has answered. Port 0 is any."""
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    connection = tls.wrap_socket(create_connection((address, API_PORT), PATIENCE_SECONDS))
+    connection = tls.wrap_socket(create_connection((address, API_PORT), PATIENCE_SECONDS, ("", source_port)))
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -43,9 +43,9 @@ def ask(address: str, path: str) -> tuple[ssl.SSLSocket, str]:
     return connection, head.decode().partition(f"{BACKEND_HEADER}: ")[2].partition("\r\n")[0]
 
 
-def watch(address: str) -> Watch:
+def watch(address: str, source_port: int = 0) -> Watch:
     """Begin one."""
-    return Watch(*ask(address, "/watch"))
+    return Watch(*ask(address, "/watch", source_port))
 
 
 def ends_after(watches: Sequence[Watch], seconds: float) -> list[tuple[Watch, float]]:

@@ -22,9 +22,10 @@ class Client:
         # A namespace belongs to a thread; its sockets keep it, in whatever thread they are used.
         self._threads = ThreadPoolExecutor(THREADS, initializer=enter, initargs=(network,))  # pyright: ignore[reportUnknownArgumentType]
 
-    def watch(self, count: int) -> list[Watch]:
-        """Open watches, spread over the API servers."""
-        opening = [self._threads.submit(watch, str(VIP)) for _ in range(count)]
+    def watch(self, count: int, first_port: int | None = None) -> list[Watch]:
+        """Open watches, spread over the API servers; from ports that follow each other, or from any."""
+        ports = [0] * count if first_port is None else range(first_port, first_port + count)
+        opening = [self._threads.submit(watch, str(VIP), port) for port in ports]
         return [it.result() for it in opening]
 
     def begin_request(self) -> Callable[[], str]:

@@ -6,7 +6,8 @@ Bounds in seconds are generous, because the machine may be busy; docs/failover.m
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.dataplane.client import Client
 from tests.watches import Watch, ends_after
 
 WATCHES = 30
+# Outside of those that Linux chooses from.
+FIRST_PORT = 20_000
 HELD_CONNECTIONS = "ha-api-held-connections.service"
 # Two snapshots reach the peer.
 SNAPSHOTS_SECONDS = 2.5
@@ -35,12 +38,20 @@ def kill(machine: Machine) -> None:
     time.sleep(2)
 
 
-def drop_invalid(machine: Machine) -> None:
+@contextmanager
+def drop_invalid(machine: Machine) -> Generator[None]:
     """As firewalld does: packets that belong to no connection that the kernel tracks."""
+
+    def nft(command: str) -> None:
+        words = ["nsenter", "--target", str(machine.pid), "--net", "nft", command]
+        subprocess.run(words, check=True, capture_output=True)
+
     rules = "ct state invalid drop;"
-    table = f"table ip strict {{ chain input {{ type filter hook input priority 0; {rules}; }}; }}"
-    command = ["nsenter", "--target", str(machine.pid), "--net", "nft", table]
-    subprocess.run(command, check=True, capture_output=True)
+    nft(f"table ip strict {{ chain input {{ type filter hook input priority 0; {rules}; }}; }}")
+    try:
+        yield
+    finally:
+        nft("delete table ip strict")
 
 
 def check(world: World, watches: Sequence[Watch], *, quiet_seconds: float = SNAPSHOTS_SECONDS) -> None:
@@ -71,12 +82,25 @@ def test_quiet_watches_through_a_dead_holder_end_at_once(world: World, client: C
 
 
 def test_a_firewall_that_drops_what_it_does_not_know_lets_them_end(world: World, client: Client):
-    drop_invalid(world.peer)
-    check(world, client.watch(WATCHES))
+    with drop_invalid(world.peer):
+        check(world, client.watch(WATCHES))
 
 
 def test_watches_that_have_just_had_an_event_end_as_well(world: World, client: Client):
     check(world, client.watch(WATCHES), quiet_seconds=0)
+
+
+def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(world: World, client: Client):
+    """From the same port, and through itself: it was cut off, and knows nothing of the end."""
+    second = world.peer
+    before = client.watch(WATCHES, FIRST_PORT)
+    cut_off(world, before)
+    for it in before:
+        it.connection.close()
+    world.segment.restore()
+    world.wait_until_serving(40, world.machines)
+    assert world.holder is second
+    check(world, client.watch(WATCHES, FIRST_PORT))
 
 
 def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):

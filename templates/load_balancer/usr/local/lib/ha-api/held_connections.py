@@ -30,7 +30,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,8 @@ FORGET_SECONDS = 5.0
 # After that an older stamp is accepted, because the peer's clock was set back.
 SILENT_SECONDS = 10.0
 
+# Between two events that are handled in one turn, in any order.
+AT_ONCE_SECONDS = 0.1
 # A client across a continent.
 ANSWER_SECONDS = 0.2
 # Of handshakes or answers of a storm of clients.
@@ -165,6 +167,10 @@ class Handshakes:
         # Our SYN counts as a byte; theirs is in what the SYN/ACK acknowledges.
         return Numbers((ours + 1 + acknowledged) & 0xFFFFFFFF, (theirs + received) & 0xFFFFFFFF)
 
+    def seen_since(self, client: Client, when: float) -> bool:
+        """Whether a connection began after a time (monotonic)."""
+        return client in self._first and self._first[client][2] >= when
+
     def forget_all_but(self, clients: Clients) -> None:
         """Forget those that have no connection any more."""
         now = time.monotonic()
@@ -265,9 +271,13 @@ class Resets:
         ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0, self._vip, client.address)
         return ip + tcp[:16] + struct.pack("!HH", ~total & 0xFFFF, 0)
 
-    async def send(self, clients: Clients) -> None:
-        """Make all of them answer once, and take care of those whose answer shows that their numbers were not exact."""
-        waiting = dict(clients)
+    async def send(self, clients: Clients, remembered: Collection[Client]) -> None:
+        """Make all of them answer once, and reset those that the kernel does not.
+
+        These are the ones whose answer shows that their numbers were not exact, and those of which this host remembers
+        an older connection from the same port, whose socket gets the answer.
+        """
+        waiting = {**clients, **dict.fromkeys(remembered)}
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP) as answers:
             answers.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -331,6 +341,7 @@ class HeldConnections:
         self._peer = Peer(self._key)
         self._resets = Resets(self._vip, self._port)
         self._here = asyncio.Event()
+        self._since = 0.0
         self._exchange = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._exchange.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         self._exchange.bind((arguments.address, arguments.exchange_port))
@@ -393,6 +404,7 @@ class HeldConnections:
                 message = self._addresses.recv(1 << 16)
                 local = struct.pack("=HH", 8, IFA_LOCAL) + self._vip
                 if struct.unpack_from("=H", message, 4)[0] == RTM_NEWADDR and local in message:
+                    self._since = time.monotonic()
                     self._here.set()
 
     async def _take_over(self) -> None:
@@ -407,9 +419,13 @@ class HeldConnections:
             unknown = sum(known is None for known in clients.values())
             for turn in range(1 + REPEATS):
                 await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
-                # Those that are here already have reconnected from the same port, which is a connection of its own.
                 own = self._own()
-                await self._resets.send({it: known for it, known in clients.items() if it not in own})
+                # From the same port, which is a connection of its own.
+                reconnected = {it for it in own if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
+                await self._resets.send(
+                    {it: known for it, known in clients.items() if it not in reconnected},
+                    remembered=clients.keys() & own.keys() - reconnected,
+                )
                 if not turn:
                     took = time.monotonic() - began
                     log(
