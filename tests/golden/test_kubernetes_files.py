@@ -28,24 +28,11 @@ from model.rendering import (
     kubernetes_version_script,
 )
 from model.settings import Settings
+from tests.golden.kubernetes_stacks import STACKS
 from tests.unit.cluster_example import example_node
 from tests.unit.example import example_values
 
 EXPECTED = Path(__file__).parent / "expected"
-OPTIONS = {
-    "kubernetesVersion": "1.36.3",
-    "workerCount": "1",
-    "apiServerNames": '["api.example.com"]',
-    "registryMirror": "https://registry.example:5000",
-    "registryMirrorCa": (Path(__file__).parent / "registry-ca.crt").read_text(),
-    "workerLabels": '["example.com/disk=ssd", "zone=a"]',
-    "workerTaints": '["example.com/dedicated=batch:NoSchedule"]',
-    "kubeletConfiguration": '{"maxPods": 50, "failCgroupV1": false, "failSwapOn": false}',
-    "podNetwork": "172.20.0.0/16",
-    "serviceNetwork": "172.21.0.0/16",
-    "networkPlugin": "none",
-}
-STACKS = {"kubernetes": {"kubernetesVersion": "1.37.2"}, "kubernetes-options": OPTIONS}
 # One of each role: the others differ in name and address.
 HOSTS = ["k8s-lb-0", "k8s-cp-0", "k8s-worker-0"]
 
@@ -141,69 +128,3 @@ def test_flannel_has_the_cluster_s_network():
     objects = {it["kind"]: it for it in yaml.safe_load_all(manifest[2])}
     assert json.loads(objects["ConfigMap"]["data"]["net-conf.json"])["Network"] == "172.20.0.0/16"
     assert objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
-
-
-# Where the lab keeps what it builds. Nothing here downloads one.
-KUBEADM = sorted(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).glob("openstack-ha-api/**/kubeadm"))[
-    -1:
-]
-
-
-@pytest.mark.parametrize("stack", STACKS)
-@pytest.mark.parametrize("control_plane", [True, False])
-@pytest.mark.parametrize("kubeadm", KUBEADM)
-def test_kubeadm_accepts_its_configuration(kubeadm: Path, control_plane: bool, stack: str, tmp_path: Path):
-    node = example_node(control_plane, **STACKS[stack])
-    discovery = tmp_path / "discovery.conf"
-    files = kubernetes_files(node, ["run/ha-api/discovery.conf", "etc/kubernetes/ha-api/join.yaml"])
-    discovery.write_text(files[0].text)
-    texts = [files[1].text.replace("/run/ha-api/discovery.conf", str(discovery))]
-    if control_plane:
-        texts.append(kubernetes_files(node, ["etc/kubernetes/ha-api/init.yaml"])[0].text)
-    for text in texts:
-        config = tmp_path / "kubeadm.yaml"
-        config.write_text(text)
-        done = subprocess.run(
-            [kubeadm, "config", "validate", "--config", config], check=False, capture_output=True, text=True
-        )
-        # It recommends a year; the template says why it is not.
-        others = [line for line in done.stderr.splitlines() if "certificateValidityPeriod" not in line]
-        assert (done.returncode, others) == (0, [])
-
-
-@pytest.mark.parametrize("kubeadm", KUBEADM)
-def test_kubeadm_uses_the_program_s_authorities(kubeadm: Path, tmp_path: Path):
-    node = example_node()
-    pki = node.cluster.authorities.pki
-    for name, text in pki.items():
-        path = tmp_path / "pki" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    config = tmp_path / "init.yaml"
-    text = kubernetes_files(node, ["etc/kubernetes/ha-api/init.yaml"])[0].text
-    config.write_text(text.replace("clusterName:", f"certificatesDir: {tmp_path}/pki\nclusterName:"))
-    for phase in (["certs", "all"], ["kubeconfig", "all", "--kubeconfig-dir", str(tmp_path)]):
-        subprocess.run([kubeadm, "init", "phase", *phase, "--config", config], check=True, capture_output=True)
-    for name, text in pki.items():
-        assert (tmp_path / "pki" / name).read_text() == text
-    verify = ["openssl", "verify", "-CAfile"]
-    for authority, certificate in (
-        ("ca", "apiserver"),
-        ("etcd/ca", "etcd/server"),
-        ("front-proxy-ca", "front-proxy-client"),
-    ):
-        subprocess.run(
-            [*verify, tmp_path / f"pki/{authority}.crt", tmp_path / f"pki/{certificate}.crt"],
-            check=True,
-            capture_output=True,
-        )
-    # What the load balancers verify.
-    done = subprocess.run(
-        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", tmp_path / "pki/apiserver.crt"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert {"DNS:kubernetes", "IP Address:198.51.100.21", "IP Address:198.51.100.100"} <= {
-        it.strip() for it in done.stdout.split("\n")[1].split(",")
-    }

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from dev.lab import packages
 from dev.lab.apt import HostApt
 from dev.lab.kubernetes import mirror, repository
+from dev.lab.kubernetes.programs import ensure as build_programs
 from dev.lab.settings import LabSettings
 from operate.stack.files import ROOT
 
@@ -30,6 +31,12 @@ def built() -> Path:
     """The folder that the lab serves."""
     packages.ensure()
     return mirror.ensure(LabSettings.from_environ(), HostApt.read())
+
+
+@pytest.fixture(scope="session")
+def programs() -> Mapping[str, Path]:
+    """The folders with the programs in its packages and images, by Go module."""
+    return build_programs(LabSettings.from_environ())
 
 
 @pytest.fixture(scope="session")

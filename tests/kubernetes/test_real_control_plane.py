@@ -1,13 +1,9 @@
-"""A real etcd and a real API server with the program's files, in namespaces of their own: what is open, and to whom.
-
-The programs are those that the lab builds; nothing here downloads them.
-"""
+"""A real etcd and a real API server with the program's files, in namespaces of their own: what is open, and to whom."""
 
 import json
-import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,8 +15,6 @@ from model.kubernetes import API_SERVER_FILES, CONTROL_PLANE_FILES, JOINING_FILE
 from model.rendering import KUBERNETES_TEMPLATES, kubernetes_files
 from tests.unit.cluster_example import example_node
 
-BUILT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "openstack-ha-api" / "lab"
-BUILDS = [it.parent for it in sorted(BUILT.glob("go-kubernetes-*/kubectl"))[-1:] if [*BUILT.glob("go-etcd-*/server")]]
 PROGRAMS = KUBERNETES_TEMPLATES / "usr/local/lib/ha-api"
 MEMBERS = ["198.51.100.21", "198.51.100.22", "198.51.100.23"]
 VIP = "198.51.100.100"
@@ -29,10 +23,10 @@ VIP = "198.51.100.100"
 class Machine:
     """One machine with the addresses of three, and a control plane that its processes make."""
 
-    def __init__(self, kubernetes: Path, folder: Path) -> None:
+    def __init__(self, programs: Mapping[str, Path], folder: Path) -> None:
         self.folder = folder
-        self.etcd = sorted(BUILT.glob("go-etcd-*/server"))[-1]
-        self.environment = {"PATH": f"{kubernetes}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)}
+        self.etcd = programs["etcd"] / "server"
+        self.environment = {"PATH": f"{programs['kubernetes']}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)}
         self._processes: list[subprocess.Popen[bytes]] = []
         etc = folder / "etc"
         etc.mkdir()
@@ -102,10 +96,10 @@ class Machine:
             process.wait()
 
 
-@pytest.fixture(scope="module", params=BUILDS, ids=lambda it: it.name)
-def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+@pytest.fixture(scope="module")
+def machine(programs: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("machine")
-    machine = Machine(request.param, folder)
+    machine = Machine(programs, folder)
     node = example_node()
     root = folder / "etc" / "kubernetes"
     for path, text in node.cluster.authorities.pki.items():
