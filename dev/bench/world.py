@@ -601,7 +601,11 @@ class World:
             seen = {self.clients.ask(machine.address) for _ in range(2 * len(API_SERVERS))}
             if missing := set(API_SERVERS) - seen:
                 yield f"{machine.name} does not reach {', '.join(sorted(missing))}"
-        states = {machine.name: machine.vrrp() for machine in machines}
+        try:
+            states = {machine.name: machine.vrrp() for machine in machines}
+        except WorldError as error:  # it is being restarted
+            yield str(error)
+            return
         for name, state in states.items():
             # A standby in state FAULT sends nothing, so only its own state shows it.
             if state["State"] != ("MASTER" if name in names else "BACKUP"):

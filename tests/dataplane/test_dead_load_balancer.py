@@ -91,16 +91,17 @@ def test_watches_that_have_just_had_an_event_end_as_well(world: World, client: C
 
 
 def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(world: World, client: Client):
-    """From the same port, and through itself: it was cut off, and knows nothing of the end."""
-    second = world.peer
-    before = client.watch(WATCHES, FIRST_PORT)
-    cut_off(world, before)
-    for it in before:
-        it.connection.close()
-    world.segment.restore()
-    world.wait_until_serving(40, world.machines)
-    assert world.holder is second
-    check(world, client.watch(WATCHES, FIRST_PORT))
+    """From the same port, and through itself: it was cut off, and neither its sockets nor its tracker know of the end."""
+    first, second = world.holder, world.peer
+    with drop_invalid(first):
+        before = client.watch(WATCHES, FIRST_PORT)
+        cut_off(world, before)
+        for it in before:
+            it.connection.close()
+        world.segment.restore()
+        world.wait_until_serving(40, world.machines)
+        assert world.holder is second
+        check(world, client.watch(WATCHES, FIRST_PORT))
 
 
 def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):

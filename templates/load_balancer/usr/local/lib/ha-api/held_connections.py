@@ -30,7 +30,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -63,10 +63,12 @@ DIGEST_BYTES = 32
 ENTRIES = 88  # in a datagram that no network has to fragment: 1,360 bytes
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
-# From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h.
+# From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h,
+# nfnetlink.h, nfnetlink_conntrack.h.
 ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 3, 26, 33
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, INET_DIAG_INFO, ESTABLISHED = 4, 20, 0x301, 2, 1
 RTMGRP_IPV4_IFADDR, RTM_NEWADDR, IFA_LOCAL = 0x10, 20, 2
+NETFILTER, CONNTRACK_DELETE, REQUEST, NESTED = 12, 0x102, 1, 0x8000
 
 
 class Client(NamedTuple):
@@ -210,6 +212,18 @@ def connections(vip: bytes, port: int) -> Iterator[tuple[Client, int, int]]:
                 at += (length + 3) & ~3
 
 
+def forget_tracked(vip: bytes, port: int, clients: Iterable[Client]) -> None:
+    """Delete what this host's connection tracking knows of these clients: it may be an older connection's."""
+    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as kernel:
+        for client in clients:
+            # CTA_TUPLE_ORIG: CTA_TUPLE_IP with source and destination, CTA_TUPLE_PROTO with protocol and both ports.
+            addresses = struct.pack("=HHHH4sHH4s", 20, 1 | NESTED, 8, 1, client.address, 8, 2, vip)
+            protocol = struct.pack("=HHHHB3x", 28, 2 | NESTED, 5, 1, socket.IPPROTO_TCP)
+            ports = struct.pack("=HHH2xHHH2x", 6, 2, socket.htons(client.port), 6, 3, socket.htons(port))
+            header = struct.pack("=IHHIIB3xHH", 72, CONNTRACK_DELETE, REQUEST, 0, 0, socket.AF_INET, 52, 1 | NESTED)
+            kernel.send(header + addresses + protocol + ports)
+
+
 def pack(key: bytes, clients: Clients, stamp: int) -> Iterator[bytes]:
     """A snapshot as datagrams: at least one, because having no clients is news as well."""
     entries = [ENTRY.pack(*client, *(known or (0, 0)), known is not None) for client, known in clients.items()]
@@ -271,11 +285,11 @@ class Resets:
         ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0, self._vip, client.address)
         return ip + tcp[:16] + struct.pack("!HH", ~total & 0xFFFF, 0)
 
-    async def send(self, clients: Clients, remembered: Collection[Client]) -> None:
+    async def send(self, clients: Clients, remembered: Clients) -> None:
         """Make all of them answer once, and reset those that the kernel does not.
 
         These are the ones whose answer shows that their numbers were not exact, and those of which this host remembers
-        an older connection from the same port, whose socket gets the answer.
+        an older connection from the same port, whose socket gets the answer; `remembered` has the older ones' numbers.
         """
         waiting = {**clients, **dict.fromkeys(remembered)}
         loop = asyncio.get_running_loop()
@@ -293,17 +307,32 @@ class Resets:
             )
             loop.add_reader(answers, self._read, answers, waiting)
             try:
-                began = time.monotonic()
-                for count, (client, known) in enumerate(clients.items(), 1):
-                    if known:
-                        self._send(client, self.packet(client, known.send - 1, ACK, known.expect))
-                    else:
-                        self._send(client, self.packet(client, 0, ACK))
-                    if count % BATCH == 0:
-                        await asyncio.sleep(began + count / RATE - time.monotonic())
+                began, everyone = time.monotonic(), list(clients.items())
+                for first in range(0, len(everyone), BATCH):
+                    batch = everyone[first : first + BATCH]
+                    forget_tracked(self._vip, self._port, (client for client, _ in batch))
+                    for client, known in batch:
+                        if client in remembered:
+                            self._end_older(client, remembered[client], known)
+                        if known:
+                            self._send(client, self.packet(client, known.send - 1, ACK, known.expect))
+                        else:
+                            self._send(client, self.packet(client, 0, ACK))
+                    await asyncio.sleep(began + (first + len(batch)) / RATE - time.monotonic())
                 await asyncio.sleep(ANSWER_SECONDS)
             finally:
                 loop.remove_reader(answers)
+
+    def _end_older(self, client: Client, older: Numbers | None, known: Numbers | None) -> None:
+        """Make trackers on the way exchange a connection that this host remembers for the one through the dead host.
+
+        The reset ends the older one, and the SYN begins another. The client ignores the first, which is not within its
+        connection, and answers the second.
+        """
+        if older:
+            self._send(client, self.packet(client, older.send, RST))
+        if known:
+            self._send(client, self.packet(client, known.send - 1, SYN))
 
     def _read(self, answers: socket.socket, waiting: dict[Client, Numbers | None]) -> None:
         with suppress(BlockingIOError):
@@ -424,7 +453,7 @@ class HeldConnections:
                 reconnected = {it for it in own if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
                 await self._resets.send(
                     {it: known for it, known in clients.items() if it not in reconnected},
-                    remembered=clients.keys() & own.keys() - reconnected,
+                    remembered={it: own[it] for it in clients.keys() & own.keys() - reconnected},
                 )
                 if not turn:
                     took = time.monotonic() - began
