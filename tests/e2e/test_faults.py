@@ -112,7 +112,7 @@ def test_a_load_balancer_that_is_cut_off_costs_more_than_one_that_is_shut_down(p
     assert cut.taken_over is not None
 
 
-# It fails if other faults came before, and nobody knows why yet (ADR 41): 8 of 20 clients were reset.
+# After other faults 8 of 20 clients were reset on the lab, and the fix was tried in network namespaces alone (ADR 41).
 @pytest.mark.extended
 @pytest.mark.measures
 def test_quiet_clients_of_a_load_balancer_that_is_cut_off_are_reset_by_its_peer(pair: System):
