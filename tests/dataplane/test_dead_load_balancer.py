@@ -91,7 +91,7 @@ def test_watches_that_have_just_had_an_event_end_as_well(world: World, client: C
 
 
 def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(world: World, client: Client):
-    """From the same port, and through itself: it was cut off, so neither its sockets nor its tracker know of the end."""
+    """From the same port, through itself: it was cut off, so neither its sockets nor its tracker know of the end."""
     first, second = world.holder, world.peer
     with drop_invalid(first):
         before = client.watch(WATCHES, FIRST_PORT)
