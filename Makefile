@@ -65,7 +65,7 @@ toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto --dist loadfile tests/toolchain
 
-e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, about 60 minutes)
+e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, up to 60 minutes)
 	@.venv/bin/python -m tests.e2e.stories
 
 # `test` takes the shorter one: CI stops after 90 minutes.
