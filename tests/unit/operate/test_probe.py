@@ -142,12 +142,12 @@ def test_the_probe_counts_failures_while_the_server_is_down(tmp_path: Path, tls:
         probe.mark("server stopped")
         server.stop()
         stopped = time.monotonic()
-        wait_for_requests(probe, 20)
+        wait_for_requests(probe, 60)
         assert probe.steady == 0
         down = time.monotonic() - stopped
     report = probe.report()
     assert report.reasons["ConnectionRefusedError"] >= 10
-    # The first request fails a moment later, and the last one has begun a moment before.
+    # On a busy machine answers from before the stop are read a moment after it.
     assert report.longest_gap >= down / 2
 
 

@@ -166,12 +166,9 @@ def test_everything_is_built_once_if_the_vendors_site_is_unreachable(machine: Ma
     home = Path(front).parent / "home"
     assert (home / "plugins/resource-openstack-v5.5.3/pulumi-resource-openstack").exists()
     assert (home / "plugins/resource-command-v1.2.1/pulumi-resource-command").exists()
-    seconds: list[float] = []
-    for _ in range(5):
-        started = time.monotonic()
-        assert machine.install() == (front, "")
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 0.3, "the slower ones may be due to a busy machine"
+    started = time.monotonic()
+    assert machine.install() == (front, "")
+    assert time.monotonic() - started < 3, "it has asked the vendor's site again, which takes 5 s to give up"
     assert machine.built() == PARTS
 
 
