@@ -222,9 +222,9 @@ class Segment(Namespace):
     def _add(self, rules: Iterable[str]) -> None:
         self.run("nft", "-f", "-", stdin="".join(f"add rule bridge habench forward {rule}\n" for rule in rules))
 
-    def isolate(self, host: str) -> None:
-        """Drop all packets to and from a host."""
-        self._add((f"iifname {host} drop", f"oifname {host} drop"))
+    def isolate(self, *hosts: str) -> None:
+        """Drop all packets to and from hosts, from the same moment on."""
+        self._add(f"{side} {host} drop" for host in hosts for side in ("iifname", "oifname"))
 
     def separate(self, host: str, others: Sequence[str], percent: int = 100) -> None:
         """Drop `percent` of the IP packets between a host and others, in both directions. ARP passes."""
