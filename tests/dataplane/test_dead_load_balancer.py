@@ -22,6 +22,8 @@ FIRST_PORT = 20_000
 HELD_CONNECTIONS = "ha-api-held-connections.service"
 # Two snapshots reach the peer.
 SNAPSHOTS_SECONDS = 2.5
+# The peer learns of a new connection within 0.1 s.
+NEW_SECONDS = 0.3
 
 
 def nothing(machine: Machine) -> None:
@@ -95,6 +97,7 @@ def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(wor
     first, second = world.holder, world.peer
     with drop_invalid(first):
         before = client.watch(WATCHES, FIRST_PORT)
+        time.sleep(NEW_SECONDS)
         cut_off(world, before)
         for it in before:
             it.connection.close()
@@ -106,7 +109,7 @@ def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(wor
 
 def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):
     watches = client.watch(WATCHES)
-    time.sleep(0.3)
+    time.sleep(NEW_SECONDS)
     cut_off(world, watches)
 
 
