@@ -16,9 +16,10 @@ from components.certificates import make_admin_certificate
 from components.departure import Departure
 from components.host import Host
 from components.instance import Server, with_proxy
-from model.kubernetes import Authorities, Cluster, Node
+from model.kubernetes import Authorities, Cluster, LocalEndpoint, Node
 from model.rendering import (
     kubeconfig,
+    kubernetes_endpoint_script,
     kubernetes_init_script,
     kubernetes_join_script,
     kubernetes_network_script,
@@ -91,10 +92,15 @@ class Kubernetes(pulumi.ComponentResource):
             before = [created, packages[server.host.name], *joins[-1:]]
             joins.append(self._join(server.host, before, control_plane=True))
         network = first.host.run(
-            "kubernetes-network", kubernetes_network_script(args.settings), parent=self, after=joins[:1]
+            "kubernetes-network",
+            # No key is in it, so previews may show it.
+            pulumi.Output.unsecret(self._cluster.apply(kubernetes_network_script)),
+            parent=self,
+            after=joins[:1],
         )
         for server in args.workers:
-            joins.append(self._join(server.host, [packages[server.host.name], joins[0]], control_plane=False))
+            endpoint = self._endpoint(server.host, packages[server.host.name])
+            joins.append(self._join(server.host, [endpoint, joins[0]], control_plane=False))
         first.host.run(
             "kubernetes-ready",
             kubernetes_ready_script(args.settings),
@@ -149,6 +155,21 @@ class Kubernetes(pulumi.ComponentResource):
             parent=self,
             after=[server.prepared, after],
         )
+
+    def _endpoint(self, host: Host, packages: pulumi.Resource) -> pulumi.Resource:
+        settings = self._args.settings
+        addresses = {server.host.name: server.host.address for server in self._args.control_plane}
+        script = pulumi.Output.all(self._args.authorities, pulumi.Output.all(**addresses)).apply(
+            lambda facts: kubernetes_endpoint_script(
+                settings,
+                LocalEndpoint(
+                    api_servers=tuple((name, IPv4Address(address)) for name, address in facts[1].items()),
+                    timers=settings.timers,
+                    api_ca_certificate=facts[0]["ca"],
+                ),
+            )
+        )
+        return host.run("kubernetes-endpoint", pulumi.Output.unsecret(script), parent=self, after=[packages])
 
     def _join(self, host: Host, after: Sequence[pulumi.Resource], *, control_plane: bool) -> pulumi.CustomResource:
         script = self._script(host, kubernetes_join_script, control_plane=control_plane)

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from model.settings import Settings
+from model.timers import Timers
+from model.topology import API_PORT
 
 # By path on the host, which is the path in templates/kubernetes/ too; a template's ends in ".j2".
 HOST_FILES: Mapping[str, int] = {
@@ -22,10 +24,12 @@ HOST_FILES: Mapping[str, int] = {
 """Of every host, with their modes."""
 CONTROL_PLANE_FILES: Mapping[str, int] = {
     "etc/kubernetes/ha-api/init.yaml": 0o600,
+    "etc/systemd/system/ha-api-control-plane.service": 0o644,
     "etc/systemd/system/ha-api-kubelet-certificates.service": 0o644,
     "etc/systemd/system/ha-api-kubelet-certificates.timer": 0o644,
     "usr/local/lib/ha-api/etcd.py": 0o755,
     "usr/local/lib/ha-api/kubelet_certificates.py": 0o755,
+    "usr/local/lib/ha-api/stop_control_plane.sh": 0o755,
 }
 """Of a control-plane host: kept as they should be on members, too."""
 API_SERVER_FILES: Mapping[str, int] = {
@@ -40,6 +44,13 @@ JOINING_FILES: Mapping[str, int] = {
 }
 """Of a host that joins."""
 KUBERNETES_FILES = {**HOST_FILES, **CONTROL_PLANE_FILES, **API_SERVER_FILES, **JOINING_FILES}
+LOCAL_ENDPOINT_FILES: Mapping[str, int] = {
+    "etc/haproxy/ha-api/ca.pem": 0o644,
+    "etc/haproxy/haproxy.cfg": 0o644,
+}
+"""Of a worker with a HAProxy of its own."""
+LOCAL_ENDPOINT = IPv4Address("127.0.0.1")
+"""Where a host's agents find an API server: on the control plane its own, on a worker by its HAProxy."""
 
 
 AUTHORITIES = (
@@ -93,19 +104,14 @@ class Cluster:
     @property
     def certificate_names(self) -> tuple[str, ...]:
         """Names and addresses by which clients reach the API server besides its host's own."""
-        names = (str(self.vip), *([self.floating_ip] if self.floating_ip else []), *self.settings.api_server_names)
-        return tuple(dict.fromkeys(names))
+        local = [str(LOCAL_ENDPOINT)] if self.settings.local_api_endpoint else []
+        floating = [self.floating_ip] if self.floating_ip else []
+        return tuple(dict.fromkeys((str(self.vip), *floating, *local, *self.settings.api_server_names)))
 
     @property
-    def kubelet_configuration(self) -> dict[str, Any]:
-        """What kubelets read besides kubeadm's own file, which the cluster has for all of them."""
-        return {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            # The cluster's CA signs the kubelets' serving certificates, so API servers can verify them.
-            "serverTLSBootstrap": True,
-            **self.settings.kubelet_configuration,
-        }
+    def agents_endpoint(self) -> str:
+        """The URL by which a worker's kubelet, and kube-proxy everywhere, reach the API servers."""
+        return f"https://{LOCAL_ENDPOINT if self.settings.local_api_endpoint else self.vip}:{API_PORT}"
 
     @property
     def ignored_preflight_errors(self) -> tuple[str, ...]:
@@ -136,12 +142,46 @@ class Node:
         return found
 
     @property
+    def kubelet_configuration(self) -> dict[str, Any]:
+        """What the host's kubelet reads besides kubeadm's own file, which the cluster has for all of them."""
+        configured = self.cluster.settings.kubelet_configuration
+        shutdown = {key: value for key, value in configured.items() if key.startswith("shutdownGracePeriod")}
+        others = {key: value for key, value in configured.items() if key not in shutdown}
+        if self.control_plane:
+            # Its kubelet would end the API server and etcd at the same time: ha-api-control-plane.service ends them in
+            # order.
+            shutdown = {}
+        elif not shutdown:
+            # Pods first, then those that other pods need. Nova turns an instance off after 60 s (shutdown_timeout).
+            shutdown = {"shutdownGracePeriod": "30s", "shutdownGracePeriodCriticalPods": "10s"}
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            # The cluster's CA signs the kubelets' serving certificates, so API servers can verify them.
+            "serverTLSBootstrap": True,
+            **others,
+            **shutdown,
+        }
+
+    @property
     def kubelet_arguments(self) -> list[dict[str, str]]:
         """As in kubeadm's configuration."""
         arguments = {"node-ip": str(self.address), "config-dir": "/etc/kubernetes/kubelet.conf.d"}
         if not self.control_plane and self.cluster.settings.worker_labels:
             arguments["node-labels"] = ",".join(self.cluster.settings.worker_labels)
         return [{"name": name, "value": value} for name, value in arguments.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEndpoint:
+    """What the files of a worker's HAProxy depend on."""
+
+    api_servers: tuple[tuple[str, IPv4Address], ...]
+    """Name in HAProxy and address of the control-plane hosts."""
+    timers: Timers
+    api_ca_certificate: str
+    api_client_certificate: str = ""
+    """The checks are anonymous."""
 
 
 def renewal_period(today: date) -> str:

@@ -20,7 +20,9 @@ from model.kubernetes import (
     HOST_FILES,
     JOINING_FILES,
     KUBERNETES_FILES,
+    LOCAL_ENDPOINT_FILES,
     Cluster,
+    LocalEndpoint,
     Node,
 )
 from model.load_balancers import LOAD_BALANCER_FILES, LoadBalancerHost
@@ -149,6 +151,14 @@ def kubernetes_files(node: Node, paths: Iterable[str]) -> tuple[HostFile, ...]:
     return tuple(HostFile(path=path, mode=KUBERNETES_FILES[path], text=text(path)) for path in paths)
 
 
+def local_endpoint_files(endpoint: LocalEndpoint) -> tuple[HostFile, ...]:
+    """The files of a worker's HAProxy."""
+    return tuple(
+        HostFile(path=path, mode=mode, text=_render(f"kubernetes/{path}.j2", endpoint=endpoint))
+        for path, mode in LOCAL_ENDPOINT_FILES.items()
+    )
+
+
 def _discovery(cluster: Cluster) -> str:
     """What a host joins with: where the API is, whom to trust, and a certificate that is good for joining alone."""
     return kubeconfig(
@@ -192,6 +202,12 @@ def kubernetes_packages_script(node: Node) -> str:
     )
 
 
+def kubernetes_endpoint_script(settings: Settings, endpoint: LocalEndpoint) -> str:
+    """A worker's step before it joins: its own HAProxy, or none if the settings have it use the VIP."""
+    files = local_endpoint_files(endpoint) if settings.local_api_endpoint else ()
+    return _render("steps/kubernetes/endpoint.sh.j2", settings=settings, files=files)
+
+
 def kubernetes_init_script(node: Node) -> str:
     """The cluster's first step: `kubeadm init`, once in its life."""
     files = (*_pki(node.cluster), *kubernetes_files(node, (*API_SERVER_FILES, *CONTROL_PLANE_FILES)))
@@ -212,8 +228,9 @@ def kubernetes_join_script(node: Node) -> str:
     )
 
 
-def kubernetes_network_script(settings: Settings) -> str:
-    """A step after the cluster exists: the network plugin, and CoreDNS on two hosts."""
+def kubernetes_network_script(cluster: Cluster) -> str:
+    """A step after the cluster exists: the network plugin, kube-proxy's endpoint, and CoreDNS on two hosts."""
+    settings = cluster.settings
     flannel = settings.network_plugin is NetworkPlugin.FLANNEL
     manifest = _render("kubernetes/flannel.yaml.j2", settings=settings) if flannel else ""
     term = {"labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}}, "topologyKey": "kubernetes.io/hostname"}
@@ -224,7 +241,7 @@ def kubernetes_network_script(settings: Settings) -> str:
         }
     }
     patch = json.dumps({"spec": {"template": {"spec": {"affinity": affinity}}}})
-    return _render("steps/kubernetes/network.sh.j2", manifest=manifest, coredns_patch=patch)
+    return _render("steps/kubernetes/network.sh.j2", cluster=cluster, manifest=manifest, coredns_patch=patch)
 
 
 def kubernetes_ready_script(settings: Settings) -> str:

@@ -20,10 +20,11 @@ from model.kubernetes import (
     JOINING_FILES,
     Authorities,
     Cluster,
+    LocalEndpoint,
     Node,
 )
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
-from model.rendering import HostFile, kubernetes_files, load_balancer_files
+from model.rendering import HostFile, kubernetes_files, load_balancer_files, local_endpoint_files
 from model.settings import ConfigurationError, Settings
 from model.topology import Role, host_names
 from operate.stack.files import stack_values
@@ -66,6 +67,21 @@ def _nodes(settings: Settings, out: Path) -> Iterator[Path]:
                 name=name, address=STAND_IN_NETWORK + first + index, control_plane=control_plane, cluster=cluster
             )
             yield from _write(out / name, kubernetes_files(node, paths))
+            if settings.local_api_endpoint and not control_plane:
+                yield from _write(out / name, local_endpoint_files(_local_endpoint(settings)))
+
+
+def _local_endpoint(settings: Settings) -> LocalEndpoint:
+    return LocalEndpoint(
+        api_servers=tuple(_control_plane(settings).items()),
+        timers=settings.timers,
+        api_ca_certificate=stand_in_authorities()["ca"],
+    )
+
+
+def _control_plane(settings: Settings) -> dict[str, IPv4Address]:
+    names = host_names(settings, Role.CONTROL_PLANE)
+    return {name: STAND_IN_NETWORK + 21 + index for index, name in enumerate(names)}
 
 
 def _write(folder: Path, files: Iterable[HostFile]) -> Iterator[Path]:
@@ -80,11 +96,10 @@ def _write(folder: Path, files: Iterable[HostFile]) -> Iterator[Path]:
 
 def _load_balancers(settings: Settings, out: Path) -> Iterator[Path]:
     addresses = [STAND_IN_NETWORK + 11 + index for index in range(Settings.LOAD_BALANCERS)]
-    control_plane = enumerate(host_names(settings, Role.CONTROL_PLANE))
     pair = LoadBalancerPair.from_settings(
         settings,
         vip=settings.vip or STAND_IN_NETWORK + 200,
-        control_plane={name: STAND_IN_NETWORK + 21 + index for index, name in control_plane},
+        control_plane=_control_plane(settings),
         vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
         api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
         cluster_ca=stand_in_authorities()["ca"] if settings.kubernetes else "",

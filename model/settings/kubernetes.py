@@ -49,6 +49,7 @@ class KubernetesSettings(Model):
     worker_labels: NodeLabels
     worker_taints: NodeTaints
     kubelet_configuration: KubeletConfiguration
+    local_api_endpoint: bool
     network_plugin: NetworkPlugin
     network_plugin_ports: PluginPorts
     node_port_cidrs: Cidrs

@@ -26,7 +26,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from pydantic import TypeAdapter, ValidationError
 
-from model.kubernetes import HOST_FILES
+from model.kubernetes import HOST_FILES, LOCAL_ENDPOINT_FILES
 from model.load_balancers import LOAD_BALANCER_FILES
 from model.settings import SECRET_KEYS
 from model.topology import METRICS_PORT, Role
@@ -49,9 +49,11 @@ CONSOLE_LINES = 1000
 UNITS = (*SERVICES, "ha-api-metrics", "prometheus-node-exporter")
 APPLIED_FILES = [f"/{path}" for path in LOAD_BALANCER_FILES if path != "etc/haproxy/ha-api/client.pem"]
 NODE_UNITS = ("containerd", "kubelet")
-CONTROL_PLANE_UNITS = (*NODE_UNITS, "ha-api-kubelet-certificates")
+WORKER_UNITS = (*NODE_UNITS, "haproxy")
+CONTROL_PLANE_UNITS = (*NODE_UNITS, "ha-api-control-plane", "ha-api-kubelet-certificates")
 # A control plane's other files have keys, and how they are used.
 NODE_FILES = [f"/{path}" for path in HOST_FILES]
+WORKER_FILES = [*NODE_FILES, *(f"/{path}" for path in LOCAL_ENDPOINT_FILES)]
 TOGETHER = 8
 """Hosts that are queried at a time: a jump host's sshd drops logins when more than ten have only begun."""
 HOST_SECONDS = 180
@@ -184,7 +186,7 @@ async def _collect(
                 own = {"node": name, "units": CONTROL_PLANE_UNITS, "files": NODE_FILES}
                 yield name, host(Role.CONTROL_PLANE, settings.control_plane_user, address, **own)
             for name, address in outputs.workers.items():
-                own = {"units": NODE_UNITS, "files": NODE_FILES}
+                own = {"units": WORKER_UNITS, "files": WORKER_FILES}
                 yield name, host(Role.WORKER, settings.worker_user, address, **own)
 
     async def attempt(folder: str, texts: Awaitable[Texts]) -> dict[str, str]:

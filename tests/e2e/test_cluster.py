@@ -3,6 +3,7 @@
 The tests are one story and run in the order of the file; each leaves the cluster whole.
 """
 
+import shlex
 import subprocess
 import time
 from collections.abc import Generator
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from dev.cluster_client import Seen
 from dev.cluster_faults import leader, measure, table, wait_until_whole
 from dev.lab.kubernetes import versions
 from dev.lab.progress import console
 from dev.lab_faults import LinkCut
 from dev.lab_stack import PROJECT, cluster_config, kubectl_path
+from model.topology import API_PORT
 from operate.drill.faults import DrillFault, InstanceStopped
+from operate.hosts.pair import STOP_SECONDS, wait_for
 from tests.e2e.harness import System
 
 WORKLOAD = Path(__file__).with_name("workload.yaml")
@@ -186,9 +190,17 @@ def test_quiet_logs_and_exec_outlive_two_minutes(quiet: list[subprocess.Popen[st
 
 
 @pytest.mark.measures
-@pytest.mark.parametrize(
-    "host", ["kube-cp-0", *(pytest.param(name, marks=pytest.mark.extended) for name in ("kube-cp-1", "kube-cp-2"))]
-)
+def test_etcd_s_leader_that_stops_in_order_fails_no_request(cluster: Cluster):
+    host = leader(wait_until_whole(cluster.system.applied()))
+    seen = survives(cluster, InstanceStopped, host)
+    assert seen.reads.failures == 0
+    # One may be on its way to the old leader while the leadership moves.
+    assert seen.writes.failures <= 1
+
+
+@pytest.mark.measures
+@pytest.mark.extended
+@pytest.mark.parametrize("host", ["kube-cp-0", "kube-cp-1", "kube-cp-2"])
 def test_a_master_that_stops_is_missed_for_seconds_at_most(cluster: Cluster, host: str):
     survives(cluster, InstanceStopped, host)
 
@@ -204,7 +216,7 @@ def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: 
     survives(cluster, fault, cluster.system.holder_and_standby()[0])
 
 
-def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> None:
+def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> Seen:
     """A fault interrupts clients and pods for a short time."""
     began = time.time()
     measured = measure(cluster.system.applied(), cluster.kubeconfig, fault, host)
@@ -217,6 +229,40 @@ def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> None:
     # Its connection is closed by the watchdog or reset by the new holder, long before the client would give it up.
     assert seen.watch.longest_silence <= LONGEST_GAP + seen.longest_stall
     assert in_a_pod <= LONGEST_GAP_IN_A_POD
+    return seen
+
+
+# A node whose kubelet does not reach an API server is NotReady after 50 s, and five minutes later its pods are evicted.
+@pytest.mark.parametrize("seconds", [80, pytest.param(360, marks=pytest.mark.extended)])
+def test_without_load_balancers_nodes_stay_ready_and_a_new_pod_starts(cluster: Cluster, seconds: int):
+    system = cluster.system
+    master, address = next(iter(system.outputs.control_plane.items()))
+
+    def kubectl(*arguments: str) -> str:
+        """On a control-plane host, with its own API server."""
+        command = ("kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", f"--server=https://{address}:{API_PORT}")
+        return str(system.run(master, shlex.join(("sudo", *command, *arguments))).stdout)
+
+    pods = ("get", "pods", "--all-namespaces", "--output=jsonpath={.items[*].metadata.uid}")
+    ready = '--output=jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}'
+    before = kubectl(*pods).split()
+    for name in system.outputs.load_balancers:
+        system.pair.ask_to_stop(name)
+    try:
+        for name in system.outputs.load_balancers:
+            wait_for(f"{name} is down", lambda name=name: system.pair.instance(name).status == "SHUTOFF", STOP_SECONDS)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert set(kubectl("get", "nodes", ready).split()) == {"True"}
+            time.sleep(5)
+        assert kubectl(*pods).split() == before
+        kubectl("run", "new", f"--image={FLANNEL}", "--restart=Never", "--command", "--", "sleep", "1000")
+        kubectl("wait", "--for=condition=Ready", "pod/new", "--timeout=60s")
+        kubectl("delete", "pod", "new", "--now")
+    finally:
+        for name in system.outputs.load_balancers:
+            system.pair.start(name)
+        wait_until_whole(system.applied())
 
 
 @pytest.mark.extended

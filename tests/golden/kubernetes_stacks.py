@@ -13,6 +13,7 @@ OPTIONS = {
     "kubeletConfiguration": '{"maxPods": 50, "failCgroupV1": false, "failSwapOn": false}',
     "podNetwork": "172.20.0.0/16",
     "serviceNetwork": "172.21.0.0/16",
+    "localApiEndpoint": "false",
     "networkPlugin": "none",
 }
 STACKS = {"kubernetes": {"kubernetesVersion": "1.37.2"}, "kubernetes-options": OPTIONS}

@@ -18,6 +18,7 @@ import yaml
 from dev.review.render import render
 from model.rendering import (
     KUBERNETES_TEMPLATES,
+    kubernetes_endpoint_script,
     kubernetes_files,
     kubernetes_init_script,
     kubernetes_join_script,
@@ -26,10 +27,12 @@ from model.rendering import (
     kubernetes_packages_script,
     kubernetes_ready_script,
     kubernetes_version_script,
+    local_endpoint_files,
 )
 from model.settings import Settings
+from tests.golden import debian_13
 from tests.golden.kubernetes_stacks import STACKS
-from tests.unit.cluster_example import example_node
+from tests.unit.cluster_example import example_cluster, example_endpoint, example_node
 from tests.unit.example import example_values
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -82,6 +85,16 @@ def test_the_files_are_what_their_programs_read(stack: str, control_plane: bool)
     assert configuration["serverTLSBootstrap"] is True
 
 
+@pytest.mark.parametrize("haproxy", [["haproxy"], debian_13.program("haproxy")], ids=["installed", "Debian 13's"])
+def test_haproxy_accepts_a_worker_s_configuration(tmp_path: Path, haproxy: list[str]):
+    endpoint = example_endpoint(Settings.parse(example_values(kubernetesVersion="1.37.2")))
+    for file in local_endpoint_files(endpoint):
+        path = tmp_path / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file.text.replace("/etc/haproxy/ha-api", f"{tmp_path}/etc/haproxy/ha-api"))
+    subprocess.run([*haproxy, "-c", "-q", "-dW", "-f", tmp_path / "etc/haproxy/haproxy.cfg"], check=True)
+
+
 def scripts() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, changes in STACKS.items():
@@ -94,7 +107,8 @@ def scripts() -> dict[str, str]:
             f"{name}: init": kubernetes_init_script(node),
             f"{name}: join": kubernetes_join_script(node),
             f"{name}: join of a worker": kubernetes_join_script(worker),
-            f"{name}: network": kubernetes_network_script(settings),
+            f"{name}: network": kubernetes_network_script(node.cluster),
+            f"{name}: endpoint": kubernetes_endpoint_script(settings, example_endpoint(settings)),
             f"{name}: ready": kubernetes_ready_script(settings),
         }
     for role in (True, False):
@@ -122,7 +136,7 @@ def test_the_cluster_s_secrets_are_on_control_planes_and_workers_get_none_that_s
 
 
 def test_flannel_has_the_cluster_s_network():
-    script = kubernetes_network_script(example_node(podNetwork="172.20.0.0/16").cluster.settings)
+    script = kubernetes_network_script(example_cluster(podNetwork="172.20.0.0/16"))
     manifest = re.search(r"<<'(END-\w+)'\n(.*)\n\1\n", script, re.DOTALL)
     assert manifest
     objects = {it["kind"]: it for it in yaml.safe_load_all(manifest[2])}

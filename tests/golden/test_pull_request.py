@@ -87,19 +87,19 @@ def added(diff: str) -> list[str]:
 
 
 def test_a_template_change_shows_on_both_load_balancers_and_in_the_comment(repository: Repository):
-    repository.edit(HAPROXY, "retries 3", "retries 7")
+    repository.edit(HAPROXY, "maxconn 20000", "maxconn 10000")
     repository.commit("change")
     done = repository.make(*DIFFERENCES, "pull-request-comment", "BASE=base")
     assert done.returncode == 0, done.stderr
     for file, changed_file in (("files.diff", "haproxy.cfg"), ("resources.diff", "-configure.yaml")):
         diff = repository.output(file)
-        assert added(diff).count("retries 7") == 2
+        assert added(diff).count("maxconn 10000") == 2
         changed = re.findall(r"^\+\+\+ b/head/(\S+)", diff, re.MULTILINE)
         assert [name.endswith(changed_file) for name in changed if "prove" not in name] == [True, True]
     for text in (repository.output("comment.md"), repository.output("summary.md")):
         assert text.startswith("## Preview of `dev`\n")
         assert "No credentials" in text
-        assert "retries 7" in text
+        assert "maxconn 10000" in text
 
 
 def test_a_configuration_change_shows_and_secrets_do_not(repository: Repository):

@@ -210,6 +210,18 @@ def etcd_program(machine: Machine, *arguments: str) -> subprocess.CompletedProce
     return machine.run("/usr/bin/python3", PROGRAMS / "etcd.py", *endpoints, *arguments)
 
 
+def test_etcd_s_leader_yields(machine: Machine):
+    def leader() -> str:
+        (row,) = (row for row in etcd_program(machine, "members").stdout.splitlines() if row.endswith("leader"))
+        return row.split()[2]
+
+    before = leader()
+    done = machine.run("/usr/bin/python3", PROGRAMS / "etcd.py", "--endpoint", f"https://{before}:2379", "yield")
+    assert done.returncode == 0, done.stderr
+    assert "leads etcd now" in done.stdout
+    assert leader() != before
+
+
 def test_etcd_s_members_are_listed_spared_and_removed(machine: Machine):
     """Last: it takes members away."""
     rows = [line.split() for line in etcd_program(machine, "members").stdout.splitlines()]

@@ -5,7 +5,7 @@ from functools import cache
 from ipaddress import IPv4Address
 from typing import Any
 
-from model.kubernetes import Authorities, Cluster, Node
+from model.kubernetes import Authorities, Cluster, LocalEndpoint, Node
 from model.settings import Settings
 from program.certificates import authorities
 from tests.unit.example import example_values
@@ -30,4 +30,12 @@ def example_node(control_plane: bool = True, /, **changes: Any) -> Node:
     name, address = ("k8s-cp-0", "198.51.100.21") if control_plane else ("k8s-worker-0", "198.51.100.31")
     return Node(
         name=name, address=IPv4Address(address), control_plane=control_plane, cluster=example_cluster(**changes)
+    )
+
+
+def example_endpoint(settings: Settings) -> LocalEndpoint:
+    return LocalEndpoint(
+        api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")), ("k8s-cp-1", IPv4Address("198.51.100.22"))),
+        timers=settings.timers,
+        api_ca_certificate=example_authorities()["ca"],
     )

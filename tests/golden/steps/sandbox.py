@@ -29,7 +29,7 @@ case $verb in
 is-active) for unit in "${words[@]:1}"; do [ -e "$UNITS/$unit" ] || exit 3; done ;;
 start) [ -e "$UNITS/$unit" ] || load; touch "$UNITS/$unit" ;;
 reload) load ;;
-restart) load; touch "$UNITS/$unit" ;;
+restart | reload-or-restart) load; touch "$UNITS/$unit" ;;
 stop) rm -f "$UNITS/$unit" ;;
 esac
 """

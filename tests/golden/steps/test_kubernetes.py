@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.rendering import (
+    kubernetes_endpoint_script,
     kubernetes_init_script,
     kubernetes_join_script,
     kubernetes_leave_script,
@@ -16,7 +17,7 @@ from model.rendering import (
     kubernetes_version_script,
 )
 from tests.golden.steps.sandbox import Sandbox
-from tests.unit.cluster_example import example_node
+from tests.unit.cluster_example import example_cluster, example_endpoint, example_node
 
 STATE = "var/lib/ha-api/kubernetes"
 SOURCES = "etc/apt/sources.list.d"
@@ -27,7 +28,8 @@ case $* in
 "init --config"* | "join --config"*)
     [ ! -e "$UNITS/kubeadm-fails" ] || { cat "$UNITS/kubeadm-fails"; exit 1; }
     mkdir -p /etc/kubernetes/manifests /var/lib/etcd/member
-    touch /etc/kubernetes/kubelet.conf /etc/kubernetes/admin.conf /etc/kubernetes/manifests/kube-apiserver.yaml
+    echo "    server: https://198.51.100.100:6443" >/etc/kubernetes/kubelet.conf
+    touch /etc/kubernetes/admin.conf /etc/kubernetes/manifests/kube-apiserver.yaml
     mkdir -p /etc/kubernetes/pki && touch /etc/kubernetes/pki/apiserver.{crt,key}
     [ ! -e "$UNITS/cut-off" ] || kill -9 0
     ;;
@@ -40,6 +42,10 @@ case $* in
 *"get nodes --selector"*) cat "$UNITS/workers" 2>/dev/null ;;
 *"get node "*jsonpath*) printf 'True kubelet is posting ready status' ;;
 *"get --raw"*) printf ok ;;
+*"get configmap kube-proxy"*)
+    printf '    server: %s\n' "$(cat "$UNITS/kube-proxy" 2>/dev/null || echo https://198.51.100.100:6443)"
+    ;;
+*"replace --filename -") sed 's/.*server: //' >"$UNITS/kube-proxy" ;;
 *"get deployment coredns"*) cat "$UNITS/coredns" 2>/dev/null || printf '3 3 2 2' ;;
 esac
 """
@@ -74,7 +80,10 @@ def host(tmp_path: Path) -> Sandbox:
     host.put("dpkg-query", 'cat "$UNITS/installed" 2>/dev/null')
     host.put("apt-cache", "printf ' kubeadm | %s-1.1 | http://mirror Packages\\n' 1.36.9 1.37.2 1.37.10 1.38.0")
     host.put("crictl", '[ "$1" != inspecti ]')
-    host.put("openssl", 'cat "$UNITS/names" 2>/dev/null || echo "    DNS:kubernetes, IP Address:198.51.100.100"')
+    host.put(
+        "openssl",
+        'cat "$UNITS/names" 2>/dev/null || echo "    DNS:kubernetes, IP Address:198.51.100.100, IP Address:127.0.0.1"',
+    )
     for name in ("apt-get", "apt-mark", "swapoff", "modprobe"):
         host.put(name, "")
     (host.units / "api").write_text("now")
@@ -370,6 +379,75 @@ def test_a_worker_gets_no_key_of_the_cluster_s(host: Sandbox):
     }  # kubeadm's
 
 
+def endpoint_of_kubelet(host: Sandbox) -> str:
+    return host.path("etc/kubernetes/kubelet.conf").read_text().split()[1]
+
+
+def test_a_worker_s_kubelet_uses_its_own_haproxy_or_the_vip(host: Sandbox):
+    def restarts(**changes: str) -> int:
+        assert host.run(kubernetes_join_script(example_node(False, **changes))).returncode == 0
+        return len(called(host, "systemctl restart kubelet"))
+
+    assert restarts() == 1
+    assert endpoint_of_kubelet(host) == "https://127.0.0.1:6443"
+    assert restarts() == 0
+    assert restarts(localApiEndpoint="false") == 1
+    assert endpoint_of_kubelet(host) == "https://198.51.100.100:6443"
+
+
+def test_a_kubelet_that_was_not_restarted_is_restarted_by_the_next_run(host: Sandbox):
+    host.put("systemctl", '[ "$*" != "restart kubelet" ]')
+    assert "kubelet could not be restarted" in join(host, control_plane=False)
+    host.put("systemctl", "")
+    assert join(host, control_plane=False) == ""
+    assert called(host, "systemctl restart kubelet")
+
+
+# ---- A worker's own HAProxy ------------------------------------------------------------------------------------------
+
+
+def endpoint(host: Sandbox, **changes: str) -> str:
+    settings = example_cluster(**changes).settings
+    done = host.run(kubernetes_endpoint_script(settings, example_endpoint(settings)))
+    return "" if done.returncode == 0 else done.stderr
+
+
+@pytest.fixture
+def worker(host: Sandbox) -> Sandbox:
+    host.put("ss", "echo LISTEN")
+    return host
+
+
+def test_a_worker_s_haproxy_is_started_and_reloaded_only_for_a_change(worker: Sandbox):
+    assert endpoint(worker) == ""
+    assert called(worker, "systemctl reload-or-restart haproxy")
+    assert endpoint(worker) == ""
+    assert not called(worker, "systemctl reload-or-restart haproxy")
+    assert endpoint(worker, failoverProfile="fast") == ""
+    assert called(worker, "systemctl reload-or-restart haproxy")
+
+
+def test_a_reload_that_was_cut_off_is_done_by_the_next_run(worker: Sandbox):
+    worker.put("systemctl", '[ "$1" != reload-or-restart ]')
+    assert "HAProxy does not start" in endpoint(worker)
+    worker.put("systemctl", "")
+    assert endpoint(worker) == ""
+    assert called(worker, "systemctl reload-or-restart haproxy")
+
+
+def test_a_haproxy_that_does_not_listen_is_reported(worker: Sandbox):
+    worker.put("ss", "")
+    assert "HAProxy does not listen on 127.0.0.1:6443" in endpoint(worker)
+
+
+def test_a_haproxy_that_is_not_wanted_any_more_is_stopped_and_someone_else_s_stays(worker: Sandbox):
+    assert endpoint(worker, localApiEndpoint="false") == ""
+    assert not called(worker, "systemctl")
+    assert endpoint(worker) == ""
+    assert endpoint(worker, localApiEndpoint="false") == ""
+    assert "systemctl --quiet disable --now haproxy" in worker.calls
+
+
 def test_a_member_that_was_half_joined_leaves_etcd_before_its_data_goes(host: Sandbox):
     """Otherwise a member that votes already would take the majority of two with it."""
     (host.units / "cut-off").touch()
@@ -421,7 +499,7 @@ def test_a_refused_join_has_kubeadm_s_reason(host: Sandbox, control_plane: bool)
 def test_a_worker_waits_until_its_predecessor_is_not_ready_any_more(host: Sandbox):
     refused = 'a Node with name "k8s-worker-0" and status "Ready" already exists in the cluster'
     kubeadm = f"[ $(grep -c 'kubeadm join' $UNITS/calls) -ge 3 ] || {{ echo '{refused}'; exit 1; }}"
-    host.put("kubeadm", kubeadm)
+    host.put("kubeadm", f"{kubeadm}\n{KUBEADM}")
     done = host.run(kubernetes_join_script(example_node(False)))
     assert done.returncode == 0, done.stderr
     assert host.calls.count("sleep 5") == 2
@@ -441,7 +519,9 @@ def test_a_new_name_is_certified_on_a_member(host: Sandbox):
     assert host.run(script).returncode == 0
     assert called(host, "kubeadm") == ["kubeadm init phase certs apiserver --config /etc/kubernetes/ha-api/init.yaml"]
     assert "api.example.com" in host.path("etc/kubernetes/ha-api/init.yaml").read_text()
-    (host.units / "names").write_text("    DNS:*.example.org, DNS:api.example.com, IP Address:198.51.100.100\n")
+    (host.units / "names").write_text(
+        "DNS:*.example.org, DNS:api.example.com, IP Address:198.51.100.100, IP Address:127.0.0.1"
+    )
     assert host.run(script).returncode == 0
     assert not called(host, "kubeadm")
 
@@ -450,7 +530,7 @@ def test_a_certificate_with_an_ipv6_address_is_renewed_once(host: Sandbox):
     """OpenSSL has its own way of writing such an address."""
     assert join(host) == ""
     self_signed = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=a"]
-    names = "subjectAltName=IP:2001:db8::5,IP:198.51.100.100"
+    names = "subjectAltName=IP:2001:db8::5,IP:198.51.100.100,IP:127.0.0.1"
     certificate = host.path("etc/kubernetes/pki/apiserver.crt")
     subprocess.run([*self_signed, "-addext", names, "-keyout", "/dev/null", "-out", certificate], check=True)
     host.put("openssl", 'exec /usr/bin/openssl "$@"')
@@ -489,19 +569,31 @@ def test_a_renewal_that_was_cut_off_is_done_by_the_next_run(host: Sandbox, left:
 
 def test_the_plugin_is_applied_and_dns_spread(host: Sandbox):
     host.put("kubectl", 'cat >>"$UNITS/applied"')
-    assert host.run(kubernetes_network_script(example_node().cluster.settings)).returncode == 0
+    assert host.run(kubernetes_network_script(example_cluster())).returncode == 0
     assert "kind: DaemonSet" in (host.units / "applied").read_text()
     assert [
         it for it in called(host, "kubectl") if "patch deployment coredns" in it and "requiredDuringScheduling" in it
     ]
     host.put("kubectl", "")
-    assert host.run(kubernetes_network_script(example_node(networkPlugin="none").cluster.settings)).returncode == 0
-    assert len(called(host, "kubectl")) == 1
+    assert host.run(kubernetes_network_script(example_cluster(networkPlugin="none"))).returncode == 0
+    assert not [it for it in called(host, "kubectl") if " apply " in it]
+
+
+def test_kube_proxy_is_restarted_only_for_another_endpoint(host: Sandbox):
+    def restarts(**changes: str) -> int:
+        assert host.run(kubernetes_network_script(example_cluster(**changes))).returncode == 0
+        return len([it for it in called(host, "kubectl") if "rollout restart daemonset kube-proxy" in it])
+
+    assert restarts() == 1
+    assert (host.units / "kube-proxy").read_text() == "https://127.0.0.1:6443\n"
+    assert restarts() == 0
+    assert restarts(localApiEndpoint="false") == 1
+    assert (host.units / "kube-proxy").read_text() == "https://198.51.100.100:6443\n"
 
 
 def test_a_plugin_that_is_refused_is_reported(host: Sandbox):
     host.put("kubectl", 'echo "error validating data" >&2; exit 1')
-    done = host.run(kubernetes_network_script(example_node().cluster.settings))
+    done = host.run(kubernetes_network_script(example_cluster()))
     assert done.returncode == 1
     assert "the network plugin could not be installed: error validating data" in done.stderr
 

@@ -31,12 +31,13 @@ def member(number: int, **changes: Any) -> dict[str, Any]:
 
 
 class StandInGateway:
-    """Answers as etcd's JSON gateway; members in `down` do not."""
+    """Answers as etcd's JSON gateway; members in `down` do not. The local one is the first."""
 
     def __init__(self, *members: dict[str, Any]) -> None:
         self.members = list(members)
         self.down: set[str] = set()
         self.removed: list[str] = []
+        self.leader = "10000"
 
     def ask(self, endpoint: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         if endpoint in self.down:
@@ -47,7 +48,12 @@ class StandInGateway:
             assert body == {"linearizable": True}
             return {"members": self.members}
         if path == "/v3/maintenance/status":
-            return {"leader": "10000"}
+            return {"leader": self.leader, "header": {"member_id": "10000"}}
+        if path == "/v3/maintenance/transfer-leadership":
+            assert endpoint == etcd.LOCAL
+            assert body
+            self.leader = body["targetID"]
+            return {}
         assert path == "/v3/cluster/member/remove"
         assert body
         self.removed.append(body["ID"])
@@ -91,6 +97,25 @@ def test_a_member_that_never_started_is_removed_by_its_address(gateway: StandInG
 def test_a_member_that_is_not_there_needs_no_removal(gateway: StandInGateway):
     etcd.main(["remove", "198.51.100.29"])
     assert gateway.removed == []
+
+
+def test_a_leader_yields_to_a_voter_that_is_healthy(gateway: StandInGateway):
+    gateway.members.insert(1, member(3, isLearner=True))
+    gateway.down = {url(1)}
+    etcd.main(["yield"])
+    assert gateway.leader == "10002"
+
+
+def test_a_follower_has_nothing_to_yield(gateway: StandInGateway):
+    gateway.leader = "10001"
+    etcd.main(["yield"])
+    assert gateway.leader == "10001"
+
+
+def test_a_leader_goes_on_if_nobody_could_follow(gateway: StandInGateway):
+    gateway.down = {url(1), url(2)}
+    assert "no other member of etcd is healthy" in refusal("yield")
+    assert gateway.leader == "10000"
 
 
 def test_the_first_endpoint_that_answers_is_used(gateway: StandInGateway):

@@ -1,5 +1,6 @@
 """Which settings an existing cluster accepts, and what a host's files get from the configuration."""
 
+import json
 from datetime import date
 from typing import Any
 
@@ -68,5 +69,18 @@ def test_labels_and_taints_are_the_workers_alone():
 def test_a_name_is_in_the_certificate_once():
     assert example_cluster(apiServerNames='["api.example.com", "198.51.100.100"]').certificate_names == (
         "198.51.100.100",
+        "127.0.0.1",
         "api.example.com",
     )
+
+
+def test_workers_shut_down_gracefully_and_control_planes_by_their_own_unit():
+    def shutdown(control_plane: bool, **configured: str) -> dict[str, str]:
+        node = example_node(control_plane, kubeletConfiguration=json.dumps({"maxPods": 50, **configured}))
+        assert node.kubelet_configuration["maxPods"] == 50
+        return {key: value for key, value in node.kubelet_configuration.items() if key.startswith("shutdown")}
+
+    assert shutdown(False).keys() == {"shutdownGracePeriod", "shutdownGracePeriodCriticalPods"}
+    own = {"shutdownGracePeriod": "5m"}
+    assert shutdown(False, **own) == own
+    assert shutdown(True, **own) == {}

@@ -60,6 +60,7 @@ def test_every_host_of_the_cluster_gets_its_steps(preview: bool):
     assert steps(run(preview)).keys() == {
         *(f"{host}-{step}" for host in ("cp-0", "cp-1", "cp-2", "worker-0") for step in ("packages", "join")),
         *(f"cp-0-{step}" for step in ("version", "init", "network", "ready")),
+        "worker-0-endpoint",
     }
 
 
@@ -78,8 +79,22 @@ def test_control_planes_join_one_after_another_and_workers_together(preview: boo
     for earlier, later in (("cp-0", "cp-1"), ("cp-1", "cp-2")):
         assert {f"{earlier}-join", f"{later}-packages"} <= after(preview, f"{later}-join")
     worker = after(preview, "worker-0-join")
-    assert {"cp-0-join", "worker-0-packages"} <= worker
+    assert {"cp-0-join", "worker-0-endpoint"} <= worker
     assert not worker & {"cp-1-join", "cp-2-join"}
+
+
+def test_a_worker_has_a_haproxy_with_all_api_servers_before_it_joins(preview: bool):
+    assert "worker-0-packages" in after(preview, "worker-0-endpoint")
+    script = steps(run())["worker-0-endpoint"].inputs["stdin"]
+    assert all(f"    server k8s-cp-{index} " in script for index in range(3))
+    assert "server: https://127.0.0.1:6443" in steps(run())["worker-0-join"].inputs["stdin"]
+
+
+def test_without_a_local_endpoint_a_worker_uses_the_vip():
+    found = steps(run(localApiEndpoint="false"))
+    assert "    server k8s-cp-0 " not in found["worker-0-endpoint"].inputs["stdin"]
+    for name in ("worker-0-join", "cp-0-network"):
+        assert "127.0.0.1" not in found[name].inputs["stdin"]
 
 
 def test_packages_are_installed_on_all_hosts_at_once(preview: bool):
@@ -119,7 +134,8 @@ def test_growing_touches_no_host_that_is_there():
     small, large = run(), run(controlPlaneCount="5", workerCount="3")
     for name, step in steps(small).items():
         same = steps(large)[name]
-        if name != "cp-0-ready":
+        # A HAProxy that learns of API servers is reloaded.
+        if name not in ("cp-0-ready", "worker-0-endpoint"):
             assert (same.inputs["stdin"], same.inputs.get("triggers")) == (
                 step.inputs["stdin"],
                 step.inputs.get("triggers"),

@@ -161,7 +161,7 @@ class Host:
         return dict(on_host.control_plane("-24h", "k8s-cp-0", bundle.CONTROL_PLANE_UNITS, bundle.NODE_FILES))
 
     def worker(self) -> dict[str, Callable[[], str]]:
-        return dict(on_host.worker("-24h", bundle.NODE_UNITS, bundle.NODE_FILES))
+        return dict(on_host.worker("-24h", bundle.WORKER_UNITS, bundle.WORKER_FILES))
 
     def files_in(self, sources: Mapping[str, object]) -> set[str]:
         """The paths of the files that are read, without the leading slash."""
@@ -255,7 +255,8 @@ def test_of_the_cluster_only_nodes_and_the_system_s_pods_and_events_are_collecte
     assert texts["commands/etcd-members.txt"] == "/usr/local/lib/ha-api/etcd.py members"
     assert texts["commands/containers.txt"] == "crictl ps --all"
     assert {name for name in texts if name.startswith("journal")} == {
-        f"journal/{it}.log" for it in ("containerd", "kubelet", "ha-api-kubelet-certificates", "kernel")
+        f"journal/{it}.log"
+        for it in ("containerd", "kubelet", "ha-api-control-plane", "ha-api-kubelet-certificates", "kernel")
     }
     # A worker has no credential for them.
     assert not any("kubectl" in name or "etcd" in name or "pods" in name for name in host.worker())

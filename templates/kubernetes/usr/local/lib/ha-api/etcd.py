@@ -7,6 +7,7 @@ etcd.py [--endpoint URL]... ACTION
     healthy ADDRESS  whether the member with this address votes and has a leader
     remove ADDRESS   removes the member with this address, if there is one
     spare ADDRESS N  whether N others are healthy, and enough of them to remove this member
+    yield            if the local member leads, another one that is healthy becomes the leader
 
 By default it talks to the local member. A member is known by its peer address, because one that has never started has
 no name. The credential is what kubeadm creates for the kubelet's own health check of etcd.
@@ -91,11 +92,24 @@ def healthy(member: dict[str, Any]) -> bool:
         return False
 
 
+def yield_leadership(endpoint: str, found: list[dict[str, Any]]) -> None:
+    """Make another member the leader. Only the leader can do that, so `endpoint` has to be the local one."""
+    status = ask(endpoint, "/v3/maintenance/status", {})
+    own = status["header"]["member_id"]
+    if status.get("leader") != own:
+        return
+    others = [member for member in found if member["ID"] != own and kind(member) == "voter" and healthy(member)]
+    if not others:
+        sys.exit("no other member of etcd is healthy, so this one goes on leading")
+    ask(endpoint, "/v3/maintenance/transfer-leadership", {"targetID": others[0]["ID"]})
+    print(f"{others[0].get('name')} leads etcd now")  # noqa: T201
+
+
 def main(arguments: list[str]) -> None:
     """What the command line asks for; exits with 1 for "no"."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--endpoint", action="append", default=[])
-    parser.add_argument("action", choices=["members", "healthy", "remove", "spare"])
+    parser.add_argument("action", choices=["members", "healthy", "remove", "spare", "yield"])
     parser.add_argument("address", nargs="?")
     parser.add_argument("count", nargs="?", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -121,6 +135,8 @@ def main(arguments: list[str]) -> None:
             wanted = max(options.count, len(others) // 2 + 1)
             unhealthy = f"; unhealthy: {names}" if names else ""
             sys.exit(f"{len(well)} other members of etcd are healthy, and {wanted} have to be{unhealthy}")
+    elif options.action == "yield":
+        yield_leadership(endpoint, found)
     else:
         for member in its:
             ask(endpoint, "/v3/cluster/member/remove", {"ID": member["ID"]})
