@@ -1,4 +1,4 @@
-"""`ha drain`: take one load balancer out of service, for a kernel update, a reboot, work on its hypervisor."""
+"""`ha drain`: take one host out of service, for a kernel update, a reboot, work on its hypervisor."""
 
 from typing import Annotated
 
@@ -6,22 +6,31 @@ import typer
 from rich.console import Console
 
 from operate.commands.move import show_interruption
-from operate.commands.options import LoadBalancer, StackName, Yes
+from operate.commands.options import HostName, StackName, Yes
 from operate.maintenance.moves import Maintenance, insist, peer_of
-from operate.stack.applied import read_stack
+from operate.maintenance.nodes import drain_node, is_node
+from operate.stack.applied import AppliedStack, read_stack
 
 
 def drain(
-    name: LoadBalancer,
+    name: HostName,
     stack: StackName = None,
     *,
     reason: Annotated[str, typer.Option(help="Shown by `./ha status`.")] = "maintenance",
     yes: Yes = False,
 ) -> None:
-    """Take a load balancer out of service until `resume`, reboots included. Refused if its peer cannot serve alone."""
+    """Take a host out of service until `resume`, reboots included.
+
+    A load balancer gives its peer the VIP; refused if the peer cannot serve alone. A node's pods are evicted, and if it
+    leads etcd, another member does; refused if etcd would lose its majority without it.
+    """
     console = Console(soft_wrap=True)
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
+    if is_node(applied, name):
+        _drain_node(applied, maintenance, name, reason, yes=yes)
+        console.print(f"{name} is drained until `./ha resume {name}`. It may be rebooted or stopped.")
+        return
     states = maintenance.states()
     peer = peer_of(name, states)
     insist(peer, states)
@@ -34,3 +43,10 @@ def drain(
     console.print(
         f"{name} is drained until `./ha resume {name}`, or until a `pulumi up` changes it. {peer} serves alone."
     )
+
+
+def _drain_node(stack: AppliedStack, maintenance: Maintenance, name: str, reason: str, *, yes: bool) -> None:
+    if not yes:
+        typer.confirm(f"Drain {name}? Its pods will move to other nodes.", abort=True)
+    with maintenance.alone(f"drain of {name}"):
+        drain_node(stack, name, reason)

@@ -14,6 +14,7 @@ StackName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything that was found, as JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 LoadBalancer = Annotated[str, typer.Argument(metavar="NAME", help="The load balancer's name, as in `./ha status`.")]
+HostName = Annotated[str, typer.Argument(metavar="NAME", help="A load balancer, or a node, as in `./ha status`.")]
 
 
 def insist_on_answer(*, yes: bool) -> None:

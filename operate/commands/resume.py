@@ -1,17 +1,25 @@
-"""`ha resume`: bring a drained load balancer back."""
+"""`ha resume`: bring a drained host back."""
 
 from rich.console import Console
 
-from operate.commands.options import LoadBalancer, StackName
+from operate.commands.options import HostName, StackName
 from operate.maintenance.moves import Maintenance
+from operate.maintenance.nodes import is_node, resume_node
 from operate.stack.applied import read_stack
 
 
-def resume(name: LoadBalancer, stack: StackName = None) -> None:
-    """Bring a drained load balancer back, and wait until it could serve alone. The VIP does not move."""
+def resume(name: HostName, stack: StackName = None) -> None:
+    """Bring a drained host back.
+
+    Waits until a load balancer could serve alone; the VIP does not move. Waits until a node is Ready.
+    """
     applied = read_stack(stack)
     maintenance = Maintenance(applied)
-    maintenance.wait_until_reachable(name)
-    with maintenance.alone(f"resume of {name}"):
-        maintenance.resume(name)
+    if is_node(applied, name):
+        with maintenance.alone(f"resume of {name}"):
+            resume_node(applied, name)
+    else:
+        maintenance.wait_until_reachable(name)
+        with maintenance.alone(f"resume of {name}"):
+            maintenance.resume(name)
     Console().print(f"{name} is back in service.")

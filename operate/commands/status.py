@@ -147,6 +147,8 @@ def _findings(report: PairReport) -> Iterator[RenderableType]:
             table.add_row("[yellow]drift", _plain(f"{name}: /{drift.path} is {drift.kind}{detail}"))
         for note in host.notes:
             table.add_row("[yellow]note", _plain(f"{name}: {note}"))
+    for note in report.cluster.notes if report.cluster else ():
+        table.add_row("[yellow]note", _plain(note))
     if table.row_count:
         yield table
 

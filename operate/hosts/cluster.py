@@ -20,6 +20,8 @@ echo ---
 /usr/local/lib/ha-api/etcd.py members
 """
 ROLE = "node-role.kubernetes.io/"
+DRAINED = "openstack-ha-api/drained-by"
+"""The annotation with which `./ha drain` signs a node."""
 
 
 class Node(BaseModel):
@@ -31,6 +33,9 @@ class Node(BaseModel):
     ready: bool
     reason: str
     """What its kubelet says of its readiness."""
+    cordoned: bool = False
+    drained_by: str | None = None
+    """Who drained it with `./ha drain`, why, and since when."""
 
 
 class Member(BaseModel):
@@ -50,6 +55,14 @@ class ClusterReport(BaseModel):
     nodes: list[Node] = []
     members: list[Member] = []
     troubles: list[str] = []
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What is no trouble."""
+        for node in self.nodes:
+            if node.cordoned:
+                by = f"drained by {node.drained_by}" if node.drained_by else "cordoned"
+                yield f"{node.name}: {by}: `./ha resume {node.name}` lets pods run there again"
 
 
 def parse_cluster(answer: str, hosts: set[str]) -> ClusterReport:
@@ -73,6 +86,8 @@ def _node(item: dict[str, Any]) -> Node:
         version=item["status"]["nodeInfo"]["kubeletVersion"],
         ready=ready.get("status") == "True",
         reason=ready.get("message", ""),
+        cordoned=item["spec"].get("unschedulable", False),
+        drained_by=item["metadata"].get("annotations", {}).get(DRAINED),
     )
 
 

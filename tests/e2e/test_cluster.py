@@ -232,6 +232,25 @@ def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> Seen:
     return seen
 
 
+def test_a_drained_leader_and_a_drained_worker_are_left_alone_until_they_are_resumed(cluster: Cluster):
+    system = cluster.system
+    leads = leader(wait_until_whole(system.applied()))
+    worker = next(iter(system.outputs.workers))
+    on_worker = ("get", "pods", f"--field-selector=spec.nodeName={worker}", "--output=name")
+    # Its Deployment's pods move; the test's own, which nothing would create again, are deleted first.
+    cluster.kubectl("delete", "pod", "client", "quiet", "--now")
+    for name in (leads, worker):
+        system.ha("drain", name, "--yes", "--reason", "new kernel")
+        status, _, _ = cluster.nodes()[name]
+        assert status == "Ready,SchedulingDisabled"
+    assert leader(wait_until_whole(system.applied())) != leads
+    assert cluster.kubectl(*on_worker) == ""
+    assert f"{worker}: drained by" in system.ha("status").words
+    for name in (leads, worker):
+        system.ha("resume", name)
+    assert {status for status, _, _ in cluster.nodes().values()} == {"Ready"}
+
+
 # A node whose kubelet does not reach an API server is NotReady after 50 s, and five minutes later its pods are evicted.
 @pytest.mark.parametrize("seconds", [80, pytest.param(360, marks=pytest.mark.extended)])
 def test_without_load_balancers_nodes_stay_ready_and_a_new_pod_starts(cluster: Cluster, seconds: int):

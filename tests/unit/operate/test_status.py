@@ -12,7 +12,7 @@ from rich.console import Console
 
 from operate.commands import status as command
 from operate.commands.status import render_report
-from operate.hosts.cluster import parse_cluster
+from operate.hosts.cluster import DRAINED, parse_cluster
 from operate.hosts.pair import PairError
 from operate.hosts.report import PairReport, compare_with_applied
 from operate.hosts.state import HostState
@@ -161,7 +161,12 @@ def test_without_a_terminal_a_reapply_needs_yes(pulumi: list[tuple[str, ...]], m
 def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str, Any]):
     nodes = [
         {
-            "metadata": {"name": name, "labels": {f"node-role.kubernetes.io/{role}": ""}},
+            "metadata": {
+                "name": name,
+                "labels": {f"node-role.kubernetes.io/{role}": ""},
+                "annotations": {DRAINED: "ada, new kernel"} if role == "control-plane" else {},
+            },
+            "spec": {"unschedulable": True} if role == "control-plane" else {},
             "status": {
                 "nodeInfo": {"kubeletVersion": "v1.37.2"},
                 "conditions": [{"type": "Ready", "status": ready, "message": "kubelet stopped posting"}],
@@ -185,5 +190,6 @@ def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str,
     text = " ".join(shown(sick, width=150).replace("│", "").split())
     assert "k8s-cp-0 control-plane v1.37.2 Ready voter, leader" in text
     assert "198.51.100.22 unstarted, unhealthy" in text
+    assert "k8s-cp-0: drained by ada, new kernel: `./ha resume k8s-cp-0`" in text
     assert "k8s-worker-0 is not in the cluster" in text
     assert not sick.whole

@@ -171,7 +171,7 @@ class FakeMaintenance:
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A stack that no command queries."""
-    outputs = SimpleNamespace(vip="198.51.100.9", endpoint="https://127.0.0.1:1")
+    outputs = SimpleNamespace(vip="198.51.100.9", endpoint="https://127.0.0.1:1", control_plane={}, workers={})
     stack = SimpleNamespace(name="dev", outputs=outputs, configuration=SimpleNamespace(cloud=lambda: None))
     for command in (drain, move, rebuild):
         monkeypatch.setattr(command, "read_stack", giving(stack))

@@ -1,0 +1,89 @@
+"""Work on one node of the cluster while the others run its pods: drain and resume."""
+
+import asyncio
+import shlex
+from dataclasses import replace
+
+import asyncssh
+
+from operate.hosts.cluster import DRAINED
+from operate.hosts.lock import sign
+from operate.hosts.pair import BOOT_SECONDS, PairError
+from operate.hosts.ssh import HostError, failure_of, output
+from operate.stack.applied import AppliedStack
+
+# For as long pods may take to end, and budgets (PodDisruptionBudget) to admit an eviction.
+DRAIN_SECONDS = 300
+READY_SECONDS = 120
+_KUBECTL = "kubectl --kubeconfig=/etc/kubernetes/admin.conf"
+_DRAIN = f"--ignore-daemonsets --delete-emptydir-data --timeout={DRAIN_SECONDS}s"
+_ETCD = "/usr/local/lib/ha-api/etcd.py"
+
+
+def is_node(stack: AppliedStack, name: str) -> bool:
+    """Whether it is a host of the stack's cluster; PairError if it is a host without one."""
+    found = name in {**stack.outputs.control_plane, **stack.outputs.workers}
+    if found and not stack.outputs.kubernetes_version:
+        raise PairError(f"{name} is in no cluster of this stack's, so nothing was done: drain it with kubectl")
+    return found
+
+
+def drain_node(stack: AppliedStack, name: str, reason: str) -> None:
+    """Evict a node's pods, and keep new ones away; etcd's leadership goes elsewhere.
+
+    HostError if that fails; then it is undone.
+    """
+    address = stack.outputs.control_plane.get(name)
+    members = len(stack.outputs.control_plane)
+    spare = f"{_ETCD} spare {address} {members // 2 + 1}\n" if address else ""
+    leave = f"{_ETCD} yield\n" if address else ""
+    _run(
+        stack,
+        name,
+        f"""{spare}
+        if ! said=$({_KUBECTL} drain {name} {_DRAIN} 2>&1); then
+            {_KUBECTL} uncordon {name} >/dev/null
+            printf '%s\\n' "it is in service again: $said" >&2
+            exit 1
+        fi
+        {_KUBECTL} annotate node {name} --overwrite {shlex.quote(f"{DRAINED}={sign(reason)}")} >/dev/null
+        {leave}""",
+        seconds=DRAIN_SECONDS + 60,
+    )
+
+
+def resume_node(stack: AppliedStack, name: str) -> None:
+    """Wait until a node is Ready, and let it run pods again. HostError if it is not Ready in time."""
+    address = stack.outputs.control_plane.get(name)
+    healthy = f"{_ETCD} healthy {address}\n" if address else ""
+    _run(
+        stack,
+        name,
+        f"""{_KUBECTL} wait --for=condition=Ready node/{name} --timeout={READY_SECONDS}s >/dev/null
+        {healthy}
+        {_KUBECTL} annotate node {name} {DRAINED}- >/dev/null
+        {_KUBECTL} uncordon {name} >/dev/null""",
+        seconds=READY_SECONDS + 60,
+        patience=BOOT_SECONDS,
+    )
+
+
+def _run(stack: AppliedStack, name: str, script: str, *, seconds: float, patience: float = 0) -> None:
+    """For a control-plane host on itself: only etcd's leader can yield. For a worker on the first that answers."""
+    outputs = stack.outputs
+    hosts = {name: outputs.control_plane[name]} if name in outputs.control_plane else outputs.control_plane
+    access = replace(stack.access, user=stack.settings.control_plane_user, patience=patience)
+
+    async def run(address: str) -> None:
+        async with access.connect(address) as connection:
+            await output(connection, "sudo -n bash -s", f"set -euo pipefail\n{script}\n".encode(), seconds=seconds)
+
+    reasons: list[str] = []
+    for host, address in hosts.items():
+        try:
+            return asyncio.run(run(address))
+        except asyncssh.ProcessError as error:
+            raise HostError(f"{name}: {failure_of(error)}") from None
+        except (OSError, asyncssh.Error) as error:
+            reasons.append(f"{host}: {failure_of(error)}")
+    raise HostError("\n".join(reasons))

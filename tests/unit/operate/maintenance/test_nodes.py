@@ -1,0 +1,119 @@
+"""Which script a node's drain and resume run on which host, and what of its failure is reported."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import asyncssh
+import pytest
+
+from operate.hosts.pair import PairError
+from operate.hosts.ssh import HostError
+from operate.maintenance import nodes
+from operate.maintenance.nodes import drain_node, is_node, resume_node
+
+CONTROL_PLANE = {f"dev-cp-{index}": f"198.51.100.2{index}" for index in range(3)}
+
+
+class StandInHosts:
+    """Runs nothing; remembers what it should have run, by address. Those in `down` refuse connections."""
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.scripts: dict[str, str] = {}
+        self.status = 0
+
+    def connect(self, address: str) -> Any:
+        hosts = self
+
+        class Connection:
+            async def __aenter__(self) -> str:
+                if address in hosts.down:
+                    raise ConnectionRefusedError("refused")
+                return address
+
+            async def __aexit__(self, *_: object) -> None:
+                pass
+
+        return Connection()
+
+    async def output(self, address: str, command: str, stdin: bytes, *, seconds: float) -> str:  # noqa: ARG002 - the real one's
+        self.scripts[address] = stdin.decode()
+        if self.status:
+            raise asyncssh.ProcessError({}, command, None, self.status, None, self.status, b"", b"the reason\n")
+        return ""
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> StandInHosts:
+    hosts = StandInHosts()
+    monkeypatch.setattr(nodes, "output", hosts.output)
+    monkeypatch.setattr(nodes, "replace", lambda *_, **__: hosts)  # pyright: ignore
+    return hosts
+
+
+def stack(*, version: str | None = "1.37.2", control_plane: dict[str, str] = CONTROL_PLANE) -> Any:
+    outputs = SimpleNamespace(
+        control_plane=control_plane, workers={"dev-worker-0": "198.51.100.31"}, kubernetes_version=version
+    )
+    return SimpleNamespace(outputs=outputs, access=None, settings=SimpleNamespace(control_plane_user="debian"))
+
+
+def test_nodes_are_hosts_of_a_cluster():
+    assert is_node(stack(), "dev-cp-1")
+    assert is_node(stack(), "dev-worker-0")
+    assert not is_node(stack(), "dev-lb-0")
+    with pytest.raises(PairError, match="dev-cp-1 is in no cluster"):
+        is_node(stack(version=None), "dev-cp-1")
+
+
+def test_a_control_plane_host_is_drained_if_etcd_keeps_its_majority_and_then_yields(hosts: StandInHosts):
+    drain_node(stack(), "dev-cp-1", "it's a test")
+    script = hosts.scripts.pop(CONTROL_PLANE["dev-cp-1"])
+    assert not hosts.scripts
+    assert script.index("spare 198.51.100.21 2\n") < script.index("drain dev-cp-1") < script.index("etcd.py yield")
+    assert "it'\"'\"'s a test" in script
+
+
+def test_the_only_control_plane_host_has_no_majority_without_it(hosts: StandInHosts):
+    drain_node(stack(control_plane={"dev-cp-0": "198.51.100.20"}), "dev-cp-0", "a test")
+    assert "spare 198.51.100.20 1\n" in hosts.scripts["198.51.100.20"]
+
+
+def test_a_worker_is_drained_by_the_first_control_plane_host_that_answers(hosts: StandInHosts):
+    hosts.down = {CONTROL_PLANE["dev-cp-0"]}
+    drain_worker(stack())
+    script = hosts.scripts.pop(CONTROL_PLANE["dev-cp-1"])
+    assert not hosts.scripts
+    assert "drain dev-worker-0" in script
+    assert "etcd" not in script
+
+
+def drain_worker(stack: Any) -> None:
+    drain_node(stack, "dev-worker-0", "a test")
+
+
+def resume_worker(stack: Any) -> None:
+    resume_node(stack, "dev-worker-0")
+
+
+@pytest.mark.parametrize("act", [drain_worker, resume_worker])
+def test_a_refusal_is_reported_and_no_other_host_is_tried(hosts: StandInHosts, act: Callable[[Any], None]):
+    hosts.status = 1
+    with pytest.raises(HostError, match=r"dev-worker-0: .*the reason"):
+        act(stack())
+    assert len(hosts.scripts) == 1
+
+
+def test_every_host_s_reason_is_reported_if_none_answers(hosts: StandInHosts):
+    hosts.down = {*CONTROL_PLANE.values()}
+    with pytest.raises(HostError, match=r"(?s)dev-cp-0: .*dev-cp-1: .*dev-cp-2: "):
+        resume_worker(stack())
+
+
+def test_a_control_plane_host_is_resumed_when_its_member_is_healthy(hosts: StandInHosts):
+    resume_node(stack(), "dev-cp-1")
+    script = hosts.scripts[CONTROL_PLANE["dev-cp-1"]]
+    assert (
+        script.index("condition=Ready node/dev-cp-1") < script.index("healthy 198.51.100.21") < script.index("uncordon")
+    )
