@@ -162,10 +162,10 @@ class Kubernetes(pulumi.ComponentResource):
         script = pulumi.Output.all(self._args.authorities, pulumi.Output.all(**addresses)).apply(
             lambda facts: kubernetes_endpoint_script(
                 settings,
-                LocalEndpoint(
-                    api_servers=tuple((name, IPv4Address(address)) for name, address in facts[1].items()),
-                    timers=settings.timers,
-                    api_ca_certificate=facts[0]["ca"],
+                LocalEndpoint.from_settings(
+                    settings,
+                    {name: IPv4Address(address) for name, address in facts[1].items()},
+                    facts[0]["ca"],
                 ),
             )
         )

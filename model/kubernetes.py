@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
+from math import ceil
 from typing import Any
 
 from model.settings import Settings
@@ -49,6 +50,9 @@ LOCAL_ENDPOINT_FILES: Mapping[str, int] = {
     "etc/haproxy/haproxy.cfg": 0o644,
 }
 """Of a worker with a HAProxy of its own."""
+WORKERS_AT_FULL_PACE = 20
+"""With so many workers each checks as often as a load balancer does, with more of them less often: a check costs an API
+server 4 ms (measured), for TLS above all."""
 LOCAL_ENDPOINT = IPv4Address("127.0.0.1")
 """Where a host's agents find an API server: on the control plane its own, on a worker by its HAProxy."""
 
@@ -182,6 +186,17 @@ class LocalEndpoint:
     api_ca_certificate: str
     api_client_certificate: str = ""
     """The checks are anonymous."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, control_plane: Mapping[str, IPv4Address], ca: str) -> "LocalEndpoint":
+        """The endpoint of each worker; `control_plane` has addresses by host name, `ca` is the cluster's, in PEM."""
+        # In steps, so that one worker more seldom changes the others.
+        slower = ceil(settings.workers.count / WORKERS_AT_FULL_PACE)
+        return cls(
+            api_servers=tuple(control_plane.items()),
+            timers=replace(settings.timers, api_check_interval=settings.timers.api_check_interval * slower),
+            api_ca_certificate=ca,
+        )
 
 
 def renewal_period(today: date) -> str:

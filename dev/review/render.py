@@ -72,11 +72,7 @@ def _nodes(settings: Settings, out: Path) -> Iterator[Path]:
 
 
 def _local_endpoint(settings: Settings) -> LocalEndpoint:
-    return LocalEndpoint(
-        api_servers=tuple(_control_plane(settings).items()),
-        timers=settings.timers,
-        api_ca_certificate=stand_in_authorities()["ca"],
-    )
+    return LocalEndpoint.from_settings(settings, _control_plane(settings), stand_in_authorities()["ca"])
 
 
 def _control_plane(settings: Settings) -> dict[str, IPv4Address]:

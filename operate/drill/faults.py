@@ -21,6 +21,7 @@ from operate.hosts.netfilter import NFT
 from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError, failure_of, output
+from operate.probe import PATH
 from operate.stack.applied import AppliedStack
 from operate.stack.resources import recorded_ids
 
@@ -39,6 +40,9 @@ class FaultName(StrEnum):
     INSTANCE_STOPPED = "instance-stopped"
     PARTITION = "partition"
     API_HUNG = "api-hung"
+    CONTROL_PLANE_STOPPED = "control-plane-stopped"
+    CONTROL_PLANE_CUT_OFF = "control-plane-cut-off"
+    ETCD_KILLED = "etcd-killed"
 
 
 class Site:
@@ -83,6 +87,8 @@ class DrillFault(ABC):
     """How it is undone."""
     seconds: ClassVar[float] = 0.5
     """The least time that it is left in place."""
+    asks: ClassVar[str] = PATH
+    """The path that the drill's requests read."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -90,7 +96,7 @@ class DrillFault(ABC):
     @property
     def expected(self) -> str:
         """The longest interruption to expect on this stack's path: through a router it is not the same."""
-        direct = self.measured[self.site.profile]
+        direct = self.measured.get(self.site.profile, "not measured with this profile")
         if not self.site.outputs.floating_ip:
             return direct
         routed = self.measured_at_floating_ip if self.site.profile is Profile.DEFAULT else None
@@ -254,10 +260,96 @@ class ApiHung(DrillFault):
         return self.site.outputs.control_plane
 
 
+class OfEtcdsLeader(DrillFault):
+    """A fault of the control-plane host with etcd's leader, whose loss costs most; etcd keeps its majority."""
+
+    # An API server that stops fails /readyz while it goes on answering. Strangers get 401 here, which is an answer.
+    asks = "/version"
+
+    def host(self, report: PairReport) -> str:
+        """The leader's; empty if there is none."""
+        members = report.cluster.members if report.cluster else []
+        return next((member.name for member in members if member.health == "leader"), "")
+
+    def obstacle(self, report: PairReport) -> str | None:
+        """It needs a cluster of the program's, and a majority of etcd's members without this one."""
+        if not report.cluster:
+            return "the program did not create the cluster"
+        members = report.cluster.members
+        healthy = [member for member in members if member.kind == "voter" and member.health != "unhealthy"]
+        if len(healthy) - 1 <= len(members) // 2:
+            return f"etcd would lose its majority: {len(healthy)} of {len(members)} members are healthy"
+        return None
+
+    def places(self) -> Iterable[str]:
+        """The control plane."""
+        return self.site.outputs.control_plane if self.site.outputs.kubernetes_version else ()
+
+
+class ControlPlaneStopped(OfEtcdsLeader, InstanceStopped):
+    """The instance is shut down through Nova: API server and etcd stop in order."""
+
+    name = FaultName.CONTROL_PLANE_STOPPED
+    title = "its instance, with etcd's leader, is stopped through Nova"
+    measured: ClassVar = {Profile.DEFAULT: "0.43 s"}
+    measured_at_floating_ip = None
+    notice = "connections to its API server are closed; another member of etcd has become the leader before"
+
+
+class ControlPlaneCutOff(OfEtcdsLeader):
+    """The host sends and receives nothing but SSH, by a chain of iptables of our own."""
+
+    name = FaultName.CONTROL_PLANE_CUT_OFF
+    title = "the host, with etcd's leader, is cut off"
+    measured: ClassVar = {Profile.DEFAULT: "0.57 s"}
+    notice = "nothing can be written until etcd has elected a leader; connections to its API server are closed"
+    way_back = f"the chain is removed; if this machine dies, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
+    seconds = 8.0
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """The timer first."""
+        pass_on = "\n".join(f"iptables -w -A {CHAIN} {it} -j RETURN" for it in _STILL_PASSES)
+        enter = f"for hook in INPUT OUTPUT FORWARD; do iptables -w -I $hook -j {CHAIN}; done"
+        undo_later = _timer(f"bash -c {shlex.quote(_REMOVE_CHAIN)}")
+        script = f"{undo_later}\niptables -w -N {CHAIN}\n{pass_on}\niptables -w -A {CHAIN} -j DROP\n{enter}"
+        self.site.run(host, script, about_to)
+
+    def undo(self, host: str) -> str | None:
+        """Remove the chain and the timer."""
+        remove = f"{_REMOVE_CHAIN}; echo the network is back"
+        there = f"iptables -w -S {CHAIN} >/dev/null 2>&1"
+        return _done(host, self.site.run(host, f"if {there}; then {remove}; fi\n{_NO_TIMER}"))
+
+
+class EtcdKilled(OfEtcdsLeader):
+    """SIGKILL to etcd."""
+
+    name = FaultName.ETCD_KILLED
+    title = "etcd, the leader, is killed"
+    measured: ClassVar = {Profile.DEFAULT: "0.48 s"}
+    notice = "nothing can be written until etcd has elected a leader"
+    way_back = "its kubelet restarts it at once"
+
+    def inflict(self, host: str, about_to: Callable[[], None]) -> None:
+        """The process of the static pod."""
+        self.site.run(host, "pkill --signal KILL --exact etcd", about_to)
+
+
 DRILL_FAULTS: Mapping[str, type[DrillFault]] = {
-    fault.name: fault for fault in (HAProxyKilled, KeepalivedKilled, InstanceStopped, Partition, ApiHung)
+    fault.name: fault
+    for fault in (
+        *(HAProxyKilled, KeepalivedKilled, InstanceStopped, Partition, ApiHung),
+        *(ControlPlaneStopped, ControlPlaneCutOff, EtcdKilled),
+    )
 }
 """In the order in which a drill injects them."""
+
+CHAIN = "HA-API-DRILL"
+_STILL_PASSES = ("-i lo", "-o lo", "-p tcp --dport 22", "-p tcp --sport 22")
+_REMOVE_CHAIN = (
+    f"for hook in INPUT OUTPUT FORWARD; do iptables -w -D $hook -j {CHAIN} 2>/dev/null; done; "
+    f"iptables -w -F {CHAIN}; iptables -w -X {CHAIN}"
+)
 
 _NO_TIMER = f"systemctl stop {UNIT}.timer 2>/dev/null || true"
 

@@ -20,7 +20,7 @@ from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, wait_for
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState, collect
-from operate.probe import ALIVE, MAX_SECONDS, Probe
+from operate.probe import ALIVE, MAX_SECONDS, Probe, Request
 from operate.signals import DeferredSignals, InterruptionError
 from operate.stack.applied import AppliedStack
 from program.holder import answering_load_balancer
@@ -110,7 +110,7 @@ class Drill:
         began, clock = datetime.now(UTC), time.monotonic()
         measured: list[Measured] = []
         ended_by: str | None = None
-        report = look(self._stack)
+        report = look(self._stack, with_instances=True)
         with self._signals.handled():
             try:
                 for fault, planned in zip(self._faults, plan, strict=True):
@@ -137,7 +137,7 @@ class Drill:
         return f"./ha drill --undo --stack {self._stack.name}"
 
     def _look_at_whole_pair(self) -> PairReport:
-        report = look(self._stack)
+        report = look(self._stack, with_instances=True)
         if troubles := troubles_of(report):
             raise PairError(
                 f"the pair is not healthy, so nothing was done: {'; '.join(troubles)}. See `./ha status`; if a drill "
@@ -159,14 +159,16 @@ class Drill:
 
     def _measure(self, fault: DrillFault, measured: list[Measured]) -> None:
         self._insist_on_going_on()
-        report = look(self._stack)
+        report = look(self._stack, with_instances=True)
         if troubles := troubles_of(report):
             raise PairError(f"the pair is no longer healthy: {'; '.join(troubles)}")
         host = fault.host(report)
         self._progress(f"{fault.name}: on {host} {fault.title}")
         found = Measured(fault=fault.name, title=fault.title, host=host, before=next(iter(report.holders)))
         measured.append(found)
-        with Probe(self._stack.outputs.endpoint, limit=MAX_SECONDS, answers=ALIVE) as probe:
+        request = Request(path=fault.asks)
+        endpoint = self._stack.outputs.endpoint
+        with Probe(endpoint, limit=MAX_SECONDS, answers=ALIVE, request=lambda: request) as probe:
             try:
                 with HolderWatch(self._stack.outputs.reachable_vip, probe) as watch:
                     found.seen = watch.seen
@@ -218,12 +220,12 @@ class Drill:
             self._progress(f"  not undone yet, trying again: {error}")
 
     def _wait_until_whole(self, found: Measured, probe: Probe) -> None:
-        report = look(self._stack)
+        report = look(self._stack, with_instances=True)
 
         def whole() -> bool:
             nonlocal report
             asked = probe.elapsed
-            report = look(self._stack)
+            report = look(self._stack, with_instances=True)
             found.whole = None if troubles_of(report) else asked
             return found.whole is not None
 
@@ -279,7 +281,7 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
 
 def troubles_of(report: PairReport) -> list[str]:
     """Why no fault may be injected now. A drained load balancer counts: its peer serves alone."""
-    troubles = [*report.troubles]
+    troubles = [*report.troubles, *(report.cluster.troubles if report.cluster else ())]
     for name, host in report.hosts.items():
         troubles += [f"{name}: {trouble}" for trouble in host.troubles]
         troubles += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]

@@ -60,8 +60,6 @@ def test_faults_are_survived_through_the_router(pair: System, faults: Sequence[t
         assert found.taken_over is not None, name
 
 
-# As its sibling in test_faults.py.
-@pytest.mark.extended
 @pytest.mark.measures
 def test_quiet_clients_beyond_the_router_are_reset_too(pair: System):
     assert pair.quiet_watches_end() <= FAILOVER_SECONDS + ROUTER_SECONDS

@@ -34,8 +34,5 @@ def example_node(control_plane: bool = True, /, **changes: Any) -> Node:
 
 
 def example_endpoint(settings: Settings) -> LocalEndpoint:
-    return LocalEndpoint(
-        api_servers=(("k8s-cp-0", IPv4Address("198.51.100.21")), ("k8s-cp-1", IPv4Address("198.51.100.22"))),
-        timers=settings.timers,
-        api_ca_certificate=example_authorities()["ca"],
-    )
+    control_plane = {"k8s-cp-0": IPv4Address("198.51.100.21"), "k8s-cp-1": IPv4Address("198.51.100.22")}
+    return LocalEndpoint.from_settings(settings, control_plane, example_authorities()["ca"])

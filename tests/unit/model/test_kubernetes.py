@@ -8,7 +8,7 @@ import pytest
 
 from model.kubernetes import ExistingCluster, renewal_period
 from model.settings import Settings
-from tests.unit.cluster_example import example_cluster, example_node
+from tests.unit.cluster_example import example_cluster, example_endpoint, example_node
 from tests.unit.example import example_values
 
 
@@ -84,3 +84,11 @@ def test_workers_shut_down_gracefully_and_control_planes_by_their_own_unit():
     own = {"shutdownGracePeriod": "5m"}
     assert shutdown(False, **own) == own
     assert shutdown(True, **own) == {}
+
+
+def test_many_workers_check_the_api_servers_less_often():
+    def interval(workers: int) -> int:
+        return example_endpoint(settings(workerCount=str(workers))).timers.api_check_interval
+
+    default = settings().timers.api_check_interval
+    assert [interval(count) // default for count in (1, 20, 21, 40, 100)] == [1, 1, 2, 2, 5]

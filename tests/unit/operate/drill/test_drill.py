@@ -16,10 +16,18 @@ from model.timers import Profile
 from operate.commands import drill as command
 from operate.commands.drill import seconds
 from operate.drill import run as run_module
-from operate.drill.faults import DRILL_FAULTS, UNDONE_BY_HOST_SECONDS, DrillFault, FaultName, HAProxyKilled
+from operate.drill.faults import (
+    DRILL_FAULTS,
+    UNDONE_BY_HOST_SECONDS,
+    DrillFault,
+    FaultName,
+    HAProxyKilled,
+    OfEtcdsLeader,
+)
 from operate.drill.page import page, timeline
 from operate.drill.result import DrillResult, Measured, Planned, Seen
 from operate.drill.run import Drill
+from operate.hosts.cluster import ClusterReport, Member
 from operate.hosts.lock import Lock
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
@@ -28,6 +36,8 @@ from operate.probe import Sample
 from operate.signals import DeferredSignals, InterruptionError
 from operate.stack.engine import StackError
 from operate.stack.files import ROOT
+
+PAIR_FAULTS = {name: fault for name, fault in DRILL_FAULTS.items() if not issubclass(fault, OfEtcdsLeader)}
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1s", 1), ("500ms", 0.5), ("1.5s", 1.5), ("0s", 0)])
@@ -52,8 +62,8 @@ def measured_outages() -> Iterator[tuple[FaultName, Profile, str]]:
 
 def test_the_plan_expects_what_the_documentation_measured():
     found = [*measured_outages()]
-    # After a stop through Nova keepalived sends priority 0; the bench has no Nova.
-    assert len(found) == 3 * (len(FaultName) - 1)
+    # After a stop through Nova keepalived sends priority 0; the bench has no Nova, and no cluster.
+    assert len(found) == 3 * (len(PAIR_FAULTS) - 1)
     for name, profile, outage in found:
         assert DRILL_FAULTS[name].measured[profile] == outage
 
@@ -62,8 +72,14 @@ def test_through_a_router_the_plan_expects_what_was_measured_there():
     text = (ROOT / "docs" / "failover.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)`: .*? / [\d.]+ s \|.*? / ([\d.]+ s) \|", text, re.MULTILINE)
     worst = {name: outage for name, outage in rows if name in DRILL_FAULTS}
-    assert worst.keys() == DRILL_FAULTS.keys()
-    assert {name: fault.measured_at_floating_ip for name, fault in DRILL_FAULTS.items()} == worst
+    assert {name: fault.measured_at_floating_ip for name, fault in PAIR_FAULTS.items()} == worst
+
+
+def test_the_plan_expects_what_was_measured_of_a_cluster():
+    text = (ROOT / "docs" / "failover.md").read_text()
+    worst = dict(re.findall(r"^\| `([a-z-]+)` on etcd's leader \| .*? / ([\d.]+ s) \|", text, re.MULTILINE))
+    faults = DRILL_FAULTS.keys() - PAIR_FAULTS.keys()
+    assert {name: DRILL_FAULTS[name].measured[Profile.DEFAULT] for name in faults} == worst
 
 
 @pytest.mark.parametrize(
@@ -95,7 +111,7 @@ def report(**api_servers: str) -> Any:
         )
         for name in ("dev-lb-0", "dev-lb-1")
     }
-    return SimpleNamespace(hosts=hosts, holders={"dev-lb-1": None}, troubles=[])
+    return SimpleNamespace(hosts=hosts, holders={"dev-lb-1": None}, troubles=[], cluster=None)
 
 
 class FakeSite:
@@ -131,6 +147,29 @@ def test_api_servers_outside_the_stack_are_never_stopped():
     assert obstacle and "host of this stack" in obstacle
     assert fault.obstacle(report(old_0="UP", cp_2="UP")) is None
     assert [host for host, _ in site.scripts] == ["cp-2"]
+
+
+def members(*health: str) -> list[Member]:
+    return [
+        Member(name=f"cp-{index}", address="198.51.100.21", kind="voter", health=it) for index, it in enumerate(health)
+    ]
+
+
+def test_etcd_s_leader_is_struck_only_if_the_others_can_spare_it():
+    site: Any = FakeSite()
+    fault = DRILL_FAULTS[FaultName.ETCD_KILLED](site)
+    found = report(cp_0="UP")
+    assert "did not create" in (fault.obstacle(found) or "")
+    for health, obstacle in (
+        (["follower", "leader", "follower"], None),
+        (["follower", "leader", "unhealthy"], "2 of 3 members are healthy"),
+        (["leader"], "1 of 1 members are healthy"),
+    ):
+        found.cluster = ClusterReport(members=members(*health))
+        assert fault.host(found) == f"cp-{health.index('leader')}"
+        assert (fault.obstacle(found) or "").endswith(obstacle or "")
+        assert (fault.obstacle(found) is None) == (obstacle is None)
+    assert fault.host(report()) == ""
 
 
 def test_a_fault_that_a_host_does_not_support_is_skipped():
