@@ -111,6 +111,7 @@ def scripts() -> dict[str, str]:
             f"{name}: endpoint": kubernetes_endpoint_script(settings, example_endpoint(settings)),
             f"{name}: ready": kubernetes_ready_script(settings),
         }
+    found["stop"] = (KUBERNETES_TEMPLATES / "usr/local/lib/ha-api/stop_control_plane.sh").read_text()
     for role in (True, False):
         found[f"leave, control plane {role}"] = kubernetes_leave_script(
             "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=role, healthy_others=2, wait=60, drain=60
