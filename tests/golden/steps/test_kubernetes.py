@@ -415,6 +415,7 @@ def endpoint(host: Sandbox, **changes: str) -> str:
 @pytest.fixture
 def worker(host: Sandbox) -> Sandbox:
     host.put("ss", "echo LISTEN")
+    host.put("dpkg", "echo '??5?????? c /etc/haproxy/haproxy.cfg'")
     return host
 
 
@@ -433,6 +434,16 @@ def test_a_reload_that_was_cut_off_is_done_by_the_next_run(worker: Sandbox):
     worker.put("systemctl", "")
     assert endpoint(worker) == ""
     assert called(worker, "systemctl reload-or-restart haproxy")
+
+
+def test_a_haproxy_of_someone_else_s_is_left_alone(worker: Sandbox):
+    worker.path("etc/haproxy").mkdir()
+    worker.path("etc/haproxy/haproxy.cfg").write_text("frontend ingress\n")
+    assert "set localApiEndpoint to false" in endpoint(worker)
+    assert worker.path("etc/haproxy/haproxy.cfg").read_text() == "frontend ingress\n"
+    # The package's own is not.
+    worker.put("dpkg", "")
+    assert endpoint(worker) == ""
 
 
 def test_a_haproxy_that_does_not_listen_is_reported(worker: Sandbox):
