@@ -26,7 +26,8 @@ setup: .venv/.installed ## Python environment for development
 	@touch $@
 
 # $(call install,FILE,EXPECTED). Debian has venv in a separate package: if it is missing, root installs it, other users get a hint.
-# uv takes a sixth of pip's time. It does not read pip's configuration, so it gets a mirror from there, and the system's CAs.
+# uv takes a quarter of pip's time. It does not read pip's configuration, so it gets a mirror from there, and the system's CAs;
+# where that is not enough (a proxy, a CA of pip's own), pip does it.
 define install
 @python3 -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }; \
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
@@ -35,7 +36,8 @@ define install
 @$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
 @index=$${PIP_INDEX_URL:-$$($(PY) -m pip config get global.index-url 2>/dev/null || true)}; \
     [ -z "$$index" ] || export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; \
-    .venv/bin/uv pip install -q --python $(PY) --system-certs --compile-bytecode --require-hashes -r $(1)
+    .venv/bin/uv pip install -q --python $(PY) --system-certs --compile-bytecode --require-hashes -r $(1) || \
+    { echo "uv could not install them; trying pip (about a minute)"; $(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $(1); }
 endef
 
 lock: .venv/.ha-installed ## compile the requirements*.txt files from their .in files

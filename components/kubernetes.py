@@ -3,7 +3,7 @@
 Three invariants. The cluster is created once in the stack's life: `init` is one resource, which nothing runs again, so
 that there is a cluster is a fact of the state, and a replaced first host joins it like any other. Control-plane hosts
 join one after another, each when the one before is a healthy member of etcd, so that etcd has its majority at any time.
-And no host is touched by the join of another.
+And the join of a host touches no other, except that workers' HAProxies learn of a new API server.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,16 +91,23 @@ class Kubernetes(pulumi.ComponentResource):
         for server in args.control_plane:
             before = [created, packages[server.host.name], *joins[-1:]]
             joins.append(self._join(server.host, before, control_plane=True))
+        if args.settings.local_api_endpoint:
+            # Before agents use it.
+            ready = {it.host.name: self._endpoint(it.host, [packages[it.host.name]]) for it in args.workers}
+        else:
+            ready = packages
         network = first.host.run(
             "kubernetes-network",
             # No key is in it, so previews may show it.
             pulumi.Output.unsecret(self._cluster.apply(kubernetes_network_script)),
             parent=self,
-            after=joins[:1],
+            after=[joins[0], *(ready[it.host.name] for it in args.workers)],
         )
         for server in args.workers:
-            endpoint = self._endpoint(server.host, packages[server.host.name])
-            joins.append(self._join(server.host, [endpoint, joins[0]], control_plane=False))
+            joins.append(self._join(server.host, [ready[server.host.name], joins[0]], control_plane=False))
+            if not args.settings.local_api_endpoint:
+                # Gone only when no agent uses it.
+                self._endpoint(server.host, [network, joins[-1]])
         first.host.run(
             "kubernetes-ready",
             kubernetes_ready_script(args.settings),
@@ -156,7 +163,7 @@ class Kubernetes(pulumi.ComponentResource):
             after=[server.prepared, after],
         )
 
-    def _endpoint(self, host: Host, packages: pulumi.Resource) -> pulumi.Resource:
+    def _endpoint(self, host: Host, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
         settings = self._args.settings
         addresses = {server.host.name: server.host.address for server in self._args.control_plane}
         script = pulumi.Output.all(self._args.authorities, pulumi.Output.all(**addresses)).apply(
@@ -169,7 +176,7 @@ class Kubernetes(pulumi.ComponentResource):
                 ),
             )
         )
-        return host.run("kubernetes-endpoint", pulumi.Output.unsecret(script), parent=self, after=[packages])
+        return host.run("kubernetes-endpoint", pulumi.Output.unsecret(script), parent=self, after=after)
 
     def _join(self, host: Host, after: Sequence[pulumi.Resource], *, control_plane: bool) -> pulumi.CustomResource:
         script = self._script(host, kubernetes_join_script, control_plane=control_plane)

@@ -165,10 +165,13 @@ class ClusterClient:
             self._opened += 1
             connection = self._connection = self._connect(WATCH_TIMEOUT)
             with suppress(*_NO_STREAM):
-                connection.request("GET", path)
-                response = connection.getresponse()
-                while response.status == HTTPStatus.OK and response.readline():
-                    self._events.append(time.monotonic())
+                connection.connect()
+                # `_end_watch` closes a connection that it finds; until now this one was not there.
+                if not self._stopping.is_set():
+                    connection.request("GET", path)
+                    response = connection.getresponse()
+                    while response.status == HTTPStatus.OK and response.readline():
+                        self._events.append(time.monotonic())
             connection.close()
             time.sleep(0.05)
 

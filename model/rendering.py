@@ -204,8 +204,10 @@ def kubernetes_packages_script(node: Node) -> str:
 
 def kubernetes_endpoint_script(settings: Settings, endpoint: LocalEndpoint) -> str:
     """A worker's step before it joins: its own HAProxy, or none if the settings have it use the VIP."""
-    files = local_endpoint_files(endpoint) if settings.local_api_endpoint else ()
-    return _render("steps/kubernetes/endpoint.sh.j2", settings=settings, files=files)
+    certificate, configuration = local_endpoint_files(endpoint)
+    return _render(
+        "steps/kubernetes/endpoint.sh.j2", settings=settings, files=(certificate,), configuration=configuration
+    )
 
 
 def kubernetes_init_script(node: Node) -> str:

@@ -102,7 +102,8 @@ class Bench:
             self._console.print(
                 f"{run.configuration:14} {run.fault:24} interruption {run.quick.longest_gap:6.2f} s"
                 f"  failed {run.quick.failed:5} of {run.quick.count:5}  held lost {run.held_lost} of {len(run.held)}"
-                f"  VIP taken {run.changes}x  two holders {run.two_holders:5.2f} s  (stall {run.longest_stall:.2f} s)",
+                f"  VIP taken {run.changes}x  two holders {run.two_holders:5.2f} s  (stall {run.longest_stall:.2f} s,"
+                f" a request every {1000 * run.pace:.0f} ms)",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -54,8 +54,10 @@ class Run(_Model):
     injected_at: float
     marks: tuple[Mark, ...]
     """The fault, which is the first, the fix, and what else was done."""
+    pace: float = 0.02
+    """Seconds between two quick requests: more on a machine that is too slow, and in faults of several minutes."""
     quick: Requests
-    """Every 20 ms, with a timeout of 250 ms: what an impatient client notices."""
+    """With a timeout of 250 ms: what an impatient client notices."""
     patient: tuple[Requests, ...]
     """Less often, with timeouts of 1 s and 5 s."""
     held: tuple[Held, ...]

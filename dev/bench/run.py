@@ -20,8 +20,10 @@ STILL_SECONDS = 1.0
 """An API server that got a request in this time before the fix was never taken out."""
 
 
-def _served_clients(world: World, pace: float) -> float:
-    """Start the clients, again until they are served, and return when they began; raises WorldError if they never are.
+def _served_clients(world: World, pace: float) -> tuple[float, float]:
+    """Start the clients, again until they are served; raises WorldError if they never are.
+
+    Returns when they began, and their pace.
 
     A busy machine may answer a request late although nothing is broken. It must not count as the fault's. A slow one
     cannot answer so many requests, and gets fewer.
@@ -33,7 +35,7 @@ def _served_clients(world: World, pace: float) -> float:
         # At a random point of the intervals of checks and advertisements.
         time.sleep(BEFORE_SECONDS + random.random())  # noqa: S311 not a secret
         if world.clients.steady() >= BEFORE_SECONDS - 0.5:
-            return begin
+            return begin, pace
         world.clients.end()
         pace = min(pace * 2, max(pace, LONG_PACE_SECONDS))
         if time.monotonic() > deadline:
@@ -58,7 +60,7 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
         fault.prepare(scene)
         if not fault.pair_before:
             world.wait_until_serving(40, [machine for machine in world.machines if machine.running])
-        begin = _served_clients(world, LONG_PACE_SECONDS if fault.long else PACE_SECONDS)
+        begin, pace = _served_clients(world, LONG_PACE_SECONDS if fault.long else PACE_SECONDS)
         scene.mark(fault.title)
         fault.inject(scene)
         _observe(world, fault.at_least, fault.at_most)
@@ -76,6 +78,7 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
         duration=end - begin,
         injected_at=marks[0][0] - begin,
         marks=tuple(Mark(at=at - begin, label=label) for at, label in marks),
+        pace=pace,
         quick=requests(report.quick, begin),
         patient=tuple(requests(probed, begin) for probed in report.patient),
         held=tuple(

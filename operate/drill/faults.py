@@ -275,6 +275,8 @@ class OfEtcdsLeader(DrillFault):
         """It needs a cluster of the program's, and a majority of etcd's members without this one."""
         if not report.cluster:
             return "the program did not create the cluster"
+        if not self.host(report):
+            return "etcd has no leader"
         members = report.cluster.members
         healthy = [member for member in members if member.kind == "voter" and member.health != "unhealthy"]
         if len(healthy) - 1 <= len(members) // 2:
@@ -332,7 +334,7 @@ class EtcdKilled(OfEtcdsLeader):
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
         """The process of the static pod."""
-        self.site.run(host, "pkill --signal KILL --exact etcd", about_to)
+        self.site.run(host, f"kill -KILL $({_PID_OF_ETCD})", about_to)
 
 
 DRILL_FAULTS: Mapping[str, type[DrillFault]] = {
@@ -345,9 +347,11 @@ DRILL_FAULTS: Mapping[str, type[DrillFault]] = {
 """In the order in which a drill injects them."""
 
 CHAIN = "HA-API-DRILL"
+# Of the static pod: other pods may run an etcd, too.
+_PID_OF_ETCD = "crictl inspect --output go-template --template '{{.info.pid}}' $(crictl ps --quiet --name '^etcd$')"
 _STILL_PASSES = ("-i lo", "-o lo", "-p tcp --dport 22", "-p tcp --sport 22")
 _REMOVE_CHAIN = (
-    f"for hook in INPUT OUTPUT FORWARD; do iptables -w -D $hook -j {CHAIN} 2>/dev/null; done; "
+    f"for hook in INPUT OUTPUT FORWARD; do iptables -w -D $hook -j {CHAIN} 2>/dev/null || true; done; "
     f"iptables -w -F {CHAIN}; iptables -w -X {CHAIN}"
 )
 

@@ -12,7 +12,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from tenacity import RetryCallState, Retrying, stop_after_delay, wait_fixed
 
-from operate.drill.faults import DRILL_FAULTS, DrillFault, FaultName, Site
+from operate.drill.faults import DRILL_FAULTS, DrillFault, InstanceStopped, Site
 from operate.drill.result import DrillResult, Measured, Planned, Seen
 from operate.hosts.lock import Lock, hold_all
 from operate.hosts.look import look
@@ -264,7 +264,7 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
     with hold_all(stack.access, up, "drill --undo") as lock:
         # Instances first: the other faults are searched for on running hosts.
         for fault in sorted(
-            (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: it.name != FaultName.INSTANCE_STOPPED
+            (kind(site) for kind in DRILL_FAULTS.values()), key=lambda it: not isinstance(it, InstanceStopped)
         ):
             for host in fault.places():
                 try:

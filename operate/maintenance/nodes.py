@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+from contextlib import suppress
 from dataclasses import replace
 
 import asyncssh
@@ -10,6 +11,7 @@ from operate.hosts.cluster import DRAINED
 from operate.hosts.lock import sign
 from operate.hosts.pair import BOOT_SECONDS, PairError
 from operate.hosts.ssh import HostError, failure_of, output
+from operate.signals import uninterrupted
 from operate.stack.applied import AppliedStack
 
 # For as long pods may take to end, and budgets (PodDisruptionBudget) to admit an eviction.
@@ -31,41 +33,57 @@ def is_node(stack: AppliedStack, name: str) -> bool:
 def drain_node(stack: AppliedStack, name: str, reason: str) -> None:
     """Evict a node's pods, and keep new ones away; etcd's leadership goes elsewhere.
 
-    HostError if that fails; then it is undone.
+    If that fails (HostError) or is interrupted, the node is as before, except for pods that have moved.
     """
     address = stack.outputs.control_plane.get(name)
-    members = len(stack.outputs.control_plane)
-    spare = f"{_ETCD} spare {address} {members // 2 + 1}\n" if address else ""
-    leave = f"{_ETCD} yield\n" if address else ""
-    _run(
-        stack,
-        name,
-        f"""{spare}
-        if ! said=$({_KUBECTL} drain {name} {_DRAIN} 2>&1); then
-            {_KUBECTL} uncordon {name} >/dev/null
-            printf '%s\\n' "it is in service again: $said" >&2
-            exit 1
-        fi
+    majority = len(stack.outputs.control_plane) // 2 + 1
+    # One that is drained may be stopped, so it counts as gone.
+    spare = f"{_ETCD} spare {address} $(({majority} + others))" if address else ""
+    script = f"""
+        cordoned() {{
+            local only="spec.unschedulable=true,metadata.name$1"
+            {_KUBECTL} get nodes --field-selector "$only" --output name "${{@:2}}" | wc -l
+        }}
+        others=$(cordoned '!={name}' --selector node-role.kubernetes.io/control-plane)
+        {spare}
+        before=$(cordoned '={name}')
+        trap '[ $? = 0 ] || [ "$before" = 1 ] || {_KUBECTL} uncordon {name} >/dev/null' EXIT
+        {_KUBECTL} drain {name} {_DRAIN} >/dev/null
         {_KUBECTL} annotate node {name} --overwrite {shlex.quote(f"{DRAINED}={sign(reason)}")} >/dev/null
-        {leave}""",
-        seconds=DRAIN_SECONDS + 60,
-    )
+        {f"{_ETCD} yield" if address else ""}
+    """
+    try:
+        _run(stack, name, script, seconds=DRAIN_SECONDS + 60)
+    except HostError:
+        raise
+    except BaseException:
+        # The script on the host goes on without this end of the connection. Its own trap undoes the rest.
+        with uninterrupted(), suppress(HostError):
+            _run(stack, name, f"pkill --full 'kubectl .*drain {name} '", seconds=10)
+        raise
 
 
 def resume_node(stack: AppliedStack, name: str) -> None:
     """Wait until a node is Ready, and let it run pods again. HostError if it is not Ready in time."""
     address = stack.outputs.control_plane.get(name)
-    healthy = f"{_ETCD} healthy {address}\n" if address else ""
-    _run(
-        stack,
-        name,
-        f"""{_KUBECTL} wait --for=condition=Ready node/{name} --timeout={READY_SECONDS}s >/dev/null
-        {healthy}
+    script = f"""
+        renewed() {{
+            {_KUBECTL} --namespace kube-node-lease get lease {name} --output 'jsonpath={{.spec.renewTime}}'
+        }}
+        # A node that has just lost its power counts as Ready for most of a minute; one that runs renews its lease.
+        before=$(renewed)
+        deadline=$((SECONDS + {BOOT_SECONDS:.0f}))
+        until [ "$(renewed)" != "$before" ]; do
+            [ $SECONDS -lt $deadline ] || {{ echo "its kubelet does not reach the API" >&2 && exit 1; }}
+            sleep 1
+        done
+        {_KUBECTL} wait --for=condition=Ready node/{name} --timeout={READY_SECONDS}s >/dev/null
+        {f"{_ETCD} healthy {address}" if address else ""}
         {_KUBECTL} annotate node {name} {DRAINED}- >/dev/null
-        {_KUBECTL} uncordon {name} >/dev/null""",
-        seconds=READY_SECONDS + 60,
-        patience=BOOT_SECONDS,
-    )
+        {_KUBECTL} uncordon {name} >/dev/null
+    """
+    # A control-plane host is asked itself, and may be booting.
+    _run(stack, name, script, seconds=BOOT_SECONDS + READY_SECONDS + 60, patience=BOOT_SECONDS if address else 0)
 
 
 def _run(stack: AppliedStack, name: str, script: str, *, seconds: float, patience: float = 0) -> None:

@@ -232,6 +232,14 @@ def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> Seen:
     return seen
 
 
+@pytest.mark.measures
+def test_a_drill_cuts_off_a_control_plane_host_and_kills_etcd(cluster: Cluster):
+    faults = ("control-plane-cut-off", "etcd-killed")
+    said = cluster.system.ha("drill", *faults, "--yes", "--max-outage", f"{LONGEST_GAP:g}s").words
+    assert "Within the objective" in said
+    assert cluster.system.ha("drill", "--undo").stdout.strip() == "Nothing to undo."
+
+
 def test_a_drained_leader_and_a_drained_worker_are_left_alone_until_they_are_resumed(cluster: Cluster):
     system = cluster.system
     leads = leader(wait_until_whole(system.applied()))

@@ -64,8 +64,9 @@ def test_every_host_of_the_cluster_gets_its_steps(preview: bool):
     }
 
 
-def after(preview: bool, step: str) -> set[str]:
-    return {it.removeprefix("k8s-").replace("kubernetes-", "") for it in steps(run(preview))[step].depends_on}
+def after(preview: bool, step: str, **changes: str) -> set[str]:
+    found = steps(run(preview, False, **changes))[step].depends_on
+    return {it.removeprefix("k8s-").replace("kubernetes-", "") for it in found}
 
 
 def test_the_cluster_is_created_when_the_load_balancers_serve(preview: bool):
@@ -94,7 +95,13 @@ def test_without_a_local_endpoint_a_worker_uses_the_vip():
     found = steps(run(localApiEndpoint="false"))
     assert "    server k8s-cp-0 " not in found["worker-0-endpoint"].inputs["stdin"]
     for name in ("worker-0-join", "cp-0-network"):
-        assert "127.0.0.1" not in found[name].inputs["stdin"]
+        assert "127.0.0.1:6443" not in found[name].inputs["stdin"]
+
+
+def test_a_worker_s_haproxy_is_there_before_its_agents_use_it_and_gone_after(preview: bool):
+    for step in ("worker-0-join", "cp-0-network"):
+        assert "worker-0-endpoint" in after(preview, step)
+    assert {"worker-0-join", "cp-0-network"} <= after(preview, "worker-0-endpoint", localApiEndpoint="false")
 
 
 def test_packages_are_installed_on_all_hosts_at_once(preview: bool):

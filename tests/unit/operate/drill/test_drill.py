@@ -1,6 +1,7 @@
 """A drill's order of events with fakes for hosts and cloud, its result, and its page."""
 
 import re
+import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -17,11 +18,13 @@ from operate.commands import drill as command
 from operate.commands.drill import seconds
 from operate.drill import run as run_module
 from operate.drill.faults import (
+    CHAIN,
     DRILL_FAULTS,
     UNDONE_BY_HOST_SECONDS,
     DrillFault,
     FaultName,
     HAProxyKilled,
+    InstanceStopped,
     OfEtcdsLeader,
 )
 from operate.drill.page import page, timeline
@@ -170,6 +173,29 @@ def test_etcd_s_leader_is_struck_only_if_the_others_can_spare_it():
         assert (fault.obstacle(found) or "").endswith(obstacle or "")
         assert (fault.obstacle(found) is None) == (obstacle is None)
     assert fault.host(report()) == ""
+    found.cluster = ClusterReport(members=members("follower", "follower", "follower"))
+    assert "no leader" in (fault.obstacle(found) or "")
+
+
+def test_a_host_that_was_cut_off_gets_its_network_back_whatever_is_left_of_the_chain(tmp_path: Path):
+    site: Any = FakeSite()
+    DRILL_FAULTS[FaultName.CONTROL_PLANE_CUT_OFF](site).undo("cp-0")
+    (_, script), calls = site.scripts.pop(), tmp_path / "calls"
+    for name, text in {
+        "iptables": f'echo "$*" >>{calls}; [[ $* != *"-D FORWARD"* ]]',
+        "systemctl": "",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{script}"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "the network is back\n")
+    assert calls.read_text().splitlines()[-1] == f"-w -X {CHAIN}"
 
 
 def test_a_fault_that_a_host_does_not_support_is_skipped():
@@ -512,7 +538,7 @@ def test_undoing_leftovers_starts_instances_first_and_continues_past_a_failing_h
                 raise HostError("no route")
             return f"{host}: {self.name}"
 
-    class Stopped(Left):
+    class Stopped(Left, InstanceStopped):
         name = FaultName.INSTANCE_STOPPED
 
     @contextmanager

@@ -1,6 +1,9 @@
 """Which script a node's drain and resume run on which host, and what of its failure is reported."""
 
+import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,13 +74,17 @@ def test_a_control_plane_host_is_drained_if_etcd_keeps_its_majority_and_then_yie
     drain_node(stack(), "dev-cp-1", "it's a test")
     script = hosts.scripts.pop(CONTROL_PLANE["dev-cp-1"])
     assert not hosts.scripts
-    assert script.index("spare 198.51.100.21 2\n") < script.index("drain dev-cp-1") < script.index("etcd.py yield")
+    assert (
+        script.index("spare 198.51.100.21 $((2 + others))\n")
+        < script.index("drain dev-cp-1")
+        < script.index("etcd.py yield")
+    )
     assert "it'\"'\"'s a test" in script
 
 
 def test_the_only_control_plane_host_has_no_majority_without_it(hosts: StandInHosts):
     drain_node(stack(control_plane={"dev-cp-0": "198.51.100.20"}), "dev-cp-0", "a test")
-    assert "spare 198.51.100.20 1\n" in hosts.scripts["198.51.100.20"]
+    assert "spare 198.51.100.20 $((1 + others))\n" in hosts.scripts["198.51.100.20"]
 
 
 def test_a_worker_is_drained_by_the_first_control_plane_host_that_answers(hosts: StandInHosts):
@@ -87,6 +94,53 @@ def test_a_worker_is_drained_by_the_first_control_plane_host_that_answers(hosts:
     assert not hosts.scripts
     assert "drain dev-worker-0" in script
     assert "etcd" not in script
+
+
+KUBECTL = """
+case "$*" in
+*"metadata.name!="*) printf "$OTHERS" ;;
+*"metadata.name="*) printf "$ITSELF" ;;
+*" drain "*) echo "cannot evict" >&2; exit $DRAINS ;;
+esac
+"""
+
+
+def on_host(folder: Path, script: str, **environment: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
+    """What a script calls on a control-plane host, and how it ends."""
+    for name, text in {"kubectl": KUBECTL, "etcd.py": ""}.items():
+        program = folder / name
+        program.write_text(f'#!/bin/bash\necho "{name} $*" >>{folder}/calls\n{text}\n')
+        program.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", script.replace("/usr/local/lib/ha-api/", "")],
+        env={"PATH": f"{folder}:/usr/bin:/bin", "OTHERS": "", "ITSELF": "", "DRAINS": "0"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    calls = (folder / "calls").read_text().splitlines()
+    return [re.sub(r"--kubeconfig=\S+ ", "", call) for call in calls], done
+
+
+@pytest.mark.parametrize(
+    ("environment", "spare", "last"),
+    [
+        ({}, 2, "etcd.py yield"),
+        ({"OTHERS": "node/dev-cp-2\n"}, 3, "etcd.py yield"),
+        ({"DRAINS": "1"}, 2, "kubectl uncordon dev-cp-1"),
+        ({"DRAINS": "1", "ITSELF": "node/dev-cp-1\n"}, 2, "kubectl drain dev-cp-1 --ignore-daemonsets"),
+    ],
+    ids=["alone", "beside one that is drained", "refused", "refused, and cordoned before"],
+)
+def test_a_drain_counts_drained_members_as_gone_and_undoes_itself(
+    hosts: StandInHosts, tmp_path: Path, environment: dict[str, str], spare: int, last: str
+):
+    drain_node(stack(), "dev-cp-1", "a test")
+    calls, done = on_host(tmp_path, hosts.scripts[CONTROL_PLANE["dev-cp-1"]], **environment)
+    assert f"etcd.py spare 198.51.100.21 {spare}" in calls
+    assert calls[-1].startswith(last)
+    assert (done.returncode == 0) is ("DRAINS" not in environment)
+    assert "DRAINS" not in environment or "cannot evict" in done.stderr
 
 
 def drain_worker(stack: Any) -> None:
