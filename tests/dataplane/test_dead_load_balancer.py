@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dev.bench.world import Machine, World
+from dev.bench.world import KEEPALIVED, Machine, World
 from dev.lab.progress import console
 from tests.dataplane.client import Client
 from tests.watches import Watch, ends_after
@@ -105,6 +105,20 @@ def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(wor
         world.wait_until_serving(40, world.machines)
         assert world.holder is second
         check(world, client.watch(WATCHES, FIRST_PORT))
+
+
+def test_watches_through_a_holder_that_gives_the_vip_up_end_as_well(world: World, client: Client):
+    """The other one was cut off and has had the VIP all the time, so nothing tells it that the VIP has come."""
+    cut, other = world.holder, world.peer
+    world.segment.isolate(cut.name)
+    watches = client.watch(WATCHES)
+    time.sleep(SNAPSHOTS_SECONDS)
+    assert all(watch.works() for watch in watches)
+    assert other.systemctl("stop", KEEPALIVED) is None
+    ends = [seconds for _, seconds in ends_after(watches, 6)]
+    console.print(f"{len(ends)} ended, after {min(ends, default=0):.2f} to {max(ends, default=0):.2f} s")
+    assert len(ends) == WATCHES
+    assert max(ends) < 3
 
 
 def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):

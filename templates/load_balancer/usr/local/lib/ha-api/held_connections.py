@@ -15,6 +15,9 @@ first number of each side, which a packet socket sees in the SYN/ACK.
 
 A new connection is reported within a tenth of a second, by the numbers of its handshake.
 
+A host that gives the VIP up resets its own clients: the new holder may have had the VIP all the time, cut off, and then
+knows nothing of them.
+
 Two kinds of connections have no exact numbers: those that are older than this program, and those that have carried data
 since they were last reported. Their clients answer with the number that they expect (a challenge ACK, RFC 5961, 4), and
 are reset with that one. Not every tracker lets this pass for numbers that are far off.
@@ -67,7 +70,7 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 # nfnetlink.h, nfnetlink_conntrack.h.
 ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 3, 26, 33
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, INET_DIAG_INFO, ESTABLISHED = 4, 20, 0x301, 2, 1
-RTMGRP_IPV4_IFADDR, RTM_NEWADDR, IFA_LOCAL = 0x10, 20, 2
+RTMGRP_IPV4_IFADDR, RTM_NEWADDR, RTM_DELADDR, IFA_LOCAL = 0x10, 20, 21, 2
 NETFILTER, CONNTRACK_DELETE, REQUEST, NESTED = 12, 0x102, 1, 0x8000
 
 
@@ -323,6 +326,17 @@ class Resets:
             finally:
                 loop.remove_reader(answers)
 
+    async def end(self, clients: Clients) -> None:
+        """Reset this host's own clients after it has lost the VIP, from which its kernel can send nothing any more."""
+        began, known = time.monotonic(), [(client, it) for client, it in clients.items() if it]
+        for first in range(0, len(known), BATCH):
+            batch = known[first : first + BATCH]
+            for client, numbers in batch:
+                self._send(client, self.packet(client, numbers.send, RST | ACK, numbers.expect))
+                # If the client has had more than it has acknowledged, it answers, and the new holder resets it.
+                self._send(client, self.packet(client, numbers.send - 1, ACK, numbers.expect))
+            await asyncio.sleep(began + (first + len(batch)) / RATE - time.monotonic())
+
     def _end_older(self, client: Client, older: Numbers | None, known: Numbers | None) -> None:
         """Make trackers on the way exchange a connection that this host remembers for the one through the dead host.
 
@@ -369,7 +383,7 @@ class HeldConnections:
         self._handshakes = Handshakes(self._vip, self._port, arguments.saved)
         self._peer = Peer(self._key)
         self._resets = Resets(self._vip, self._port)
-        self._here = asyncio.Event()
+        self._here, self._gone = asyncio.Event(), asyncio.Event()
         self._since = 0.0
         self._exchange = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._exchange.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -384,7 +398,7 @@ class HeldConnections:
         loop.add_reader(packets, self._handshakes.read, packets)
         loop.add_reader(self._exchange, self._heard)
         loop.add_reader(self._addresses, self._address_changed)
-        ended = asyncio.gather(self._tell(), self._take_over())
+        ended = asyncio.gather(self._tell(), self._take_over(), self._give_up())
         loop.add_signal_handler(signal.SIGTERM, ended.cancel)
         try:
             with suppress(asyncio.CancelledError):
@@ -427,14 +441,23 @@ class HeldConnections:
                     self._peer.heard(datagram)
 
     def _address_changed(self) -> None:
-        """A message of rtnetlink(7): the VIP has come to this host if one of its attributes says so."""
+        """A message of rtnetlink(7): the VIP has come to this host, or left it, if one of its attributes says so."""
         with suppress(BlockingIOError, OSError):
             while True:
                 message = self._addresses.recv(1 << 16)
                 local = struct.pack("=HH", 8, IFA_LOCAL) + self._vip
-                if struct.unpack_from("=H", message, 4)[0] == RTM_NEWADDR and local in message:
+                kind = struct.unpack_from("=H", message, 4)[0]
+                if kind == RTM_NEWADDR and local in message:
                     self._since = time.monotonic()
                     self._here.set()
+                elif kind == RTM_DELADDR and local in message:
+                    self._gone.set()
+
+    async def _give_up(self) -> None:
+        while True:
+            await self._gone.wait()
+            self._gone.clear()
+            await self._resets.end(self._own())
 
     async def _take_over(self) -> None:
         while True:
