@@ -26,7 +26,7 @@ setup: .venv/.installed ## Python environment for development
 	@touch $@
 
 # $(call install,FILE,EXPECTED). Debian has venv in a separate package: if it is missing, root installs it, other users get a hint.
-# uv takes a quarter of pip's time. It does not read pip's configuration, so it gets a mirror from there, and the system's CAs;
+# uv is several times faster than pip. It does not read pip's configuration, so it gets a mirror from there, and the system's CAs;
 # where that is not enough (a proxy, a CA of pip's own), pip does it.
 define install
 @python3 -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }; \

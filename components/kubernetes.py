@@ -93,18 +93,18 @@ class Kubernetes(pulumi.ComponentResource):
             joins.append(self._join(server.host, before, control_plane=True))
         if args.settings.local_api_endpoint:
             # Before agents use it.
-            ready = {it.host.name: self._endpoint(it.host, [packages[it.host.name]]) for it in args.workers}
+            before_join = {it.host.name: self._endpoint(it.host, [packages[it.host.name]]) for it in args.workers}
         else:
-            ready = packages
+            before_join = packages
         network = first.host.run(
             "kubernetes-network",
             # No key is in it, so previews may show it.
             pulumi.Output.unsecret(self._cluster.apply(kubernetes_network_script)),
             parent=self,
-            after=[joins[0], *(ready[it.host.name] for it in args.workers)],
+            after=[joins[0], *(before_join[it.host.name] for it in args.workers)],
         )
         for server in args.workers:
-            joins.append(self._join(server.host, [ready[server.host.name], joins[0]], control_plane=False))
+            joins.append(self._join(server.host, [before_join[server.host.name], joins[0]], control_plane=False))
             if not args.settings.local_api_endpoint:
                 # Gone only when no agent uses it.
                 self._endpoint(server.host, [network, joins[-1]])

@@ -51,8 +51,8 @@ LOCAL_ENDPOINT_FILES: Mapping[str, int] = {
 }
 """Of a worker with a HAProxy of its own."""
 WORKERS_AT_FULL_PACE = 20
-"""With so many workers each checks as often as a load balancer does, with more of them less often: a check costs an API
-server 4 ms (measured), for TLS above all."""
+"""Up to this many workers check as often as a load balancer does, more of them less often: a check, with its TLS
+handshake, costs an API server 4 ms (measured)."""
 LOCAL_ENDPOINT = IPv4Address("127.0.0.1")
 """Where a host's agents find an API server: on the control plane its own, on a worker by its HAProxy."""
 
@@ -185,12 +185,12 @@ class LocalEndpoint:
     timers: Timers
     api_ca_certificate: str
     api_client_certificate: str = ""
-    """The checks are anonymous."""
+    """Always empty, because the checks are anonymous; the load balancers' template has it."""
 
     @classmethod
     def from_settings(cls, settings: Settings, control_plane: Mapping[str, IPv4Address], ca: str) -> "LocalEndpoint":
         """The endpoint of each worker; `control_plane` has addresses by host name, `ca` is the cluster's, in PEM."""
-        # In steps, so that one worker more seldom changes the others.
+        # In steps of 20, so that adding a worker rarely changes the others.
         slower = ceil(settings.workers.count / WORKERS_AT_FULL_PACE)
         return cls(
             api_servers=tuple(control_plane.items()),

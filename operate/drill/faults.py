@@ -295,7 +295,7 @@ class ControlPlaneStopped(OfEtcdsLeader, InstanceStopped):
     title = "its instance, with etcd's leader, is stopped through Nova"
     measured: ClassVar = {Profile.DEFAULT: "0.43 s"}
     measured_at_floating_ip = None
-    notice = "connections to its API server are closed; another member of etcd has become the leader before"
+    notice = "connections to its API server are closed, after another member of etcd has become the leader"
 
 
 class ControlPlaneCutOff(OfEtcdsLeader):

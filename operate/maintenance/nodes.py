@@ -14,7 +14,7 @@ from operate.hosts.ssh import HostError, failure_of, output
 from operate.signals import uninterrupted
 from operate.stack.applied import AppliedStack
 
-# For as long pods may take to end, and budgets (PodDisruptionBudget) to admit an eviction.
+# Pods have this long to end, and budgets (PodDisruptionBudget) to admit an eviction.
 DRAIN_SECONDS = 300
 READY_SECONDS = 120
 _KUBECTL = "kubectl --kubeconfig=/etc/kubernetes/admin.conf"
