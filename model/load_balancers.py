@@ -9,6 +9,12 @@ from typing import Self
 from model.settings import Settings
 from model.timers import Timers
 
+GRACE = 180
+"""Seconds for which connections may go on through a load balancer that has given the VIP up on purpose.
+
+Most requests end sooner. A watch lasts up to an hour, so to wait for all would block every maintenance.
+"""
+
 
 class Consequence(StrEnum):
     """What has to happen on the host after a file has changed. templates/steps/configure.sh.j2 does it."""
@@ -66,6 +72,10 @@ LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
     "etc/systemd/system/haproxy.service.d/ha-api.conf": _SERVICE_DROP_IN,
     "etc/systemd/system/keepalived.service.d/ha-api.conf": _SERVICE_DROP_IN,
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf": _METRICS_UNIT,
+    "usr/local/lib/ha-api/handover.py": _HELD_CONNECTIONS_PROGRAM,
+    "usr/local/lib/ha-api/haproxy.py": LoadBalancerFile(
+        0o644, (Consequence.RESTART_WATCHDOG, Consequence.RESTART_HELD_CONNECTIONS)
+    ),
     "usr/local/lib/ha-api/held_connections.py": _HELD_CONNECTIONS_PROGRAM,
     "usr/local/lib/ha-api/metrics.py": _METRICS_PROGRAM,
     "usr/local/lib/ha-api/watchdog.py": _WATCHDOG_PROGRAM,

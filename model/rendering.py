@@ -25,7 +25,7 @@ from model.kubernetes import (
     LocalEndpoint,
     Node,
 )
-from model.load_balancers import LOAD_BALANCER_FILES, LoadBalancerHost
+from model.load_balancers import GRACE, LOAD_BALANCER_FILES, LoadBalancerHost
 from model.settings import NetworkPlugin, Settings
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -50,8 +50,10 @@ def _render(template: str, **context: object) -> str:
         health_port=topology.HEALTH_PORT,
         metrics_port=topology.METRICS_PORT,
         exchange_port=topology.EXCHANGE_PORT,
+        tunnel_port=topology.TUNNEL_PORT,
         exporter_port=topology.EXPORTER_PORT,
         election_address=topology.ELECTION_ADDRESS,
+        grace=GRACE,
         **context,
     )
 

@@ -21,6 +21,8 @@ METRICS_PORT = 8405
 """Where each load balancer's HAProxy answers Prometheus."""
 EXCHANGE_PORT = 8406
 """Where the load balancers tell each other, over UDP, which clients hold a connection."""
+TUNNEL_PORT = 8407
+"""Of the tunnel through which they pass connections on while the VIP moves on purpose, over UDP."""
 EXPORTER_PORT = 9100
 """Where each load balancer's node exporter answers Prometheus."""
 
@@ -133,7 +135,7 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
         yield lb, "metrics", admins, "tcp", metrics
         yield lb, "exporter", admins, "tcp", exporter
         yield lb, "vrrp", (lb,), "112", None
-        yield lb, "held-connections", (lb,), "udp", (EXCHANGE_PORT, EXCHANGE_PORT)
+        yield lb, "held-connections", (lb,), "udp", (EXCHANGE_PORT, TUNNEL_PORT)
 
         yield cp, "api", (lb, cp, worker), "tcp", api
         yield cp, "etcd", (cp,), "tcp", (2379, 2380)

@@ -31,7 +31,7 @@ def bare() -> Generator[System]:
     ("wrong", "reason"),
     [
         ({"kubernetesRepository": f"http:{NOBODY}"}, r"the Kubernetes packages of .* are unavailable"),
-        ({"kubernetesVersion": "1.2"}, r"kubernetesVersion = 1\.2: .* has only "),
+        ({"kubernetesVersion": "1.36"}, r"kubernetesVersion = 1\.36: .* has only "),
         ({"registryMirror": f"https:{NOBODY}"}, "could not be pulled"),
     ],
     ids=["repository", "version", "registry"],
@@ -64,6 +64,6 @@ def test_a_running_cluster_serves_on_while_its_repository_is_out_of_reach(bare: 
     assert bare.has_no_changes()
 
 
-@pytest.mark.parametrize("version", ["1.2", ""])
+@pytest.mark.parametrize("version", ["1.36", ""])
 def test_another_version_and_none_are_refused(bare: System, version: str):
     assert f'kubernetesVersion = "{version}": the cluster' in bare.refusal(kubernetesVersion=version)

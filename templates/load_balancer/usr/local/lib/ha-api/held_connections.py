@@ -15,8 +15,10 @@ first number of each side, which a packet socket sees in the SYN/ACK.
 
 A new connection is reported within a tenth of a second, by the numbers of its handshake.
 
-A host that gives the VIP up resets its own clients: the new holder may have had the VIP all the time, cut off, and then
+A host that loses the VIP resets its own clients: the new holder may have had the VIP all the time, cut off, and then
 knows nothing of them.
+
+A host that gives the VIP up on purpose keeps them, and the new holder passes their segments on: `handover.py`.
 
 Two kinds of connections have no exact numbers: those that are older than this program, and those that have carried data
 since they were last reported. Their clients answer with the number that they expect (a challenge ACK, RFC 5961, 4), and
@@ -33,10 +35,13 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import haproxy
+from handover import CONTROL, MESSAGE, Handover, Tunnel
 
 EVERY_SECONDS = 1.0
 # New connections between two snapshots. No more than that many at a time: a flood of SYNs looks the same.
@@ -385,6 +390,22 @@ class HeldConnections:
         self._resets = Resets(self._vip, self._port)
         self._here, self._gone = asyncio.Event(), asyncio.Event()
         self._since = 0.0
+        self._handover = Handover(
+            Tunnel(
+                vip=arguments.vip,
+                port=self._port,
+                interface=self._interface,
+                address=arguments.address,
+                peer=arguments.peer,
+                tunnel_port=arguments.tunnel_port,
+            ),
+            self._key,
+            send=self._send,
+            connections=self._own,
+            close=self._close_own,
+            forget=lambda: forget_tracked(self._vip, self._port, self._peer.clients()),
+            lost=self._reset_peers_clients,
+        )
         self._exchange = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._exchange.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         self._exchange.bind((arguments.address, arguments.exchange_port))
@@ -398,13 +419,24 @@ class HeldConnections:
         loop.add_reader(packets, self._handshakes.read, packets)
         loop.add_reader(self._exchange, self._heard)
         loop.add_reader(self._addresses, self._address_changed)
-        ended = asyncio.gather(self._tell(), self._take_over(), self._give_up())
-        loop.add_signal_handler(signal.SIGTERM, ended.cancel)
-        try:
-            with suppress(asyncio.CancelledError):
-                await ended
-        finally:
-            self._handshakes.save()
+        self._handover.clean_up()
+        CONTROL.unlink(missing_ok=True)
+        async with await asyncio.start_unix_server(self._handover.serve, CONTROL):
+            ended = asyncio.gather(self._tell(), self._take_over(), self._give_up(), self._handover.run())
+            finishing: list[asyncio.Task[None]] = []
+            loop.add_signal_handler(
+                signal.SIGTERM, lambda: finishing.append(loop.create_task(self._finish(ended.cancel)))
+            )
+            try:
+                with suppress(asyncio.CancelledError):
+                    await ended
+            finally:
+                self._handshakes.save()
+                self._handover.clean_up()
+
+    async def _finish(self, end: Callable[[], object]) -> None:
+        await self._handover.finish()
+        end()
 
     def _own(self) -> Clients:
         return {
@@ -427,18 +459,25 @@ class HeldConnections:
     async def _tell_of(self, clients: Clients) -> None:
         for count, datagram in enumerate(pack(self._key, clients, time.time_ns()), 1):
             # Lost ones are sent again in a second, and a peer that is down has no use for them.
-            with suppress(OSError):
-                self._exchange.sendto(datagram, self._peer_address)
+            self._send(datagram)
             # The peer reads meanwhile.
             if count % BATCH == 0:
                 await asyncio.sleep(BATCH / RATE)
+
+    def _send(self, datagram: bytes) -> None:
+        with suppress(OSError):
+            self._exchange.sendto(datagram, self._peer_address)
 
     def _heard(self) -> None:
         with suppress(BlockingIOError):
             while True:
                 datagram, address = self._exchange.recvfrom(2048)
                 if address == self._peer_address:
-                    self._peer.heard(datagram)
+                    # A snapshot never has this length.
+                    if len(datagram) == DIGEST_BYTES + MESSAGE.size:
+                        self._handover.heard(datagram)
+                    else:
+                        self._peer.heard(datagram)
 
     def _address_changed(self) -> None:
         """A message of rtnetlink(7): the VIP has come to this host, or left it, if one of its attributes says so."""
@@ -449,41 +488,54 @@ class HeldConnections:
                 kind = struct.unpack_from("=H", message, 4)[0]
                 if kind == RTM_NEWADDR and local in message:
                     self._since = time.monotonic()
+                    self._handover.vip_changed(here=True)
                     self._here.set()
                 elif kind == RTM_DELADDR and local in message:
+                    self._handover.vip_changed(here=False)
                     self._gone.set()
 
     async def _give_up(self) -> None:
         while True:
             await self._gone.wait()
             self._gone.clear()
-            await self._resets.end(self._own())
+            if not self._handover.giving:
+                await self._resets.end(self._own())
+
+    async def _close_own(self) -> None:
+        """Close this host's connections in order, as far as HAProxy does."""
+        with suppress(OSError):
+            for server in await haproxy.servers(haproxy.MASTER):
+                await haproxy.close_sessions(haproxy.MASTER, server["svname"])
 
     async def _take_over(self) -> None:
         while True:
             await self._here.wait()
             self._here.clear()
-            await asyncio.sleep(DELAY_SECONDS)
-            began = time.monotonic()
-            clients = self._peer.clients()
-            if not clients:
-                continue
-            unknown = sum(known is None for known in clients.values())
-            for turn in range(1 + REPEATS):
-                await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
-                own = self._own()
-                # From the same port, which is a connection of its own.
-                reconnected = {it for it in own if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
-                await self._resets.send(
-                    {it: known for it, known in clients.items() if it not in reconnected},
-                    remembered={it: own[it] for it in clients.keys() & own.keys() - reconnected},
+            if not self._handover.receiving:
+                await asyncio.sleep(DELAY_SECONDS)
+                await self._reset_peers_clients()
+
+    async def _reset_peers_clients(self) -> None:
+        began = time.monotonic()
+        clients = self._peer.clients()
+        if not clients:
+            return
+        unknown = sum(known is None for known in clients.values())
+        for turn in range(1 + REPEATS):
+            await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
+            own = self._own()
+            # From the same port, which is a connection of its own.
+            reconnected = {it for it in own if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
+            await self._resets.send(
+                {it: known for it, known in clients.items() if it not in reconnected},
+                remembered={it: own[it] for it in clients.keys() & own.keys() - reconnected},
+            )
+            if not turn:
+                took = time.monotonic() - began
+                log(
+                    f"the VIP came here: {len(clients)} clients of the peer reset in {took:.2f} s, "
+                    f"{unknown} of them without numbers"
                 )
-                if not turn:
-                    took = time.monotonic() - began
-                    log(
-                        f"the VIP came here: {len(clients)} clients of the peer reset in {took:.2f} s, "
-                        f"{unknown} of them without numbers"
-                    )
 
 
 def main() -> None:
@@ -495,6 +547,9 @@ def main() -> None:
     parser.add_argument("--address", required=True, help="this load balancer's own address")
     parser.add_argument("--peer", required=True, help="address of the other load balancer")
     parser.add_argument("--exchange-port", type=int, required=True, help="UDP port of both")
+    parser.add_argument(
+        "--tunnel-port", type=int, required=True, help="UDP port of both, while connections are passed on"
+    )
     parser.add_argument("--key", type=Path, required=True, help="file with the secret that both have")
     parser.add_argument("--saved", type=Path, required=True, help="file that outlives a restart of this program")
     asyncio.run(start(parser.parse_args()))

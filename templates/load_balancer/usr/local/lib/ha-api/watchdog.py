@@ -34,7 +34,6 @@ serves its sessions. And only once no session is left that is still connecting: 
 
 import argparse
 import asyncio
-import csv
 import math
 import os
 import signal
@@ -44,6 +43,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
+
+import haproxy
 
 # Answers in a row before a HAProxy that was dead is trusted again: one that crashes at every start never gets there.
 RISE = 5
@@ -57,14 +58,8 @@ NETWORK_SECONDS = 0.05
 OUTSIDE = "192.0.2.1"
 # If two masters remain after the kill, keepalived did not hang: with different passwords neither accepts the other.
 REPRIEVE_SECONDS = 30.0
-# Debian's unit starts HAProxy with it. It leads to the old processes as well, which keep their sessions after a reload.
-MASTER = Path("/run/haproxy-master.sock")
 ANSWER_SECONDS = 1.0
-# The backend whose check is a handshake, and the one that clients use as long as one of its servers is ready.
-HANDSHAKES, READY = "last-resort", "apiserver"
 CHECKS = "checks in a row without a TCP handshake, after which an API server"
-# So many at once, because HAProxy reads at most 16 KB of them.
-COMMANDS = 100
 
 
 def log(text: str) -> None:
@@ -282,8 +277,7 @@ class Sessions:
 
     async def check(self) -> None:
         """Check once; OSError if HAProxy does not answer."""
-        stat = await self._command(f"@1 show stat {HANDSHAKES} 4 -1")
-        servers = list(csv.DictReader(stat.splitlines()))
+        servers = await haproxy.servers(self._master)
         unanswered = {server["svname"] for server in servers if is_unanswered(server)}
         if not any(server["status"].startswith("UP") for server in servers):
             unanswered.clear()
@@ -292,31 +286,10 @@ class Sessions:
             if checks == self._out_after:
                 # From now on no session is sent there, until two health checks have passed.
                 log(f"{name} answers no TCP handshake: no new connections to it")
-                await self._command(f"@1 set server {READY}/{name} health down")
+                await haproxy.command(self._master, f"@1 set server {haproxy.READY}/{name} health down")
             elif checks == self._close_after:
                 log(f"{name} still answers no TCP handshake: closing its sessions")
-                await self._close_sessions(name)
-
-    async def _close_sessions(self, server: str) -> None:
-        await self._command(*(f"@1 shutdown sessions server {backend}/{server}" for backend in (READY, HANDSHAKES)))
-        old = (await self._command("show proc")).partition("# old workers\n")[2]
-        for pid in (words[0] for words in map(str.split, old.splitlines()) if words[1:2] == ["worker"]):
-            # An old process refuses that command, because its backends have ended. State 8 is established.
-            shown = (await self._command(f"@!{pid} show sess")).splitlines()
-            sessions = [line.partition(":")[0] for line in shown if f" srv={server} " in line and " scb=[8," in line]
-            for first in range(0, len(sessions), COMMANDS):
-                some = sessions[first : first + COMMANDS]
-                await self._command(*(f"@!{pid} shutdown session {session}" for session in some))
-
-    async def _command(self, *commands: str) -> str:
-        """All answers to some commands (HAProxy's management guide, 9.4); the prefix of each names the process."""
-        reader, writer = await asyncio.open_unix_connection(self._master)
-        try:
-            writer.write(";".join(commands).encode() + b"\n")
-            writer.write_eof()
-            return (await reader.read()).decode()
-        finally:
-            writer.transport.abort()
+                await haproxy.close_sessions(self._master, name)
 
 
 def is_unanswered(server: Mapping[str, str]) -> bool:
@@ -349,7 +322,7 @@ async def watch(arguments: argparse.Namespace) -> None:
         await asyncio.gather(
             Network(arguments.address, arguments.peer, arguments.folder).run(),
             Watchdog(arguments.port, arguments.interval / 1000, arguments.failures, arguments.folder).run(),
-            Sessions(MASTER, arguments.interval / 1000, arguments.out_after, arguments.close_after).run(),
+            Sessions(haproxy.MASTER, arguments.interval / 1000, arguments.out_after, arguments.close_after).run(),
         )
 
 
