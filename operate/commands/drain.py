@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from operate.commands.move import show_interruption
-from operate.commands.options import HostName, StackName, Yes
+from model.load_balancers import GRACE
+from operate.commands.move import await_handover, show_handover, show_interruption
+from operate.commands.options import Grace, HostName, StackName, Yes
 from operate.maintenance.moves import Maintenance, insist, peer_of
 from operate.maintenance.nodes import drain_node, is_node
 from operate.stack.applied import AppliedStack, read_stack
@@ -16,12 +17,14 @@ def drain(
     name: HostName,
     stack: StackName = None,
     *,
+    grace: Grace = GRACE,
     reason: Annotated[str, typer.Option(help="Shown by `./ha status`.")] = "maintenance",
     yes: Yes = False,
 ) -> None:
     """Take a host out of service until `resume`, reboots included.
 
-    A load balancer gives its peer the VIP; refused if the peer cannot serve alone. A node's pods are evicted, and if it
+    A load balancer gives its peer the VIP; refused if the peer cannot serve alone. Open connections go on through it
+    until they end or the grace is over, and this command waits for that. A node's pods are evicted, and if it
     leads etcd, another member does; refused if etcd would lose its majority without it.
     """
     console = Console(soft_wrap=True)
@@ -39,10 +42,15 @@ def drain(
     with maintenance.alone(f"drain of {name}") as states:
         # Again: the operator may have taken a while to answer.
         insist(peer, states)
-        show_interruption(applied, lambda: maintenance.drain(name, peer, reason), console)
+        show_interruption(applied, lambda: maintenance.drain(name, peer, reason, grace), console)
     console.print(
         f"{name} is drained until `./ha resume {name}`, or until a `pulumi up` changes it. {peer} serves alone."
     )
+    if left := maintenance.handover(name):
+        show_handover(name, left, console)
+        console.print("Wait for them before you stop it. Ctrl-C ends this command, not the connections.")
+        await_handover(maintenance, name, console)
+        console.print(f"No connection goes through {name} any more.")
 
 
 def _drain_node(stack: AppliedStack, maintenance: Maintenance, name: str, reason: str, *, yes: bool) -> None:

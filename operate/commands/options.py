@@ -13,6 +13,15 @@ StackName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything that was found, as JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Grace = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=3600,
+        metavar="SECONDS",
+        help="For how long open connections may go on through a load balancer that gives the VIP up; 0 cuts them.",
+    ),
+]
 LoadBalancer = Annotated[str, typer.Argument(metavar="NAME", help="The load balancer's name, as in `./ha status`.")]
 HostName = Annotated[str, typer.Argument(metavar="NAME", help="A load balancer, or a node, as in `./ha status`.")]
 

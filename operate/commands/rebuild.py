@@ -3,7 +3,9 @@
 import typer
 from rich.console import Console
 
-from operate.commands.options import LoadBalancer, StackName, Yes, insist_on_answer
+from model.load_balancers import GRACE
+from operate.commands.move import await_handover, show_cut
+from operate.commands.options import Grace, LoadBalancer, StackName, Yes, insist_on_answer
 from operate.hosts.pair import Pair, PairError
 from operate.hosts.state import collect
 from operate.maintenance.checks import insist_on_rebuild
@@ -13,10 +15,11 @@ from operate.stack.applied import read_stack
 from operate.stack.resources import recorded_ids
 
 
-def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) -> None:
+def rebuild(name: LoadBalancer, stack: StackName = None, *, grace: Grace = GRACE, yes: Yes = False) -> None:
     """Delete a load balancer's instance, or what is left of it, and re-create it while its peer serves.
 
-    It keeps its address and host key. Refused if the peer does not serve, if something is missing that it needs, or if
+    It keeps its address and host key. If it holds the VIP, its open connections go on until they end or the grace is
+    over; only then is it deleted. Refused if the peer does not serve, if something is missing that it needs, or if
     other changes wait for a `pulumi up`. To continue a rebuild that was cut off, run it again.
     """
     insist_on_answer(yes=yes)
@@ -45,7 +48,8 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, yes: Yes = False) ->
             raise PairError(f"{name} has changed since you confirmed, so nothing was done: run this again")
         try:
             if plan.holds_vip:
-                maintenance.stop_keepalived(name, plan.peer)
+                show_cut(maintenance.stop_keepalived(name, plan.peer, grace), console)
+                await_handover(maintenance, name, console)
             for orphan in plan.orphans:
                 maintenance.insist_alone()
                 pair.delete_instance(orphan)

@@ -37,6 +37,8 @@ STAGE = Path("/var/lib/ha-api/stage")
 """The files of the last run of `configure`, if it failed or was cut off; otherwise they are the proven ones."""
 DRAINED = Path("/var/lib/ha-api/drained")
 """Who drained this load balancer, why and since when (operate/maintenance/moves.py)."""
+HANDOVER = Path("/run/ha-api-held-connections/handover.json")
+"""What goes on through a load balancer that has given the VIP up on purpose; missing if nothing does."""
 VRRP_STATE = Path("/run/ha-api/vrrp_state")
 HAPROXY_CONFIGURATION = Path("/etc/haproxy/haproxy.cfg")
 KEEPALIVED_CONFIGURATION = Path("/etc/keepalived/keepalived.conf")
@@ -84,6 +86,12 @@ def drained_by() -> str | None:
     """Who drained this host; None if it is not drained."""
     content = _content(DRAINED)
     return None if content is None else content.decode(errors="replace").strip()
+
+
+def handover() -> dict[str, int] | None:
+    """How many connections go on through this host although it has given the VIP up, and for how long; None if none."""
+    content = _content(HANDOVER)
+    return None if content is None else json.loads(content)
 
 
 def service(name: str) -> dict[str, Any]:
@@ -299,6 +307,7 @@ def main() -> None:
             "disks": disks(),
             "locked_by": locked_by(arguments["lock"]),
             "drained_by": drained_by(),
+            "handover": handover(),
             "certificates": {name: found.result() for name, found in certificates.items()},
         }
     print(json.dumps(state | {"time": time.time()}))  # noqa: T201 - the output

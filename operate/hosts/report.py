@@ -229,5 +229,10 @@ def _notes(state: HostState) -> Iterator[str]:
         yield f"its clock is {abs(state.clock_difference):.1f} s {side} this machine's: `timedatectl` on both"
     if state.drained:
         yield f"drained by {state.drained_by}: `./ha resume` brings it back"
+    if state.handover:
+        yield (
+            f"{state.handover.connections} connections go on through it after it has given the VIP up, for up to "
+            f"{state.handover.seconds_left} s"
+        )
     if state.locked_by is not None:
         yield f"in use by {state.locked_by}"

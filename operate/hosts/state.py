@@ -136,6 +136,13 @@ class Disk(BaseModel):
     free_inodes: float
 
 
+class Handover(BaseModel):
+    """What goes on through a load balancer that has given the VIP up on purpose, and for how many seconds at most."""
+
+    connections: int
+    seconds_left: int
+
+
 class HostState(BaseModel):
     """Everything that is collected; times are by the host's clock."""
 
@@ -159,6 +166,7 @@ class HostState(BaseModel):
     """The operator who holds the lock, and why."""
     drained_by: str | None = None
     """Who drained it, why, and since when; if keepalived runs, it is in service nevertheless."""
+    handover: Handover | None = None
     certificates: dict[str, Certificate]
     """By API server."""
 

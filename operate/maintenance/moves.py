@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from model.topology import API_PORT
 from operate.hosts.lock import Lock, hold_all, sign
 from operate.hosts.netfilter import NFT
-from operate.hosts.on_host import DRAINED
+from operate.hosts.on_host import DRAINED, HANDOVER
 from operate.hosts.pair import BOOT_SECONDS, Pair, PairError, wait_for
 from operate.hosts.report import PARTICIPATING
 from operate.hosts.ssh import HostError, on_all
-from operate.hosts.state import HostState, collect
+from operate.hosts.state import Handover, HostState, collect
 from operate.signals import uninterrupted
 from operate.stack import engine
 from operate.stack.applied import AppliedStack
@@ -25,8 +25,9 @@ RETURN_SECONDS = 60.0
 # Most requests are answered in less. A longer time makes more new connections wait: TCP sends a SYN again after one
 # second (RFC 6298), and the new holder answers it.
 HOLD_SECONDS = 0.1
+HANDOVER_PROGRAM = "/usr/local/lib/ha-api/handover.py"
 HELD = "inet ha_api_move"
-"""The nftables table in which the holder drops new connections to the VIP during a move."""
+"""The nftables table in which the holder drops new connections to the VIP during a move that cuts open ones."""
 
 States = Mapping[str, HostState | str]
 
@@ -134,23 +135,31 @@ class Maintenance:
         """HostError if the lock was lost meanwhile. Before each change; what was changed is undone without it."""
         self._lock.check()
 
-    def move(self, holder: str, peer: str) -> None:
-        """Move the VIP to the peer."""
+    def move(self, holder: str, peer: str, grace: int) -> str:
+        """Move the VIP to the peer. Returns why open connections were cut; empty if they go on."""
         # One command, so that keepalived starts again even if this program dies.
-        self._change(holder, self._giving_away("systemctl restart keepalived"))
+        cut = self._change(holder, self._giving_away("systemctl restart keepalived", grace))
         self._wait_until_holds(peer)
+        return cut
 
-    def drain(self, name: str, peer: str, reason: str) -> None:
-        """Take a load balancer out of service until `resume`, also across reboots."""
+    def drain(self, name: str, peer: str, reason: str, grace: int) -> str:
+        """Take a load balancer out of service until `resume`, also across reboots. Returns what `move` does."""
         try:
             self._change(name, shlex.join(["sh", "-c", f'echo "$0" >{DRAINED}', sign(reason)]))
-            self.stop_keepalived(name, peer)
+            cut = self.stop_keepalived(name, peer, grace)
             # After the move: systemd reloads all units for it, which keeps the host busy for a moment.
             self._change(name, "systemctl disable keepalived")
         except BaseException:
             with uninterrupted():
                 self._back(name)
             raise
+        return cut
+
+    def handover(self, name: str) -> Handover | None:
+        """What goes on through a load balancer that has given the VIP up; None if nothing does, or none is left."""
+        said = self._run(name, f"sh -c 'cat {HANDOVER} 2>/dev/null || true'")
+        found = Handover.model_validate_json(said) if said else None
+        return found if found and found.connections else None
 
     def wait_until_reachable(self, name: str) -> None:
         """Wait for a load balancer that is booting; PairError for an unknown name, HostError on a time-out."""
@@ -172,10 +181,14 @@ class Maintenance:
         except PairError as error:
             raise PairError(f"{error}: {'; '.join(reasons)}. See `./ha status`") from None
 
-    def stop_keepalived(self, name: str, peer: str) -> None:
-        """Have a load balancer give up the VIP, if it holds it, and stay out of the election until it boots."""
-        self._change(name, self._giving_away("systemctl stop keepalived"))
+    def stop_keepalived(self, name: str, peer: str, grace: int) -> str:
+        """Have a load balancer give up the VIP, if it holds it, and stay out of the election until it boots.
+
+        Returns what `move` does.
+        """
+        cut = self._change(name, self._giving_away("systemctl stop keepalived", grace))
         self._wait_until_holds(peer)
+        return cut
 
     def start_keepalived(self, name: str) -> None:
         """Have a load balancer take part in the election again, if it still exists."""
@@ -190,17 +203,20 @@ class Maintenance:
 
         wait_for(f"{peer} holds the VIP", holds, TAKE_OVER_SECONDS)
 
-    def _giving_away(self, command: str) -> str:
-        """A script in which a holder lets requests in progress end and then runs `command`, which gives up the VIP.
+    def _giving_away(self, command: str, grace: int) -> str:
+        """A script that has the peer pass open connections on, and then runs `command`, which gives up the VIP.
 
-        New connections at that moment are answered a second later, by the new holder. Open connections are cut.
+        It prints why they are cut. Then requests in progress end first, if they are quick, and new connections are
+        answered a second later, by the new holder.
         """
         # If new connections cannot be held back, the VIP is moved nevertheless.
+        hold = f"{NFT} {shlex.quote(hold_back(self._stack.outputs.vip))} && sleep {HOLD_SECONDS}"
         script = f"""
-            {NFT} {shlex.quote(hold_back(self._stack.outputs.vip))} && sleep {HOLD_SECONDS}
+            cut=$(/usr/bin/python3 {HANDOVER_PROGRAM} --grace {grace} 2>&1) {"||" if grace else ";"} {{ {hold}; }}
             {command}
             status=$?
             {NFT} {shlex.quote(f"add table {HELD}; delete table {HELD}")}
+            printf %s "$cut"
             exit $status
         """
         return shlex.join(["sh", "-c", script])
@@ -209,13 +225,19 @@ class Maintenance:
         self._run(name, f"rm -f {DRAINED}")
         self._run(name, "systemctl enable --now keepalived")
 
-    def _change(self, name: str, command: str) -> None:
+    def _change(self, name: str, command: str) -> str:
         self.insist_alone()
-        self._run(name, command)
+        return self._run(name, command)
 
-    def _run(self, name: str, command: str, patience: float = 0) -> None:
+    def _run(self, name: str, command: str, patience: float = 0) -> str:
         access = replace(self._stack.access, patience=patience)
-        on_all([self._addresses[name]], lambda address: access.run(address, f"sudo -n {command}"))
+        said: list[str] = []
+
+        async def run(address: str) -> None:
+            said.append(await access.run(address, f"sudo -n {command}"))
+
+        on_all([self._addresses[name]], run)
+        return said[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import PairError
 from operate.hosts.report import compare_with_applied
 from operate.hosts.ssh import HostError
-from operate.hosts.state import HostState
+from operate.hosts.state import Handover, HostState
 from operate.maintenance import moves as maintenance
 from operate.maintenance.moves import (
     Maintenance,
@@ -160,6 +160,9 @@ class FakeMaintenance:
     @contextmanager
     def alone(self, _purpose: str, **_: object) -> Generator[Any]:
         yield self.states()
+
+    def handover(self, _name: str) -> Handover | None:
+        return None
 
     def __getattr__(self, name: str) -> Any:
         def do(*_: object, **__: object) -> None:
@@ -322,15 +325,15 @@ def test_a_rebuild_that_nobody_can_confirm_is_refused(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("change", "undone"),
     [
-        (("move", LB_0, LB_1), []),
-        (("stop_keepalived", LB_0, LB_1), []),
+        (("move", LB_0, LB_1, 180), []),
+        (("stop_keepalived", LB_0, LB_1, 180), []),
         (("resume", LB_0), []),
         # Whatever of it was done.
-        (("drain", LB_0, LB_1, "new kernel"), [f"rm -f {DRAINED}", "systemctl enable --now keepalived"]),
+        (("drain", LB_0, LB_1, "new kernel", 180), [f"rm -f {DRAINED}", "systemctl enable --now keepalived"]),
     ],
 )
 def test_without_the_lock_nothing_more_is_changed(
-    monkeypatch: pytest.MonkeyPatch, change: tuple[str, ...], undone: list[str]
+    monkeypatch: pytest.MonkeyPatch, change: tuple[str | int, ...], undone: list[str]
 ):
     run: list[str] = []
 
@@ -342,7 +345,7 @@ def test_without_the_lock_nothing_more_is_changed(
     it: Any = Maintenance(stack)
     it._lock.lost = "dev-lb-1 is in use by ada"
     with pytest.raises(HostError, match="dev-lb-1 is in use by ada"):
-        getattr(it, change[0])(*change[1:])
+        getattr(it, str(change[0]))(*change[1:])
     assert run == undone
 
 
@@ -357,36 +360,54 @@ def test_a_rebuild_without_its_lock_deletes_nothing(
         assert fake.done[2:] == ["stop_keepalived", "start_keepalived"]
 
 
+RESTART, HOLD, LET_GO = "systemctl restart keepalived", ["hold", "sleep 0.1"], "let go"
+
+
 @pytest.mark.parametrize(
-    ("failing", "status", "done"),
+    ("grace", "failing", "status", "done"),
     [
-        (None, 0, ["python3 hold", "sleep 0.1", "systemctl restart keepalived", "python3 let go"]),
-        ("systemctl", 1, ["python3 hold", "sleep 0.1", "systemctl restart keepalived", "python3 let go"]),
-        ("python3", 0, ["python3 hold", "systemctl restart keepalived", "python3 let go"]),
+        (180, "", 0, ["pass on for 180", RESTART, LET_GO]),
+        (180, "systemctl", 1, ["pass on for 180", RESTART, LET_GO]),
+        # The peer cannot pass connections on, or this host has an older configuration.
+        (180, "handover.py", 0, ["pass on for 180", *HOLD, RESTART, LET_GO]),
+        (0, "", 0, ["pass on for 0", *HOLD, RESTART, LET_GO]),
+        (0, "nftables", 0, ["pass on for 0", "hold", RESTART, LET_GO]),
     ],
 )
-def test_new_connections_are_held_back_only_while_the_vip_moves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str | None, status: int, done: list[str]
+def test_new_connections_are_held_back_only_if_open_ones_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, grace: int, failing: str, status: int, done: list[str]
 ):
     for program in ("python3", "systemctl", "sleep"):
         stub = tmp_path / program
-        stub.write_text(f'#!/bin/sh\nprintf "%s\\0" "{program} $*" >>{tmp_path}/done\n[ {program} != {failing} ]\n')
+        stub.write_text(f"""#!/bin/sh
+            printf "%s\\0" "{program} $*" >>{tmp_path}/done
+            case "{program} $*" in *"{failing or "nothing"}"*) echo {program} fails >&2; exit 1; esac
+        """)
         stub.chmod(0o755)
     given: list[str] = []
 
-    def run(_: object, name: str, command: str) -> None:
+    def run(_: object, name: str, command: str) -> str:
         assert name == LB_0
-        given.append(command)
+        given.append(command.replace("/usr/bin/python3", "python3"))
+        return ""
 
     monkeypatch.setattr(Maintenance, "_run", run)
     monkeypatch.setattr(Maintenance, "_wait_until_holds", giving(None))
     stack: Any = SimpleNamespace(access=None, outputs=SimpleNamespace(vip="198.51.100.9", load_balancers={}))
-    Maintenance(stack).move(LB_0, LB_1)
+    Maintenance(stack).move(LB_0, LB_1, grace)
     (command,) = given
-    ended = subprocess.run(shlex.split(command), env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    ended = subprocess.run(
+        shlex.split(command), env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False, capture_output=True, text=True
+    )
     assert ended.returncode == status
+    assert ("python3 fails" in ended.stdout) == (failing == "handover.py")
     calls = (tmp_path / "done").read_text().split("\0")[:-1]
-    expected = {"add element": "python3 hold", "delete table": "python3 let go"}
-    assert [next((name for part, name in expected.items() if part in call), call) for call in calls] == done
+    names = {
+        "add element": "hold",
+        "delete table": "let go",
+        "--grace 180": "pass on for 180",
+        "--grace 0": "pass on for 0",
+    }
+    assert [next((name for part, name in names.items() if part in call), call) for call in calls] == done
     # Should all of it end here, the kernel lets go by itself.
-    assert "198.51.100.9 timeout 2s" in calls[0]
+    assert all("198.51.100.9 timeout 2s" in call for call in calls if "add element" in call)

@@ -208,7 +208,7 @@ class Handover:
         self.giving = False
         """Whether the peer passes this host's connections on, or will."""
         self._grace: asyncio.Task[None] | None = None
-        self._until = 0.0
+        self._until = self._decided_until = 0.0
         self._peer_ready, self._vip_left, self._vip_came = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._asked: float | None = None
         self._stamp, self._heard = 0, 0.0
@@ -228,13 +228,15 @@ class Handover:
         (self._vip_came if here else self._vip_left).set()
 
     async def give(self, grace: float) -> bool:
-        """Get ready to give the VIP up; False if this host does not hold it. HandoverError if the peer is not ready.
+        """Get ready to give the VIP up; False if there is nothing to do. HandoverError if the peer is not ready.
 
-        After that the VIP has to leave soon. `grace` (seconds) begins at once.
+        After that the VIP has to leave soon. `grace` (seconds) begins at once; 0 lets all connections be cut. What was
+        decided holds for the next request as well, which comes from the unit of keepalived as that stops.
         """
-        if self.giving:
-            return True
-        if not self._tunnel.holds_vip():
+        if self.giving or time.monotonic() < self._decided_until or not self._tunnel.holds_vip():
+            return False
+        if not grace:
+            self._decided_until = time.monotonic() + LEAVE_SECONDS
             return False
         for event in (self._peer_ready, self._vip_left, self._vip_came):
             event.clear()
@@ -246,6 +248,7 @@ class Handover:
             self._tunnel.serve_vip(here=True)
             await self._ask()
         except BaseException:
+            self._decided_until = time.monotonic() + LEAVE_SECONDS
             self._end_giving()
             raise
         self._grace = asyncio.create_task(self._go_on())
@@ -383,7 +386,7 @@ class Handover:
 def main() -> None:
     """Ask for a handover; the VIP may leave this host when this ends with status 0."""
     parser = argparse.ArgumentParser(description="Prepares this host to give the VIP up without cutting connections.")
-    parser.add_argument("--grace", type=float, required=True, help="seconds after which those that are left are closed")
+    parser.add_argument("--grace", type=float, required=True, help="seconds for which they may go on; 0: none")
     grace = parser.parse_args().grace
     try:
         with socket.socket(socket.AF_UNIX) as control:
