@@ -252,8 +252,12 @@ def kubernetes_ready_script(settings: Settings) -> str:
     """The last step: waits for all nodes, and for DNS."""
     workers = topology.host_names(settings, topology.Role.WORKER)
     nodes = (*topology.host_names(settings, topology.Role.CONTROL_PLANE), *workers)
+    no_control_plane = {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}
+    preferred = [{"weight": 100, "preference": {"matchExpressions": [no_control_plane]}}]
+    affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
     return _render(
         "steps/kubernetes/ready.sh.j2",
+        dns_patch=json.dumps({"spec": {"template": {"spec": {"affinity": affinity}}}}),
         nodes=nodes,
         workers=workers,
         dns_hosts=min(2, len(nodes)),

@@ -48,6 +48,21 @@ def watch(address: str, source_port: int = 0) -> Watch:
     return Watch(*ask(address, "/watch", source_port))
 
 
+def download(address: str, size: int, *, pause: float = 0) -> int:
+    """How many of so many bytes arrive, with a pause (seconds) after each megabyte."""
+    connection, _ = ask(address, f"/download/{size}")
+    received, pauses = 0, 0
+    with connection:
+        while data := connection.recv(1 << 16):
+            received += len(data)
+            if pause and received >> 20 > pauses:
+                pauses = received >> 20
+                time.sleep(pause)
+            if received == size:
+                break
+    return received
+
+
 def ends_after(watches: Sequence[Watch], seconds: float) -> list[tuple[Watch, float]]:
     """The watches whose end arrives within some seconds, each with the seconds until then."""
     begin, ends = time.monotonic(), list[tuple[Watch, float]]()

@@ -10,7 +10,7 @@ never answered), `slow 400` (every answer is 400 ms late), or a status such as `
 requests that have no `Authorization`, as a server without anonymous access does.
 
 `/watch` sends its headers and then one byte for each byte from the client; `/upload` reads a chunked body and then
-answers. Both last until the client ends them.
+answers. Both last until the client ends them. `/download/N` answers with N bytes.
 """
 
 import argparse
@@ -62,6 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             self._watch()
         elif path == "/upload":
             self._upload()
+        elif path.startswith("/download/"):
+            self._download(int(path.removeprefix("/download/")))
         elif path not in HEALTH_PATHS:
             self._answer(HTTPStatus.FORBIDDEN, "application/json", json.dumps(self._forbidden(path)))
         elif word.isdecimal() and "Authorization" not in self.headers:
@@ -120,6 +122,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         while self.rfile.read(1):
             self.wfile.write(b".")
+
+    def _download(self, size: int) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", str(size))
+        self.send_header(BACKEND_HEADER, self._standin.backend)
+        self.end_headers()
+        part = bytes(1 << 16)
+        for first in range(0, size, len(part)):
+            self.wfile.write(part[: size - first])
 
     def _upload(self) -> None:
         while size := int(self.rfile.readline(), 16):

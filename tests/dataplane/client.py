@@ -8,7 +8,7 @@ from pyroute2 import netns
 
 from dev.bench.world import VIP, World
 from model.topology import HEALTH_PORT
-from tests.watches import PATIENCE_SECONDS, Watch, ask, watch
+from tests.watches import PATIENCE_SECONDS, Watch, ask, download, watch
 
 THREADS = 100
 
@@ -27,6 +27,10 @@ class Client:
         ports = [0] * count if first_port is None else range(first_port, first_port + count)
         opening = [self._threads.submit(watch, str(VIP), port) for port in ports]
         return [it.result() for it in opening]
+
+    def begin_download(self, size: int) -> Callable[[], int]:
+        """Begin one of some seconds; calling the result waits, and returns how many bytes have arrived."""
+        return self._threads.submit(download, str(VIP), size, pause=0.05).result
 
     def begin_request(self) -> Callable[[], str]:
         """Begin a request on a new connection; calling the result waits, and returns the API server that answered."""

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +35,7 @@ from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.engine import PULUMI, StackError
 from operate.stack.files import ROOT
 from operate.stack.resources import recorded_ids
-from tests.watches import ends_after, watch
+from tests.watches import download, ends_after, watch
 
 # Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
 PATIENCE_SECONDS = 2.0
@@ -285,6 +286,30 @@ class System:
         for it in result.measured:
             console.print(f"{it.fault} on {it.host}: {it.longest_interruption:.2f} s", markup=False)
         return result.measured
+
+    def loses_nothing_in_moves(self, moves: int, *, watches: int = 100, size: int = 1_000_000_000) -> None:
+        """Move the VIP there and back so often, under load: no request fails, and no connection is cut.
+
+        Half of those that are held are quiet, and one is a download.
+        """
+        host = urlsplit(self.outputs.endpoint).hostname or ""
+        held = [watch(host) for _ in range(watches)]
+        with self.probed() as probe, ThreadPoolExecutor(1) as background:
+            received = background.submit(download, host, size)
+            for _ in range(moves):
+                holder, standby = self.holder_and_standby()
+                said = self.ha("move", "--yes").words
+                assert f"{standby} holds the VIP" in said
+                assert f"connections go on through {holder}" in said
+                assert self.pair.holder() == standby
+                assert all(it.works() for it in held[: watches // 2])
+            assert received.result(600) == size
+        report = probe.report()
+        slowest = max(it.ended - it.started for it in report.samples)
+        console.print(f"{moves} moves: the slowest request took {slowest:.3f} s")
+        assert all(it.works() for it in held)
+        assert report.failures == 0
+        assert slowest <= 0.3 + report.longest_stall
 
     def quiet_watches_end(self, count: int = 20) -> float:
         """Cut the holder off while clients hold connections on which nothing is sent.

@@ -194,8 +194,8 @@ def test_etcd_s_leader_that_stops_in_order_fails_no_request(cluster: Cluster):
     host = leader(wait_until_whole(cluster.system.applied()))
     seen = survives(cluster, InstanceStopped, host)
     assert seen.reads.failures == 0
-    # One may be on its way to the old leader while the leadership moves.
-    assert seen.writes.failures <= 1
+    # Those that are on their way to the old leader while the leadership moves.
+    assert seen.writes.failures <= seen.writes.requests / 100
 
 
 @pytest.mark.measures

@@ -66,11 +66,8 @@ def test_quiet_clients_beyond_the_router_are_reset_too(pair: System):
 
 
 @pytest.mark.measures
-def test_a_move_on_purpose_costs_next_to_nothing(pair: System):
-    with pair.probed() as probe:
-        pair.ha("move", "--yes")
-    report = probe.report()
-    assert report.longest_gap <= PLANNED_MOVE_SECONDS + ROUTER_SECONDS + report.longest_stall
+def test_moves_lose_no_request_and_no_connection_through_the_router(pair: System):
+    pair.loses_nothing_in_moves(2)
 
 
 @pytest.mark.extended

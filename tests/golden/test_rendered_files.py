@@ -49,7 +49,7 @@ FILES = [
 ]
 PROGRAMS = [
     "etc/keepalived/notify.sh",
-    *(f"usr/local/lib/ha-api/{name}.py" for name in ("held_connections", "metrics", "watchdog")),
+    *(f"usr/local/lib/ha-api/{name}.py" for name in ("handover", "haproxy", "held_connections", "metrics", "watchdog")),
 ]
 HOSTS = ["k8s-lb-0", "k8s-lb-1"]
 RELEASES = pytest.mark.parametrize("debian_13_s", [False, True], ids=["installed", "Debian 13's"])
