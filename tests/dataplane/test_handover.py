@@ -53,7 +53,7 @@ def left_behind(machine: Machine) -> str:
     shown = [on(machine, "ip", *words) for words in (["link"], ["rule"], ["route", "show", "table", "all"])]
     shown.append(on(machine, "nft", "list", "ruleset"))
     return "".join(
-        line for line in "\n".join(shown).splitlines(keepends=True) if "ha-handover" in line or "6443" in line
+        line for line in "\n".join(shown).splitlines(keepends=True) if "ha-handover" in line or "16443" in line
     )
 
 

@@ -31,8 +31,9 @@ STATUS = Path("/run/ha-api-held-connections/handover.json")
 """A handover in progress: `connections` that are left, and `seconds_left`. Missing without one."""
 
 DEVICE = TABLE = "ha-handover"
-# Of the route table, its rule, the tunnel, and the VIP's second local route: any number that nobody else uses.
-NUMBER = 64430
+# Of the route table, its rules, the tunnel, and the VIP's second local route: any number that nobody else uses, and below
+# 32766, the priority of the rule for the main table.
+NUMBER = 16443
 # Of the tunnel's device, link-local (RFC 3927) and never used on the wire.
 ADDRESS = "169.254.112.52"
 # The peer sets its side up within some tens of milliseconds.
