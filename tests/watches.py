@@ -51,6 +51,8 @@ def watch(address: str, source_port: int = 0) -> Watch:
 def download(address: str, size: int, *, pause: float = 0) -> int:
     """How many of so many bytes arrive, with a pause (seconds) after each megabyte."""
     connection, _ = ask(address, f"/download/{size}")
+    # A busy lab loses packets, and TCP waits longer each time.
+    connection.settimeout(30)
     received, pauses = 0, 0
     with connection:
         while data := connection.recv(1 << 16):

@@ -39,6 +39,10 @@ from tests.watches import download, ends_after, watch
 
 # Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
 PATIENCE_SECONDS = 2.0
+# During moves on purpose: connections, and a limit below TCP's first repetition of a lost SYN (1 s, RFC 6298).
+HELD, SLOWEST_SECONDS = 100, 0.9
+# Longer than a move takes, with a pause (seconds) after each megabyte.
+DOWNLOAD_BYTES, PAUSE_SECONDS = 200 << 20, 0.1
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
@@ -287,29 +291,33 @@ class System:
             console.print(f"{it.fault} on {it.host}: {it.longest_interruption:.2f} s", markup=False)
         return result.measured
 
-    def loses_nothing_in_moves(self, moves: int, *, watches: int = 100, size: int = 1_000_000_000) -> None:
-        """Move the VIP there and back so often, under load: no request fails, and no connection is cut.
+    def move(self) -> None:
+        """Move the VIP to the standby on purpose."""
+        _, standby = self.holder_and_standby()
+        assert f"{standby} holds the VIP" in self.ha("move", "--yes").words
+        assert self.pair.holder() == standby
 
-        Half of those that are held are quiet, and one is a download.
-        """
+    def loses_nothing_in_moves(self, moves: int) -> None:
+        """Move the VIP there and back: no request fails, and no connection is cut, be it busy, quiet or a download."""
         host = urlsplit(self.outputs.endpoint).hostname or ""
-        held = [watch(host) for _ in range(watches)]
-        with self.probed() as probe, ThreadPoolExecutor(1) as background:
-            received = background.submit(download, host, size)
+        held = [watch(host) for _ in range(HELD)]
+        with self.probed() as probe:
             for _ in range(moves):
-                holder, standby = self.holder_and_standby()
-                said = self.ha("move", "--yes").words
-                assert f"{standby} holds the VIP" in said
-                assert f"connections go on through {holder}" in said
-                assert self.pair.holder() == standby
-                assert all(it.works() for it in held[: watches // 2])
-            assert received.result(600) == size
+                self.move()
+                assert sum(it.works() for it in held[: HELD // 2]) == HELD // 2
         report = probe.report()
-        slowest = max(it.ended - it.started for it in report.samples)
-        console.print(f"{moves} moves: the slowest request took {slowest:.3f} s")
-        assert all(it.works() for it in held)
+        assert sum(it.works() for it in held) == HELD
         assert report.failures == 0
-        assert slowest <= 0.3 + report.longest_stall
+        slowest = max(it.ended - it.started for it in report.samples)
+        console.print(f"{moves} moves: the slowest of {report.requests} requests took {slowest:.3f} s")
+        assert slowest <= SLOWEST_SECONDS + report.longest_stall
+        # Alone: while so much passes, the lab's switches, which run in userspace, lose packets of the requests.
+        with ThreadPoolExecutor(1) as background:
+            received = background.submit(download, host, DOWNLOAD_BYTES, pause=PAUSE_SECONDS)
+            time.sleep(1)
+            self.move()
+            assert not received.done()
+            assert received.result(120) == DOWNLOAD_BYTES
 
     def quiet_watches_end(self, count: int = 20) -> float:
         """Cut the holder off while clients hold connections on which nothing is sent.
