@@ -31,7 +31,7 @@ STATUS = Path("/run/ha-api-held-connections/handover.json")
 """A handover in progress: `connections` that are left, and `seconds_left`. Missing without one."""
 
 DEVICE = TABLE = "ha-handover"
-# Of the route table, its rules, the tunnel, and the VIP's second local route: any number that nobody else uses, and below
+# Of the route table, its rules, the tunnel, and the VIP's second local route: any number that nobody else uses. Below
 # 32766, the priority of the rule for the main table.
 NUMBER = 16443
 # Of the tunnel's device, link-local (RFC 3927) and never used on the wire.

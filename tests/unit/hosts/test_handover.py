@@ -1,0 +1,223 @@
+"""The messages between two hosts of which one gives the VIP up. tests/dataplane/test_handover.py has the kernel's part."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.hosts.programs import load
+from tests.unit.waiting import wait_until
+
+handover = load("handover")
+KEY = b"the pair's"
+
+
+class FakeTunnel:
+    """A kernel that does what it is asked for, or refuses; records what is set up."""
+
+    def __init__(self, *, holds_vip: bool, works: bool = True) -> None:
+        self.vip, self.works = holds_vip, works
+        self.opened = self.serves = False
+
+    def holds_vip(self) -> bool:
+        return self.vip
+
+    def open(self) -> None:
+        if not self.works:
+            raise handover.HandoverError("nft: not permitted")
+        self.opened = True
+
+    def close(self) -> None:
+        self.opened = self.serves = False
+
+    def serve_vip(self, *, here: bool) -> None:
+        self.serves = here
+
+
+class Side:
+    """One host; what it sends is delivered to `peer`, if there is one."""
+
+    def __init__(self, *, holds_vip: bool, works: bool = True, key: bytes = KEY) -> None:
+        self.tunnel = FakeTunnel(holds_vip=holds_vip, works=works)
+        self.peer: Side | None = None
+        self.sent: list[bytes] = []
+        self.connections = ["client"]
+        self.closed = self.lost = self.forgot = 0
+        self.it: Any = handover.Handover(
+            self.tunnel,
+            key,
+            send=self._send,
+            connections=lambda: self.connections,
+            close=self._close,
+            forget=self._forget,
+            lost=self._lose,
+        )
+
+    def _send(self, datagram: bytes) -> None:
+        self.sent.append(datagram)
+        if self.peer:
+            self.peer.it.heard(datagram)
+
+    def _forget(self) -> None:
+        self.forgot += 1
+
+    async def _close(self) -> None:
+        self.closed += 1
+        self.connections = []
+
+    async def _lose(self) -> None:
+        self.lost += 1
+
+    def vip_moves_to(self, other: "Side") -> None:
+        self.tunnel.vip, other.tunnel.vip = False, True
+        self.it.vip_changed(here=False)
+        other.it.vip_changed(here=True)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(handover, "STATUS", tmp_path / "handover.json")
+    for name, seconds in {
+        "ASK_EVERY_SECONDS": 0.01,
+        "READY_SECONDS": 0.1,
+        "EVERY_SECONDS": 0.01,
+        "SILENT_SECONDS": 0.1,
+        "COUNT_SECONDS": 0.01,
+        "LEAVE_SECONDS": 0.3,
+        "LEAST_SECONDS": 0.05,
+    }.items():
+        monkeypatch.setattr(handover, name, seconds)
+
+
+def run(story: Callable[[Side, Side], Awaitable[None]], *, works: bool = True, key: bytes = KEY) -> tuple[Side, Side]:
+    old, new = Side(holds_vip=True), Side(holds_vip=False, works=works, key=key)
+    old.peer, new.peer = new, old
+    asyncio.run(asyncio.wait_for(story(old, new), 10))  # type: ignore[arg-type]
+    return old, new
+
+
+async def until(what: str, condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, what, condition)
+
+
+def test_connections_go_on_until_none_is_left_and_then_nothing_is():
+    async def story(old: Side, new: Side) -> None:
+        assert await old.it.give(60)
+        assert (old.tunnel.opened, old.tunnel.serves, new.tunnel.opened) == (True, True, True)
+        assert new.forgot == 1
+        old.vip_moves_to(new)
+        await asyncio.sleep(0.2)
+        assert (old.it.giving, new.it.receiving) == (True, True)
+        assert '"connections": 1' in handover.STATUS.read_text()
+        old.connections = []
+        await until("the grace ends", lambda: not old.it.giving)
+
+    old, new = run(story)
+    assert not (old.tunnel.opened or new.tunnel.opened or new.it.receiving or handover.STATUS.exists())
+    assert old.closed == 0
+
+
+def test_what_is_left_after_the_grace_is_closed():
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(0.1)
+        old.vip_moves_to(new)
+        await until("the grace ends", lambda: not old.it.giving)
+
+    old, new = run(story)
+    assert old.closed == 1
+    assert not (old.tunnel.opened or new.tunnel.opened)
+
+
+def test_a_vip_that_comes_back_or_does_not_leave_closes_nothing():
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        await until("the grace ends", lambda: not old.it.giving)
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        new.vip_moves_to(old)
+        await until("the grace ends", lambda: not old.it.giving)
+
+    old, new = run(story)
+    assert (old.closed, old.connections) == (0, ["client"])
+    assert not (old.tunnel.opened or new.tunnel.opened)
+
+
+def test_a_second_move_keeps_the_tunnel_for_the_other_direction():
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        await new.it.give(60)
+        new.vip_moves_to(old)
+        await until("the grace ends", lambda: not old.it.giving)
+        assert (old.it.receiving, old.tunnel.opened, old.tunnel.serves) == (True, True, False)
+        assert (new.it.giving, new.it.receiving, new.tunnel.serves) == (True, False, True)
+        new.connections = []
+        await until("the grace ends", lambda: not new.it.giving)
+
+    old, new = run(story)
+    assert not (old.tunnel.opened or new.tunnel.opened)
+
+
+@pytest.mark.parametrize(("works", "key"), [(False, KEY), (True, b"another")], ids=["refuses", "does not understand"])
+def test_a_peer_that_cannot_help_is_reported_once_and_nothing_stays(works: bool, key: bytes):
+    async def story(old: Side, _: Side) -> None:
+        with pytest.raises(handover.HandoverError, match="the peer does not answer"):
+            await old.it.give(60)
+        # keepalived's unit asks again while it stops: the VIP must not wait for that.
+        assert await old.it.give(60) is False
+
+    old, new = run(story, works=works, key=key)
+    assert not (old.tunnel.opened or old.tunnel.serves or old.it.giving or new.it.receiving or new.tunnel.opened)
+
+
+def test_without_the_vip_or_a_grace_there_is_nothing_to_do():
+    async def story(old: Side, new: Side) -> None:
+        assert await new.it.give(60) is False
+        assert await old.it.give(0) is False
+        assert await old.it.give(60) is False
+
+    old, new = run(story)
+    assert old.sent == new.sent == []
+
+
+def test_a_peer_that_falls_silent_is_lost():
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        old.peer = None
+        watching = asyncio.create_task(new.it.run())
+        await until("the peer is lost", lambda: new.lost == 1)
+        watching.cancel()
+
+    _, new = run(story)
+    assert not (new.tunnel.opened or new.it.receiving)
+
+
+def test_a_repeated_or_forged_message_has_no_effect():
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        asked = old.sent[0]
+        old.connections = []
+        old.vip_moves_to(new)
+        await until("the grace ends", lambda: not old.it.giving)
+        text = handover.MESSAGE.pack(2**63, handover.GIVE)
+        for datagram in (asked, hmac.digest(KEY, text, "sha256") + text, bytes(len(asked))):
+            new.it.heard(datagram)
+
+    _, new = run(story)
+    assert not new.it.receiving
+
+
+def test_a_shutdown_shortens_the_grace(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(handover, "SHUTDOWN_SECONDS", 0.1)
+
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        await old.it.finish()
+
+    old, _ = run(story)
+    assert (old.closed, old.it.giving) == (1, False)
