@@ -1,4 +1,4 @@
-"""The messages between two hosts of which one gives the VIP up. tests/dataplane/test_handover.py has the kernel's part."""
+"""The messages between two hosts of which one gives the VIP up; tests/dataplane has the kernel's part."""
 
 import asyncio
 import hmac

@@ -77,8 +77,7 @@ class Tunnel:
         """Set it up; HandoverError if the kernel refuses. Connections with the VIP in use are not affected."""
         self.close()
         # Connections keep their mark for longer than the tunnel is open, so each tunnel has its own.
-        served_here = secrets.randbelow(1 << 30) * 4 + 1
-        served_there = served_here + 1
+        mark = secrets.randbelow(1 << 32) or 1
         client, answer = (
             f"ip daddr {self._vip} tcp dport {self._port}",
             f"ip saddr {self._vip} tcp sport {self._port}",
@@ -97,24 +96,24 @@ class Tunnel:
             f"address add {ADDRESS}/32 dev {DEVICE}",
         )
         # `dup` and not a route: before routing, nobody takes an answer from the VIP for a packet of the host's own. A
-        # connection that this host's tracker did not see begin is the peer's, whichever side speaks first. One that the
-        # peer has passed here may reach this host directly again, after another move. The last segments of a connection
-        # (FIN, RST) cannot begin an entry of the tracker, so they are invalid: the peer's if no socket here has them.
+        # connection that this host's tracker did not see begin is the peer's. Each of its segments looks like that,
+        # because none gets as far as where the tracker would keep it. The last ones (FIN, RST) cannot be a beginning,
+        # so they are invalid: the peer's if no socket here has them. What the peer has passed here is marked, and its
+        # answers take the tunnel, until it reaches this host directly again, after another move.
         rules = f"""
             table ip {TABLE} {{
                 chain arrive {{
                     type filter hook prerouting priority mangle;
-                    {from_peer} {client} ct mark set {served_here} accept
-                    {from_peer} {answer} ct mark set {served_there} {to_network}
+                    {from_peer} {client} ct mark set {mark} accept
+                    {from_peer} {answer} {to_network}
                     {from_peer} drop
-                    {from_network} {client} ct mark {served_here} ct mark set 0
-                    {from_network} {client} {no_syn} ct state new ct mark set {served_there}
-                    {from_network} {client} ct mark {served_there} {to_peer}
+                    {from_network} {client} ct mark {mark} ct mark set 0
+                    {from_network} {client} {no_syn} ct state new {to_peer}
                     {from_network} {client} {no_syn} ct state invalid socket wildcard 1 {to_peer}
                 }}
                 chain leave {{
                     type route hook output priority mangle;
-                    {answer} ct mark {served_here} meta mark set {served_here}
+                    {answer} ct mark {mark} meta mark set {mark}
                 }}
             }}
         """
@@ -127,7 +126,7 @@ class Tunnel:
             f"route replace {self._peer}/32 dev {self._interface} table {NUMBER}",
             f"route replace default via {self._peer} dev {DEVICE} onlink table {NUMBER}",
             f"rule add oif {DEVICE} lookup {NUMBER} priority {NUMBER}",
-            f"rule add fwmark {served_here} lookup {NUMBER} priority {NUMBER}",
+            f"rule add fwmark {mark} lookup {NUMBER} priority {NUMBER}",
         )
         # Loose: clients are not reached through the tunnel. The larger of this and the value for all devices holds.
         Path("/proc/sys/net/ipv4/conf", DEVICE, "rp_filter").write_text("2")
@@ -135,8 +134,7 @@ class Tunnel:
     def close(self) -> None:
         """Remove everything, whatever is there."""
         self.serve_vip(here=False)
-        # The device before the rules for what comes out of it.
-        # One deletion for each of the two rules.
+        # The device before the filter for what comes out of it. One deletion for each of the two rules of routing.
         rule = f"rule delete priority {NUMBER}"
         for command in (f"link delete {DEVICE}", rule, rule, f"route flush table {NUMBER}"):
             _try("ip", *command.split())
