@@ -310,8 +310,8 @@ class System:
         late = [it for it in report.samples if it.failure or it.ended - it.started > SLOWEST_SECONDS]
         took = max((it.ended - it.started for it in report.samples if it not in late), default=0)
         console.print(f"{moves} moves: {len(late)} of {report.requests} requests late, all others within {took:.3f} s")
-        # The lab's switches, in userspace, track each port by itself. The old holder's never sees the end of a connection
-        # that was passed on, and drops the SYN of a later one from the same port of the client.
+        # The lab's switches, in userspace, track each port by itself. At the old holder's they never see the end of a
+        # connection that was passed on, and drop the SYN of a later one from the same port of the client.
         assert len(late) <= moves
         # Alone: while so much passes, the lab's switches, which run in userspace, lose packets of the requests.
         with ThreadPoolExecutor(1) as background:

@@ -26,6 +26,7 @@ from tests.e2e.harness import System
 WORKLOAD = Path(__file__).with_name("workload.yaml")
 FLANNEL = f"ghcr.io/flannel-io/flannel:{versions.TAGS['flannel-io/flannel']}"
 COREDNS = f"registry.k8s.io/coredns/coredns:{versions.TAGS['coredns/coredns']}"
+NODES = "jsonpath={.items[*].spec.nodeName}"
 QUIET_SECONDS = 120
 # For how long a read or a write may find nobody, in seconds, when a master or a load balancer fails: generous, because
 # the machine is busy. etcd elects a leader within 2 s, and HAProxy takes a dead master out within 1 s.
@@ -101,6 +102,8 @@ def test_the_up_after_one_that_was_killed_ends_with_every_node_ready_in_its_role
         **dict.fromkeys(outputs.workers, ("Ready", "worker", version)),
     }
     assert cluster.members() == outputs.control_plane.keys()
+    dns = cluster.kubectl("--namespace=kube-system", "get", "pods", "--selector=k8s-app=kube-dns", f"--output={NODES}")
+    assert set(dns.split()) == outputs.workers.keys()
 
 
 def test_a_pod_reaches_another_worker_s_by_its_service_s_name(cluster: Cluster):

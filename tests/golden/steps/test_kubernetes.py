@@ -648,7 +648,9 @@ def ready(host: Sandbox, **changes: str) -> str:
 def test_the_cluster_is_ready_with_its_nodes_kubelets_and_dns(host: Sandbox):
     assert ready(host) == ""
     assert [it for it in called(host, "kubectl") if "label node k8s-worker-0 node-role.kubernetes.io/worker=" in it]
+    assert [it for it in called(host, "kubectl") if "patch deployment coredns" in it and "DoesNotExist" in it]
     assert ready(host, workerCount="0") == ""
+    assert not [it for it in called(host, "kubectl") if "patch deployment coredns" in it]
 
 
 @pytest.mark.parametrize(
@@ -759,6 +761,17 @@ def test_a_host_that_has_not_joined_itself_says_so_as_if_it_were_unreachable(mem
     done = member.run(script)
     assert (done.returncode, done.stderr) == (255, "it is not in the cluster itself\n")
     assert order(member) == []
+
+
+def test_a_node_is_deleted_once_etcd_has_a_leader_again(member: Sandbox):
+    member.put(
+        "kubectl",
+        f"case $* in *'delete node'*) [ $(grep -c 'delete node' $UNITS/calls) -ge 3 ] ;; *) {KUBECTL} ;; esac",
+    )
+    assert leave(member, wait=60) == ""
+    assert order(member)[2:] == ["remove", "delete", "delete", "delete"]
+    member.put("kubectl", f"case $* in *'delete node'*) echo no leader >&2; exit 1 ;; *) {KUBECTL} ;; esac")
+    assert "the Node k8s-cp-1 could not be deleted: no leader" in leave(member)
 
 
 def test_nothing_is_done_without_an_api(member: Sandbox):
