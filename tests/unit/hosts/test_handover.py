@@ -88,6 +88,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "COUNT_SECONDS": 0.01,
         "LEAVE_SECONDS": 0.3,
         "LEAST_SECONDS": 0.05,
+        "DEAF_SECONDS": 0.3,
     }.items():
         monkeypatch.setattr(handover, name, seconds)
 
@@ -194,6 +195,17 @@ def test_a_peer_that_falls_silent_is_lost():
 
     _, new = run(story)
     assert not (new.tunnel.opened or new.it.receiving)
+
+
+def test_a_grace_ends_when_the_peer_passes_nothing_on_any_more():
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        new.peer = None
+        await until("the grace ends", lambda: not old.it.giving)
+
+    old, _ = run(story)
+    assert old.closed == 1
 
 
 def test_a_repeated_or_forged_message_has_no_effect():

@@ -40,6 +40,8 @@ ADDRESS = "169.254.112.52"
 ASK_EVERY_SECONDS, READY_SECONDS = 0.05, 1.5
 # As long as the grace lasts, the peer hears so often that this host lives. Five messages may be lost.
 EVERY_SECONDS, SILENT_SECONDS = 0.25, 1.5
+# Without answers from the peer: longer than its daemon takes to restart.
+DEAF_SECONDS = 5.0
 # To count 20,000 connections takes 0.1 s.
 COUNT_SECONDS = 1.0
 # keepalived stops within a second, unless somebody changed his mind.
@@ -207,7 +209,7 @@ class Handover:
         self.giving = False
         """Whether the peer passes this host's connections on, or will."""
         self._grace: asyncio.Task[None] | None = None
-        self._until = self._decided_until = 0.0
+        self._until = self._decided_until = self._answered = 0.0
         self._peer_ready, self._vip_left, self._vip_came = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._asked: float | None = None
         self._stamp, self._heard = 0, 0.0
@@ -278,6 +280,10 @@ class Handover:
                     if now - began > LEAVE_SECONDS:
                         log("the VIP did not leave, so no connection is passed on")
                         return
+                elif now - self._answered > DEAF_SECONDS:
+                    log("the peer passes nothing on any more")
+                    await self._close_all()
+                    return
                 elif now >= self._until or (not left and now - began >= LEAST_SECONDS):
                     log(f"the grace is over with {left} connections left" + (", which are closed" if left else ""))
                     await self._close_all()
@@ -329,6 +335,7 @@ class Handover:
         if what == GIVE:
             self._receive(now)
         elif what == READY:
+            self._answered = now
             self._peer_ready.set()
         elif what == END and self.receiving:
             self._end_receiving()
