@@ -65,6 +65,32 @@ def test_a_branch_that_does_not_exist_leaves_no_list(host: Sandbox):
 
 
 @pytest.mark.parametrize(
+    ("installed", "state", "gives"),
+    [("2.6.12", "MASTER 1", True), ("2.6.12", "BACKUP 1", False), ("3.0.10", "MASTER 1", False), ("2.6.12", "", False)],
+    ids=["holder", "standby", "holder with that branch", "new host"],
+)
+def test_a_holder_gives_the_vip_up_before_another_haproxy_restarts(
+    host: Sandbox, installed: str, state: str, *, gives: bool
+):
+    host.put("dpkg-query", f"echo {installed}")
+    host.put("systemctl", "")
+    host.put("python3", "exit 1")
+    if state:
+        for path, text in (("run/ha-api/vrrp_state", state), ("usr/local/lib/ha-api/handover.py", "")):
+            host.path(path).parent.mkdir(parents=True, exist_ok=True)
+            host.path(path).write_text(text + "\n")
+    done = host.run(install_script(settings(haproxyBranch="3.0")))
+    assert done.returncode == 0, done.stderr
+    # Without a peer that can pass connections on, the VIP moves all the same.
+    assert ("its connections are cut" in done.stderr) == gives
+    steps = [it for it in host.calls if ("keepalived" in it and "systemctl" in it) or "haproxy=3.0.*" in it]
+    expected = ["systemctl restart keepalived"] * gives + ["haproxy=3.0.*"] * (not installed.startswith("3.0"))
+    assert [
+        next(word for word in ("systemctl restart keepalived", "haproxy=3.0.*") if word in it) for it in steps
+    ] == expected
+
+
+@pytest.mark.parametrize(
     "name", ["haproxy.list", "vbernat-ubuntu-haproxy-3_0-jammy.list", "vbernat-ubuntu-haproxy-3_0-noble.sources"]
 )
 def test_without_a_branch_the_list_is_removed(host: Sandbox, name: str):
