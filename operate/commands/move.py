@@ -19,6 +19,8 @@ from operate.stack.applied import AppliedStack, read_stack
 BEFORE_SECONDS = 1.0
 AFTER_SECONDS = 2.0
 PATIENCE_SECONDS = 2.0
+# After a grace, until its host has closed what was left.
+ENDS_SECONDS = 20.0
 
 
 def show_interruption(stack: AppliedStack, act: Callable[[], str], console: Console) -> None:
@@ -61,8 +63,10 @@ def show_handover(name: str, left: Handover | None, console: Console) -> None:
 
 def await_handover(maintenance: Maintenance, name: str, console: Console) -> None:
     """Wait until no connection goes on through a load balancer; shows how many are left."""
+    deadline = time.monotonic() + ENDS_SECONDS
     with console.status(f"waiting for the connections of {name}") as shown:
-        while left := maintenance.handover(name):
+        while (left := maintenance.handover(name)) and time.monotonic() < deadline:
+            deadline = time.monotonic() + left.seconds_left + ENDS_SECONDS
             shown.update(f"{left.connections} connections go on through {name}, for up to {left.seconds_left} s more")
             time.sleep(1)
 

@@ -50,6 +50,8 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, grace: Grace = GRACE
             if plan.holds_vip:
                 show_cut(maintenance.stop_keepalived(name, plan.peer, grace), console)
                 await_handover(maintenance, name, console)
+                # Again: the peer may have died while its connections were waited for.
+                plan_rebuild(applied, pair, name, maintenance.states())
             for orphan in plan.orphans:
                 maintenance.insist_alone()
                 pair.delete_instance(orphan)

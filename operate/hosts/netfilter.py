@@ -2,7 +2,7 @@
 
 import shlex
 
-# firewalld installs this library, but not the `nft` program.
+# firewalld installs this library; the `nft` program is missing on hosts of older versions.
 NFT = shlex.join(
     [
         *("python3", "-c"),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -117,6 +118,8 @@ class System:
         self.outputs: Outputs
         self.access: Access
         self.pair: Pair
+        # Linux itself chooses from 32768 on.
+        self._ports = count(20_000)
 
     @property
     def name(self) -> str:
@@ -300,7 +303,8 @@ class System:
     def loses_nothing_in_moves(self, moves: int) -> None:
         """Move the VIP there and back: no connection is cut, be it busy, quiet or a download, and no request fails."""
         host = urlsplit(self.outputs.endpoint).hostname or ""
-        held = [watch(host) for _ in range(HELD)]
+        # From ports that nothing else has used, see below.
+        held = [watch(host, next(self._ports)) for _ in range(HELD)]
         with self.probed() as probe:
             for _ in range(moves):
                 self.move()
@@ -311,8 +315,8 @@ class System:
         took = max((it.ended - it.started for it in report.samples if it not in late), default=0)
         console.print(f"{moves} moves: {len(late)} of {report.requests} requests late, all others within {took:.3f} s")
         # The lab's switches, in userspace, track each port by itself. At the old holder's they never see the end of a
-        # connection that was passed on, and drop the SYN of a later one from the same port of the client.
-        assert len(late) <= moves
+        # connection that was cut or passed on, and drop the packets of a later one from the same port of the client.
+        assert len(late) <= report.requests / 100
         # Alone: while so much passes, the lab's switches, which run in userspace, lose packets of the requests.
         with ThreadPoolExecutor(1) as background:
             received = background.submit(download, host, DOWNLOAD_BYTES, pause=PAUSE_SECONDS)

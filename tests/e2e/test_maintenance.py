@@ -25,6 +25,7 @@ from operate.hosts.pair import wait_for
 from operate.maintenance.moves import HELD
 from operate.stack.files import ROOT
 from tests.e2e.harness import System, clouds_yaml, start
+from tests.watches import ends_after, watch
 
 LB_0, LB_1 = "e2e-lb-0", "e2e-lb-1"
 MOVES = 4
@@ -62,8 +63,10 @@ def test_moves_there_and_back_lose_no_request_and_no_connection(pair: System):
 
 
 @pytest.mark.measures
-def test_a_move_that_cuts_connections_holds_new_ones_back(pair: System):
+def test_without_a_grace_connections_are_cut_and_nothing_is_held_back_afterwards(pair: System):
+    held = watch(pair.outputs.vip)
     assert "go on" not in pair.ha("move", "--yes", "--grace", "0").words
+    assert len(ends_after([held], 2)) == 1
     assert [held_back(pair, name) for name in (LB_0, LB_1)] == [False, False]
 
 

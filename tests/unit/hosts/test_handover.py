@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,17 @@ class Side:
         self.peer: Side | None = None
         self.sent: list[bytes] = []
         self.connections = ["client"]
-        self.closed = self.lost = self.forgot = 0
+        self.closed = self.lost = self.forgot = self.newest = 0
         self.it: Any = handover.Handover(
             self.tunnel,
             key,
             send=self._send,
             connections=lambda: self.connections,
             close=self._close,
+            reset=self._close,
             forget=self._forget,
             lost=self._lose,
+            newest=lambda: self.newest,
         )
 
     def _send(self, datagram: bytes) -> None:
@@ -168,7 +171,10 @@ def test_a_peer_that_cannot_help_is_reported_once_and_nothing_stays(works: bool,
         with pytest.raises(handover.HandoverError, match="the peer does not answer"):
             await old.it.give(60)
         # keepalived's unit asks again while it stops: the VIP must not wait for that.
-        assert await old.it.give(60) is False
+        sent = len(old.sent)
+        with pytest.raises(handover.HandoverError, match="the peer does not answer"):
+            await old.it.give(60)
+        assert len(old.sent) == sent
 
     old, new = run(story, works=works, key=key)
     assert not (old.tunnel.opened or old.tunnel.serves or old.it.giving or new.it.receiving or new.tunnel.opened)
@@ -208,7 +214,7 @@ def test_a_grace_ends_when_the_peer_passes_nothing_on_any_more():
     assert old.closed == 1
 
 
-def test_a_repeated_or_forged_message_has_no_effect():
+def test_a_repeated_or_forged_message_has_no_effect(monkeypatch: pytest.MonkeyPatch):
     async def story(old: Side, new: Side) -> None:
         await old.it.give(60)
         asked = old.sent[0]
@@ -218,6 +224,11 @@ def test_a_repeated_or_forged_message_has_no_effect():
         text = handover.MESSAGE.pack(2**63, handover.GIVE)
         for datagram in (asked, hmac.digest(KEY, text, "sha256") + text, bytes(len(asked))):
             new.it.heard(datagram)
+
+        # Long afterwards, when this host has heard of the peer's connections.
+        monkeypatch.setattr(handover, "STAMP_SECONDS", 0.0)
+        new.newest = time.time_ns()
+        new.it.heard(asked)
 
     _, new = run(story)
     assert not new.it.receiving

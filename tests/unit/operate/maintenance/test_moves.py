@@ -227,7 +227,7 @@ def rebuilding(stack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Calla
     """Has `rebuild` follow a plan; what it does to the pair, to instances, and through Pulumi is recorded in order."""
 
     def follow(plan: Rebuild) -> FakeMaintenance:
-        fake = FakeMaintenance({}, {}, {})
+        fake = FakeMaintenance({}, {}, {}, {})
         peer = SimpleNamespace(user_id="ada")
         pair = SimpleNamespace(instance=giving(peer), delete_instance=fake.delete_instance)
         monkeypatch.setattr(rebuild, "Maintenance", giving(fake))

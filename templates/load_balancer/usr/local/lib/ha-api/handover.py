@@ -38,18 +38,18 @@ NUMBER = 16443
 ADDRESS = "169.254.112.52"
 # The peer sets its side up within some tens of milliseconds.
 ASK_EVERY_SECONDS, READY_SECONDS = 0.05, 1.5
-# As long as the grace lasts, the peer hears so often that this host lives. Five messages may be lost.
-EVERY_SECONDS, SILENT_SECONDS = 0.25, 1.5
+# As long as the grace lasts, the peer hears so often that this host lives. Seven messages may be lost.
+EVERY_SECONDS, SILENT_SECONDS = 0.25, 2.0
 # Without answers from the peer: longer than its daemon takes to restart.
 DEAF_SECONDS = 5.0
-# To count 20,000 connections takes 0.1 s.
+# To count 20,000 connections takes some 0.1 s.
 COUNT_SECONDS = 1.0
 # keepalived stops within a second, unless somebody changed his mind.
 LEAVE_SECONDS = 10.0
 # The new holder's announcement may be lost. The next ones come 1 s and 5 s later.
 LEAST_SECONDS = 5.5
-# HAProxy closes connections at once; clients answer.
-CLOSE_SECONDS = 2.0
+# HAProxy closes connections at once, and clients receive what was sent before. Whoever has not by then is reset.
+CLOSE_SECONDS = 5.0
 # At a shutdown: Nova cuts the power after 60 s, and there is more to stop.
 SHUTDOWN_SECONDS = 30.0
 # After that an older stamp is accepted, because the peer's clock was set back.
@@ -78,6 +78,12 @@ class Tunnel:
     def open(self) -> None:
         """Set it up; HandoverError if the kernel refuses. Connections with the VIP in use are not affected."""
         self.close()
+        try:
+            self._open()
+        except OSError as error:
+            raise HandoverError(str(error)) from None
+
+    def _open(self) -> None:
         # Connections keep their mark for longer than the tunnel is open, so each tunnel has its own.
         mark = secrets.randbelow(1 << 32) or 1
         client, answer = (
@@ -93,10 +99,12 @@ class Tunnel:
         self._ip(
             f"link add {DEVICE} address {_mac(self._address)} type vxlan id {NUMBER} dstport {self._tunnel_port} "
             f"local {self._address} remote {self._peer} nolearning df unset",
-            f"link set {DEVICE} addrgenmode none mtu {mtu}",
+            f"link set {DEVICE} mtu {mtu}",
             # The kernel drops what comes from a device without any address, unless no reverse path is asked for.
             f"address add {ADDRESS}/32 dev {DEVICE}",
         )
+        # Refused where IPv6 is off, which is as well.
+        _try("ip", "link", "set", DEVICE, "addrgenmode", "none")
         # `dup` and not a route: before routing, nobody takes an answer from the VIP for a packet of the host's own. A
         # connection that this host's tracker did not see begin is the peer's. Each of its segments looks like that,
         # because none gets as far as where the tracker would keep it. The last ones (FIN, RST) cannot be a beginning,
@@ -106,7 +114,7 @@ class Tunnel:
             table ip {TABLE} {{
                 chain arrive {{
                     type filter hook prerouting priority mangle;
-                    {from_peer} {client} ct mark set {mark} accept
+                    {from_peer} {client} {no_syn} ct mark set {mark} accept
                     {from_peer} {answer} {to_network}
                     {from_peer} drop
                     {from_network} {client} ct mark {mark} ct mark set 0
@@ -196,20 +204,24 @@ class Handover:
         send: Callable[[bytes], None],
         connections: Callable[[], Sized],
         close: Callable[[], Awaitable[None]],
+        reset: Callable[[], Awaitable[None]],
         forget: Callable[[], None],
         lost: Callable[[], Awaitable[None]],
+        newest: Callable[[], int],
     ) -> None:
-        """`send` sends to the peer. `connections` are this host's, which `close` closes.
+        """`send` sends to the peer. `connections` are this host's, which `close` closes in order and `reset` cuts.
 
         `forget` makes this host's tracker forget the peer's connections, before they are passed on; `lost` resets their
-        clients when the peer is gone.
+        clients when the peer is gone. `newest` is the stamp of the peer's newest snapshot, in ns.
         """
         self._tunnel, self._key, self._send, self._connections = tunnel, key + b"handover", send, connections
-        self._close, self._forget, self._lost = close, forget, lost
+        self._close, self._reset, self._forget, self._lost, self._newest = close, reset, forget, lost, newest
+        self._one_at_a_time = asyncio.Lock()
         self.giving = False
         """Whether the peer passes this host's connections on, or will."""
         self._grace: asyncio.Task[None] | None = None
         self._until = self._decided_until = self._answered = 0.0
+        self._refusal = ""
         self._peer_ready, self._vip_left, self._vip_came = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._asked: float | None = None
         self._stamp, self._heard = 0, 0.0
@@ -220,13 +232,18 @@ class Handover:
         return self._asked is not None
 
     def clean_up(self) -> None:
-        """Remove what this program, or one that was killed, has left in the kernel."""
-        self._tunnel.close()
+        """Remove what this program, or one that was killed, has left in the kernel.
+
+        Not while the peer's connections are passed on: they go on without this program, until the next one is asked.
+        """
         STATUS.unlink(missing_ok=True)
+        if not self.receiving:
+            self._tunnel.close()
 
     def vip_changed(self, *, here: bool) -> None:
         """The VIP's address was added to this host, or removed."""
         (self._vip_came if here else self._vip_left).set()
+        self._decided_until = 0.0
 
     async def give(self, grace: float) -> bool:
         """Get ready to give the VIP up; False if there is nothing to do. HandoverError if the peer is not ready.
@@ -234,11 +251,19 @@ class Handover:
         After that the VIP has to leave soon. `grace` (seconds) begins at once; 0 lets all connections be cut. What was
         decided holds for the next request as well, which comes from the unit of keepalived as that stops.
         """
-        if self.giving or time.monotonic() < self._decided_until or not self._tunnel.holds_vip():
-            return False
-        if not grace:
-            self._decided_until = time.monotonic() + LEAVE_SECONDS
-            return False
+        async with self._one_at_a_time:
+            if time.monotonic() < self._decided_until and self._refusal:
+                raise HandoverError(self._refusal)
+            if self.giving or time.monotonic() < self._decided_until or not self._tunnel.holds_vip():
+                return False
+            self._refusal = ""
+            if grace:
+                await self._begin(grace)
+            else:
+                self._decided_until = time.monotonic() + LEAVE_SECONDS
+            return bool(grace)
+
+    async def _begin(self, grace: float) -> None:
         for event in (self._peer_ready, self._vip_left, self._vip_came):
             event.clear()
         # First of all, so that nothing that happens from here on resets clients.
@@ -248,12 +273,11 @@ class Handover:
                 self._tunnel.open()
             self._tunnel.serve_vip(here=True)
             await self._ask()
-        except BaseException:
-            self._decided_until = time.monotonic() + LEAVE_SECONDS
+        except BaseException as error:
+            self._decided_until, self._refusal = time.monotonic() + LEAVE_SECONDS, str(error)
             self._end_giving()
             raise
         self._grace = asyncio.create_task(self._go_on())
-        return True
 
     async def _ask(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -267,37 +291,47 @@ class Handover:
         )
 
     async def _go_on(self) -> None:
+        beating = asyncio.create_task(self._beat())
+        try:
+            await self._last()
+        except Exception as error:
+            log(f"the handover has failed: {error!r}")
+        finally:
+            beating.cancel()
+            self._end_giving()
+
+    async def _beat(self) -> None:
+        while True:
+            self._say(GIVE)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def _last(self) -> None:
         """Until no connection is left, the grace is over, or the VIP is back."""
         began = time.monotonic()
-        counted, left = -COUNT_SECONDS, 0
-        try:
-            while not self._vip_came.is_set():
-                now = time.monotonic()
-                if now - counted >= COUNT_SECONDS or now >= self._until:
-                    counted, left = now, len(self._connections())
-                    _show(left, self._until - now)
-                if not self._vip_left.is_set():
-                    if now - began > LEAVE_SECONDS:
-                        log("the VIP did not leave, so no connection is passed on")
-                        return
-                elif now - self._answered > DEAF_SECONDS:
-                    log("the peer passes nothing on any more")
-                    await self._close_all()
+        while not self._vip_came.is_set():
+            now, left = time.monotonic(), len(self._connections())
+            _show(left, self._until - now)
+            if not self._vip_left.is_set():
+                if now - began > LEAVE_SECONDS:
+                    log("the VIP did not leave, so no connection is passed on")
                     return
-                elif now >= self._until or (not left and now - began >= LEAST_SECONDS):
-                    log(f"the grace is over with {left} connections left" + (", which are closed" if left else ""))
-                    await self._close_all()
-                    return
-                self._say(GIVE)
-                await self._wait(min(EVERY_SECONDS, max(self._until - now, ASK_EVERY_SECONDS)))
-            log("the VIP is back, and so are this host's connections")
-        finally:
-            self._end_giving()
+            elif now - self._answered > DEAF_SECONDS:
+                log("the peer passes nothing on any more")
+                await self._close_all()
+                return
+            elif now >= self._until or (not left and now - began >= LEAST_SECONDS):
+                log(f"the grace is over with {left} connections left" + (", which are closed" if left else ""))
+                await self._close_all()
+                return
+            await self._wait(min(COUNT_SECONDS, max(self._until - now, ASK_EVERY_SECONDS)))
+        log("the VIP is back, and so are this host's connections")
 
     def _end_giving(self) -> None:
         self.giving = False
         STATUS.unlink(missing_ok=True)
-        self._say(END)
+        # One may be lost.
+        for _ in range(3):
+            self._say(END)
         self._tunnel.serve_vip(here=False)
         if not self.receiving:
             self._tunnel.close()
@@ -307,12 +341,15 @@ class Handover:
             await asyncio.wait_for(self._vip_came.wait(), seconds)
 
     async def _close_all(self) -> None:
-        if self._connections():
-            await self._close()
+        if not self._connections():
+            return
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._close(), CLOSE_SECONDS)
         for _ in range(round(CLOSE_SECONDS / ASK_EVERY_SECONDS)):
-            if not self._connections():
+            if self._vip_came.is_set() or not self._connections():
                 return
             await asyncio.sleep(ASK_EVERY_SECONDS)
+        await self._reset()
 
     async def finish(self) -> None:
         """End a grace soon, because this host is being shut down."""
@@ -329,7 +366,8 @@ class Handover:
             return
         stamp, what = MESSAGE.unpack(text)
         now = time.monotonic()
-        if stamp <= self._stamp and now - self._heard < STAMP_SECONDS:
+        repeated = stamp <= self._stamp and now - self._heard < STAMP_SECONDS
+        if repeated or stamp < self._newest() - STAMP_SECONDS * 1e9:
             return  # an old one that somebody repeats
         self._stamp, self._heard = stamp, now
         if what == GIVE:
@@ -363,6 +401,10 @@ class Handover:
 
     async def run(self) -> None:
         """Notice a peer that dies while its connections are passed on; never ends."""
+        # What a killed predecessor has left carries on until the peer asks again, or does not.
+        await asyncio.sleep(SILENT_SECONDS)
+        if not self.giving:
+            self.clean_up()
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             if self._asked is not None and time.monotonic() - self._asked > SILENT_SECONDS:
@@ -378,15 +420,14 @@ class Handover:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A request of the program below: a line with the grace. The answer is what failed, or nothing."""
-        answer = ""
         try:
             grace = float(await reader.readline())
             if await self.give(grace):
                 log(f"giving the VIP up; connections may go on for {grace:g} s")
-        except (HandoverError, ValueError) as error:
-            answer = str(error)
-        writer.write(answer.encode())
-        writer.close()
+        except (HandoverError, OSError, ValueError) as error:
+            writer.write(str(error).encode())
+        finally:
+            writer.close()
 
 
 def main() -> None:

@@ -74,7 +74,9 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 # From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h,
 # nfnetlink.h, nfnetlink_conntrack.h.
 ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 3, 26, 33
-SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, INET_DIAG_INFO, ESTABLISHED = 4, 20, 0x301, 2, 1
+SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, INET_DIAG_INFO = 4, 20, 0x301, 2
+# States of TCP, as bits: ESTABLISHED, and with FIN_WAIT1, CLOSE_WAIT, LAST_ACK and CLOSING, which may have data left.
+ESTABLISHED, UNFINISHED = 1 << 1, 1 << 1 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11
 RTMGRP_IPV4_IFADDR, RTM_NEWADDR, RTM_DELADDR, IFA_LOCAL = 0x10, 20, 21, 2
 NETFILTER, CONNTRACK_DELETE, REQUEST, NESTED = 12, 0x102, 1, 0x8000
 
@@ -190,12 +192,12 @@ class Handshakes:
             del self._first[client]
 
 
-def connections(vip: bytes, port: int) -> Iterator[tuple[Client, int, int]]:
+def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[tuple[Client, int, int]]:
     """The connections to the VIP: client, bytes that it has acknowledged, bytes that it has sent (sock_diag(7))."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
         any_socket = struct.pack("!HH", port, 0) + bytes(32) + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
         information = 1 << (INET_DIAG_INFO - 1)
-        request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, information, 0, 1 << ESTABLISHED)
+        request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, information, 0, states)
         length = 16 + len(request) + len(any_socket)
         kernel.send(struct.pack("=IHHII", length, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 1, 0) + request + any_socket)
         while True:
@@ -249,7 +251,7 @@ class Peer:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._clients: dict[Client, tuple[int, Numbers | None]] = {}
-        self._stamp, self._heard = 0, time.monotonic()
+        self.stamp, self._heard = 0, time.monotonic()
 
     def heard(self, datagram: bytes) -> bool:
         """Whether a datagram is the peer's, and not an old one that somebody repeats."""
@@ -258,12 +260,12 @@ class Peer:
             return False
         (stamp,) = STAMP.unpack_from(text)
         now = time.monotonic()
-        if stamp < self._stamp and now - self._heard < SILENT_SECONDS:
+        if stamp < self.stamp and now - self._heard < SILENT_SECONDS:
             return False
-        if stamp != self._stamp:
+        if stamp != self.stamp:
             oldest = stamp - int(FRESH_SECONDS * 1e9)
             self._clients = {it: known for it, known in self._clients.items() if oldest < known[0] < stamp}
-        self._stamp, self._heard = stamp, now
+        self.stamp, self._heard = stamp, now
         for address, port, send, expect, known in ENTRY.iter_unpack(text[STAMP.size :]):
             self._clients[Client(address, port)] = stamp, Numbers(send, expect) if known else None
         return True
@@ -401,10 +403,12 @@ class HeldConnections:
             ),
             self._key,
             send=self._send,
-            connections=self._own,
+            connections=lambda: list(connections(self._vip, self._port, UNFINISHED)),
             close=self._close_own,
+            reset=self._reset_own,
             forget=lambda: forget_tracked(self._vip, self._port, self._peer.clients()),
-            lost=self._reset_peers_clients,
+            lost=lambda: self._reset_peers_clients("the peer is silent"),
+            newest=lambda: self._peer.stamp,
         )
         self._exchange = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._exchange.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -419,7 +423,6 @@ class HeldConnections:
         loop.add_reader(packets, self._handshakes.read, packets)
         loop.add_reader(self._exchange, self._heard)
         loop.add_reader(self._addresses, self._address_changed)
-        self._handover.clean_up()
         CONTROL.unlink(missing_ok=True)
         async with await asyncio.start_unix_server(self._handover.serve, CONTROL):
             ended = asyncio.gather(self._tell(), self._take_over(), self._give_up(), self._handover.run())
@@ -435,8 +438,10 @@ class HeldConnections:
                 self._handover.clean_up()
 
     async def _finish(self, end: Callable[[], object]) -> None:
-        await self._handover.finish()
-        end()
+        try:
+            await self._handover.finish()
+        finally:
+            end()
 
     def _own(self) -> Clients:
         return {
@@ -499,7 +504,10 @@ class HeldConnections:
             await self._gone.wait()
             self._gone.clear()
             if not self._handover.giving:
-                await self._resets.end(self._own())
+                await self._reset_own()
+
+    async def _reset_own(self) -> None:
+        await self._resets.end(self._own())
 
     async def _close_own(self) -> None:
         """Close this host's connections in order, as far as HAProxy does."""
@@ -513,9 +521,9 @@ class HeldConnections:
             self._here.clear()
             if not self._handover.receiving:
                 await asyncio.sleep(DELAY_SECONDS)
-                await self._reset_peers_clients()
+                await self._reset_peers_clients("the VIP came here")
 
-    async def _reset_peers_clients(self) -> None:
+    async def _reset_peers_clients(self, reason: str) -> None:
         began = time.monotonic()
         clients = self._peer.clients()
         if not clients:
@@ -533,7 +541,7 @@ class HeldConnections:
             if not turn:
                 took = time.monotonic() - began
                 log(
-                    f"the VIP came here: {len(clients)} clients of the peer reset in {took:.2f} s, "
+                    f"{reason}: {len(clients)} clients of the peer reset in {took:.2f} s, "
                     f"{unknown} of them without numbers"
                 )
 
