@@ -12,7 +12,7 @@ from dev.bench.world import Machine, World, wait_for
 from model.rendering import LOAD_BALANCER_TEMPLATES
 from tests.dataplane.benched import OURS
 
-WATCHDOG = LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api/watchdog.py"
+PROGRAMS = LOAD_BALANCER_TEMPLATES / "usr/local/lib/ha-api"
 # Sets what a host has, and writes what the watchdog finds.
 SCRIPT = """
 set -e
@@ -23,11 +23,10 @@ ip link set ens3 up
 ip address add 198.51.100.200/32 dev ens3
 {commands}
 exec {python} - <<'END'
-import importlib.util
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("watchdog", "{watchdog}")
-watchdog = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(watchdog)
+sys.path.insert(0, "{programs}")
+import watchdog
 Path("/proc/sys/net/ipv4/ip_nonlocal_bind").write_text("1")
 watchdog.Network("198.51.100.11", "198.51.100.12", Path("{folder}")).check()
 END
@@ -52,7 +51,7 @@ ADDRESS, ROUTE = "ip address add 198.51.100.11/24 dev ens3", "ip route add defau
 def test_a_host_without_its_own_address_or_a_default_route_is_reported(
     tmp_path: Path, commands: tuple[str, ...], own_address: str, default_route: str
 ):
-    script = SCRIPT.format(commands="\n".join(commands), python=sys.executable, watchdog=WATCHDOG, folder=tmp_path)
+    script = SCRIPT.format(commands="\n".join(commands), python=sys.executable, programs=PROGRAMS, folder=tmp_path)
     subprocess.run(["unshare", "--net", "sh", "-c", script], check=True)
     found = [(tmp_path / name).read_text().strip() for name in ("own_address", "default_route")]
     assert found == [own_address, default_route]
