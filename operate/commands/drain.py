@@ -50,7 +50,8 @@ def drain(
         show_handover(name, left, console)
         console.print("Wait for them before you stop it. Ctrl-C ends this command, not the connections.")
         await_handover(maintenance, name, console)
-        console.print(f"No connection goes through {name} any more.")
+        if not maintenance.handover(name):
+            console.print(f"No connection goes through {name} any more.")
 
 
 def _drain_node(stack: AppliedStack, maintenance: Maintenance, name: str, reason: str, *, yes: bool) -> None:
