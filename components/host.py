@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import pulumi
 import pulumi_command as command
 
-from model.settings import BastionSettings
+from model.settings import BastionSettings, HostKeyType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ class HostKey:
     public: pulumi.Output[str]
 
 
-def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
-    """An ed25519 key, kept as a secret in the stack's state."""
+def make_host_key(host_name: str, key_type: HostKeyType, *, parent: pulumi.Resource) -> HostKey:
+    """A key, kept as a secret in the stack's state. A host that exists keeps the one that it has, of whatever type."""
     pair = command.local.Command(
         f"{host_name}-host-key",
-        create='d=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && ssh-keygen -q -t ed25519 -N "" -C "" -f "$d/key" && '
-        'cat "$d/key" "$d/key.pub"',
+        create="d=$(mktemp -d) && trap 'rm -rf \"$d\"' EXIT && "
+        f'ssh-keygen -q -t {key_type} -N "" -C "" -f "$d/key" && cat "$d/key" "$d/key.pub"',
         logging=command.local.Logging.NONE,
         opts=pulumi.ResourceOptions(
             parent=parent,
@@ -55,10 +55,17 @@ def make_host_key(host_name: str, *, parent: pulumi.Resource) -> HostKey:
         ),
     )
     lines = pair.stdout.apply(lambda text: text.strip().splitlines())
-    return HostKey(
-        private=pulumi.Output.secret(lines.apply(lambda lines: "\n".join(lines[:-1]) + "\n")),
-        public=pulumi.Output.unsecret(lines.apply(lambda lines: " ".join(lines[-1].split()[:2]))),
-    )
+    public = pulumi.Output.unsecret(lines.apply(lambda lines: " ".join(lines[-1].split()[:2])))
+
+    def warn(public: str) -> None:
+        if (kept := HostKeyType.of(public)) is not key_type:
+            pulumi.log.warn(
+                f"hostKeyType = {key_type}: {host_name} keeps its {kept} key, because its instance has no other; to "
+                "replace both, see docs/operations.md, Replace a host key"
+            )
+
+    public.apply(warn)
+    return HostKey(private=pulumi.Output.secret(lines.apply(lambda lines: "\n".join(lines[:-1]) + "\n")), public=public)
 
 
 def make_pair_key(group_name: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:

@@ -118,7 +118,7 @@ def boot(
         delete_on_termination=True,
     )
     image_path = "blockDevices[0].uuid" if size else "imageId"
-    key = make_host_key(name, parent=parent)
+    key = make_host_key(name, args.settings.host_key_type, parent=parent)
     instance = openstack.compute.Instance(
         name,
         name=name,

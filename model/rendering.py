@@ -26,7 +26,7 @@ from model.kubernetes import (
     Node,
 )
 from model.load_balancers import GRACE, LOAD_BALANCER_FILES, LoadBalancerHost
-from model.settings import NetworkPlugin, Settings
+from model.settings import HostKeyType, NetworkPlugin, Settings
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 LOAD_BALANCER_TEMPLATES = TEMPLATES / "load_balancer"
@@ -131,7 +131,9 @@ def prove_script(vip: IPv4Address, interface: str, address: IPv4Address) -> str:
 
 def user_data(host_private_key: str, host_public_key: str) -> str:
     """For cloud-init: the host key, and nothing that could ever change, because instances ignore a change."""
-    return _render("user_data.yaml.j2", private=host_private_key, public=host_public_key)
+    # Not as the settings have it: a new instance gets the key of the one before.
+    key_type = HostKeyType.of(host_public_key)
+    return _render("user_data.yaml.j2", type=key_type, private=host_private_key, public=host_public_key)
 
 
 def kubeadm_config(vip: str, floating_ip: str | None) -> str:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pulumi
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
@@ -19,16 +20,28 @@ from pulumi.runtime.settings import SETTINGS, reset_options
 
 from dev.review.render import stand_in_authorities
 from model.cloud import is_uuid
-from model.settings import SECRET_KEYS
+from model.settings import SECRET_KEYS, HostKeyType
 from operate.stack.files import ROOT
 
 
-@cache
-def key_pair() -> tuple[str, str]:
+def key_pair(key_type: str = HostKeyType.ED25519) -> tuple[str, str]:
     """A private key in OpenSSH format and its public half, the same in each run."""
-    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return _key_pairs()[key_type]
+
+
+@cache
+def _key_pairs() -> dict[str, tuple[str, str]]:
+    keys = {
+        HostKeyType.ED25519: Ed25519PrivateKey.from_private_bytes(bytes(32)),
+        HostKeyType.ECDSA: ec.derive_private_key(1, ec.SECP256R1()),
+    }
+    return {
+        name: (
+            key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(),
+            key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
+        )
+        for name, key in keys.items()
+    }
 
 
 NOVA_PUBLIC_KEY = key_pair()[1]
@@ -63,10 +76,10 @@ KUBERNETES = "1.37.2"
 """The version that the repository of the packages has."""
 
 
-def _printed_here(name: str) -> str:
+def _printed_here(name: str, command: str, host_keys: HostKeyType | None) -> str:
     """What a command on this machine prints."""
     if name.endswith("-host-key"):
-        return "".join(key_pair()) + "\n"
+        return "".join(key_pair(host_keys or command.partition("ssh-keygen -q -t ")[2].split()[0])) + "\n"
     found = {"certificate": "(certificate)\n", "key": "(key)\n"} if name.endswith("-admin-certificate") else None
     return json.dumps(found or stand_in_authorities())
 
@@ -130,6 +143,8 @@ class RecordingCloud(pulumi.runtime.Mocks):
     """What Nova knows of the instances that exist already, by name."""
     state: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """What the stack's state has of each resource, by URN."""
+    host_keys: HostKeyType | None = None
+    """The type of the host keys that exist already; None if the run creates them."""
     secret_keys: frozenset[str] = SECRET_KEYS
     """Settings that are encrypted in the stack's file."""
     resources: list[Resource] = field(default_factory=list[Resource])
@@ -152,7 +167,7 @@ class RecordingCloud(pulumi.runtime.Mocks):
         if args.typ == "openstack:networking/floatingIp:FloatingIp":
             outputs["address"] = FLOATING_IP
         if args.typ == "command:local:Command":
-            outputs["stdout"] = _printed_here(args.name)
+            outputs["stdout"] = _printed_here(args.name, inputs["create"], self.host_keys)
         if args.typ == "command:remote:Command":
             step = args.name.partition("-kubernetes-")[2] or args.name.rpartition("-")[2]
             outputs["stdout"] = {"prepare": "interface=ens3\n", "version": f"version={KUBERNETES}\n"}.get(step, "")

@@ -7,12 +7,13 @@ from model.settings.kubernetes import NetworkPlugin
 from model.settings.roles import RoleSettings, ServerGroupPolicy
 from model.settings.secrets import SECRET_KEYS, client_certificate_file
 from model.settings.settings import ConfigurationError, Settings
-from model.settings.ssh import BastionSettings
+from model.settings.ssh import BastionSettings, HostKeyType
 
 __all__ = [
     "SECRET_KEYS",
     "BastionSettings",
     "ConfigurationError",
+    "HostKeyType",
     "NetworkPlugin",
     "RoleSettings",
     "ServerGroupPolicy",

@@ -1,10 +1,23 @@
-"""How hosts are reached: key pair, time limit, jump host."""
+"""How hosts are reached: key pair, time limit, jump host; and the type of the hosts' own keys."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from model.settings.fields import HostName, LoginUser, Model, PublicKey, Text
+
+
+class HostKeyType(StrEnum):
+    """The type of a host key, as ssh-keygen (`-t`) and cloud-init (`ssh_keys`) call it."""
+
+    ED25519 = "ed25519"
+    ECDSA = "ecdsa"
+
+    @classmethod
+    def of(cls, public_key: str) -> "HostKeyType":
+        """The type of a public key in OpenSSH format that the program has created."""
+        return cls.ED25519 if public_key.startswith("ssh-ed25519 ") else cls.ECDSA
 
 
 class BastionSettings(Model):
@@ -32,6 +45,7 @@ class SshSettings(Model):
     bastion_port: Annotated[int, Field(ge=1, le=65535)]
     bastion_user: LoginUser
     bastion_host_key: PublicKey
+    host_key_type: HostKeyType
     login_public_key: str
     """Public half of `sshPrivateKey` in OpenSSH format; empty where secrets are unreadable."""
 
@@ -47,9 +61,7 @@ class SshSettings(Model):
     @classmethod
     def _pinned_bastion(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("bastion_host") and not value:
-            raise ValueError(
-                "is empty, but bastionHost is set; use the last two words of `ssh-keyscan -t ed25519 HOST`"
-            )
+            raise ValueError("is empty, but bastionHost is set; use the last two words of a line of `ssh-keyscan HOST`")
         return value
 
     @property

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from openstack.exceptions import ConflictException, ForbiddenException, ResourceFailure, ResourceTimeout, SDKException
 
 from model.rendering import install_script, kubernetes_version_script, prepare_script, user_data
-from model.settings import RoleSettings, Settings
+from model.settings import HostKeyType, RoleSettings, Settings
 from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
 from operate.preflight.facts import Facts
@@ -178,7 +179,8 @@ def _reserve(facts: Facts, name: str) -> Finding:
 def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) -> Iterator[Finding]:
     settings, compute = facts.settings, facts.cloud.compute
     load_balancer = settings.load_balancers
-    host_key = Ed25519PrivateKey.generate()
+    ed25519 = settings.host_key_type is HostKeyType.ED25519
+    host_key = Ed25519PrivateKey.generate() if ed25519 else ec.generate_private_key(ec.SECP256R1())
     private = host_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     public = host_key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     zone = {"availability_zone": load_balancer.availability_zones[0]} if load_balancer.availability_zones else {}
@@ -290,7 +292,8 @@ async def _log_in(facts: Facts, access: Access, address: str, began: float) -> l
             problem(
                 looked_at,
                 f"not within {access.patience:.0f} s: {failure_of(error)}",
-                "add this machine, or the bastion, to adminCidrs; check the route to the subnet; or raise sshTimeout",
+                "add this machine, or the bastion, to adminCidrs; check the route to the subnet; set hostKeyType to "
+                "ecdsa if the image is in FIPS mode; or raise sshTimeout",
             )
         )
     return findings

@@ -241,7 +241,7 @@ def bastion(configuration: StackConfiguration) -> Generator[Finding]:
         yield problem(
             looked_at,
             "its host key is not bastionHostKey",
-            f"compare with `ssh-keyscan -t ed25519 -p {there.port} {there.host}`, and find out why it changed",
+            f"compare with `ssh-keyscan -p {there.port} {there.host}`, and find out why it changed",
         )
     except asyncssh.PermissionDenied:
         yield problem(

@@ -11,6 +11,7 @@ import pytest
 from pulumi import automation
 
 from components.host import make_host_key
+from model.settings import HostKeyType
 from operate.stack.files import ROOT
 from tests.toolchain.engine import options, stack_of
 from tests.toolchain.ssh_server import SshServer, new_key
@@ -108,7 +109,7 @@ def test_a_wrong_host_key_is_refused_and_the_right_one_works_again(stack: automa
 
 def test_a_host_key_stays_whatever_changes_about_how_it_is_made(tmp_path_factory: pytest.TempPathFactory) -> None:
     def program() -> None:
-        key = make_host_key("host", parent=pulumi.ComponentResource("test:index:Hosts", "hosts"))
+        key = make_host_key("host", HostKeyType.ED25519, parent=pulumi.ComponentResource("test:index:Hosts", "hosts"))
         pulumi.export("public", key.public)
 
     keys = automation.create_or_select_stack(
@@ -140,12 +141,12 @@ def test_a_host_key_stays_whatever_changes_about_how_it_is_made(tmp_path_factory
 
 def test_a_host_key_and_its_instance_are_replaced_together_and_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
     """As docs/operations.md says for a key that was read. One instance depends on the other, as control planes do."""
-    names = ("cp-0", "cp-1")
+    names, types = ("cp-0", "cp-1"), [HostKeyType.ED25519]
 
     def program() -> None:
         parent, before = pulumi.ComponentResource("test:index:Hosts", "hosts"), list[pulumi.Resource]()
         for name in names:
-            key = make_host_key(name, parent=parent)
+            key = make_host_key(name, types[-1], parent=parent)
             # Like the user data of an instance, which existing ones keep.
             instance = command.local.Command(
                 name,
@@ -162,10 +163,13 @@ def test_a_host_key_and_its_instance_are_replaced_together_and_alone(tmp_path_fa
         "hosts", project_name="host-keys", program=program, opts=options(tmp_path_factory.mktemp("hosts"))
     )
     before = hosts.up().outputs
+    types.append(HostKeyType.ECDSA)
+    hosts.preview(expect_no_changes=True)
     after = hosts.up(replace=["**::cp-0-host-key", "**:Command::cp-0"])
     assert after.summary.resource_changes == {"same": 4, "replace": 2}
     key, user_data = after.outputs["cp-0"].value
-    assert key == user_data != before["cp-0"].value[0]
+    assert key == user_data
+    assert HostKeyType.of(key) is HostKeyType.ECDSA
     assert after.outputs["cp-1"].value == before["cp-1"].value
     hosts.destroy()
 

@@ -93,6 +93,7 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("bastionHost", "jump.example:2222", "port belongs in bastionPort"),
         ("bastionHost", "[2001:db8::1]", "without brackets"),
         ("bastionHost", "fe80::1%$(id)", "not an address or a name"),
+        ("hostKeyType", "rsa", "'ed25519' or 'ecdsa'"),
         ("aptProxy", "proxy:3142", "http"),
         ("aptMirror", "http://user:password@mirror/debian", "without user"),
         ("haproxyBranch", "3.0; reboot", "not a branch of HAProxy"),

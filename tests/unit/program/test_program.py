@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from dev.review.recording_cloud import RecordingCloud, key_pair
-from model.settings import SECRET_KEYS
+from model.settings import SECRET_KEYS, HostKeyType
 from tests.unit.example import example_values
 
 VIP = "198.51.100.100"
@@ -38,6 +38,7 @@ EVERY_OPTION = {
     "controlPlaneServerGroupPolicy": "anti-affinity",
     "floatingNetwork": "public",
     "floatingSubnet": "public-v4",
+    "hostKeyType": "ecdsa",
     "loadBalancerImage": UUID,
     "loadBalancerServerGroupPolicy": "anti-affinity",
     "vrrpPassword": "P@ssw0rd",
@@ -424,6 +425,30 @@ def test_host_keys_are_pinned_from_the_first_connection():
     user_data = yaml.safe_load(cloud.of_type("compute/instance:Instance")["k8s-lb-0"].inputs["userData"])
     assert user_data["ssh_keys"] == {"ed25519_private": key_pair()[0], "ed25519_public": public}
     assert cloud.outputs["knownHosts"].count(public) == 6
+
+
+def test_new_hosts_get_keys_of_the_configured_type():
+    cloud = run(**EVERY_OPTION)
+    private, public = key_pair(HostKeyType.ECDSA)
+    user_data = yaml.safe_load(cloud.of_type("compute/instance:Instance")["k8s-lb-0"].inputs["userData"])
+    assert user_data["ssh_keys"] == {"ecdsa_private": private, "ecdsa_public": public}
+    assert cloud.of_type("remote:Command")["k8s-lb-0-prepare"].inputs["connection"]["hostKey"] == public
+    assert public in cloud.outputs["knownHosts"]
+
+
+def test_another_key_type_changes_no_host_that_exists(monkeypatch: pytest.MonkeyPatch):
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", warnings.append)
+    cloud = RecordingCloud(host_keys=HostKeyType.ED25519).run(example_values(vip=VIP, hostKeyType="ecdsa"))
+    before = {(it.type, it.name): it.inputs for it in run().resources}
+    changed = [it for it in cloud.resources if it.inputs != before[it.type, it.name]]
+    assert {it.name.removeprefix("k8s-") for it in changed} == {
+        f"{host}-host-key" for host in ("lb-0", "lb-1", "cp-0", "cp-1", "cp-2", "worker-0")
+    }
+    assert all("*" in it.registration.ignoreChanges for it in changed)
+    assert cloud.outputs == run().outputs
+    assert len(warnings) == 6
+    assert "hostKeyType = ecdsa: k8s-cp-0 keeps its ed25519 key" in "".join(warnings)
 
 
 def test_a_missing_host_does_not_block_a_destroy():
