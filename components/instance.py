@@ -123,7 +123,8 @@ def boot(
         name,
         name=name,
         flavor_id=found.flavor_id,
-        # Not both: an instance that boots from a volume has no image, and every run would rebuild it.
+        # Not both: Nova names no image of an instance that boots from a volume, so every run would rebuild it. The text
+        # that the provider has in its place, "Attempt to boot from volume", is no change of an input that is absent.
         image_id=None if size else found.image_id,
         block_devices=[volume] if size else None,
         # Not False, which would replace the hosts of stacks that were created without this input.

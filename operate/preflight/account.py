@@ -240,8 +240,8 @@ def cinder(facts: Facts) -> Generator[Finding]:
                 f"use one of {', '.join(sorted(types)) or 'none: there are none'}",
             )
     quota = storage.get_limits().absolute
-    count = sum(facts.missing(role) for role in volumes)
-    size = sum(facts.missing(role) * wanted.root_volume_size for role, wanted in volumes.items())
+    count = sum(facts.new_root_disks(role) for role in volumes)
+    size = sum(facts.new_root_disks(role) * wanted.root_volume_size for role, wanted in volumes.items())
     yield _room("volumes", count, quota.max_total_volumes, quota.total_volumes_used)
     yield _room("volumes (GiB)", size, quota.max_total_volume_gigabytes, quota.total_gigabytes_used)
 

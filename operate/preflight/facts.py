@@ -187,6 +187,13 @@ class Facts:
         """How many of the role's instances do not exist yet."""
         return sum(name not in self.servers for name in host_names(self.settings, role))
 
+    def new_root_disks(self, role: Role) -> int:
+        """How many of the role's instances do not exist yet, or are replaced for a change between flavor and volume."""
+        volume = bool(role.settings(self.settings).root_volume_size)
+        there = [self.servers[name] for name in host_names(self.settings, role) if name in self.servers]
+        # Nova shows no image of an instance that boots from a volume.
+        return self.missing(role) + sum(bool(it.image) is volume for it in there)
+
     @cached_property
     def key_pairs(self) -> Mapping[str, str]:
         """Public keys of the user's key pairs, by name."""

@@ -42,7 +42,7 @@ def flavors(facts: Facts) -> Generator[Finding]:
 
 def _flavor(facts: Facts, looked_at: str, flavor: Any, roles: Iterable[Role]) -> Iterator[Finding]:
     size = f"{flavor.vcpus} vCPU, {flavor.ram} MiB, {flavor.disk} GiB of disk"
-    diskless = [role for role in roles if not flavor.disk and facts.missing(role) and not _volume_size(facts, role)]
+    diskless = [it for it in roles if not flavor.disk and facts.new_root_disks(it) and not _volume_size(facts, it)]
     if diskless and not facts.is_admin:
         keys = ", ".join(f"{role.configuration_prefix}RootVolumeSize" for role in diskless)
         yield problem(

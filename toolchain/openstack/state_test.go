@@ -93,3 +93,43 @@ func TestNoSubnetReplacesAFloatingIP(t *testing.T) {
 	_, replaces := diff(t, urn, inputs("public", ""), inputs("other", ""))
 	assert.Equal(t, []string{"pool"}, replaces)
 }
+
+// A change between the flavor's disk and a volume, or of the volume, replaces the instance; what the provider reads back of
+// an instance that boots from a volume, whose image Nova does not name, changes nothing.
+func TestARootVolumeReplacesAnInstanceOnlyWhenItChanges(t *testing.T) {
+	noImage := "Attempt to boot from volume - no image supplied"
+	instance := func(image string, gibibytes float64) resource.PropertyMap {
+		all := resource.PropertyMap{"name": resource.NewProperty("host"), "flavorId": resource.NewProperty("flavor")}
+		if image != "" {
+			all["imageId"] = resource.NewProperty(image)
+		}
+		if gibibytes > 0 {
+			all["blockDevices"] = resource.NewProperty([]resource.PropertyValue{resource.NewProperty(resource.PropertyMap{
+				"sourceType":          resource.NewProperty("image"),
+				"uuid":                resource.NewProperty("image"),
+				"destinationType":     resource.NewProperty("volume"),
+				"volumeSize":          resource.NewProperty(gibibytes),
+				"bootIndex":           resource.NewProperty(0.0),
+				"deleteOnTermination": resource.NewProperty(true),
+			})})
+		}
+		return all
+	}
+	urn := "urn:pulumi:stack::project::openstack:compute/instance:Instance::host"
+	for name, change := range map[string]struct {
+		from, to          resource.PropertyMap
+		rebuilt, replaced bool
+	}{
+		"no change":             {instance(noImage, 20), instance("", 20), false, false},
+		"a larger volume":       {instance(noImage, 20), instance("", 30), false, true},
+		"from disk to volume":   {instance("image", 0), instance("", 20), false, true},
+		"from volume to disk":   {instance(noImage, 20), instance("image", 0), true, true},
+		"a volume and an image": {instance(noImage, 20), instance("image", 20), true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			diffs, replaces := diff(t, urn, change.from, change.to)
+			assert.Equal(t, change.rebuilt, slices.Contains(diffs, "imageId"))
+			assert.Equal(t, change.replaced, len(replaces) > 0)
+		})
+	}
+}

@@ -723,6 +723,9 @@ def test_a_flavor_without_a_disk_needs_a_root_volume(cloud: Cloud) -> None:
     assert "workerRootVolumeSize" in only(instances.flavors(cloud.facts())).to_do
     assert all_ok(instances.flavors(cloud.facts(workerRootVolumeSize="20")))
     assert all_ok(instances.flavors(cloud.facts(is_admin=True)))
+    # It boots from a volume, and would be replaced without one.
+    cloud.servers = [server("k8s-worker-0", "large", image=None)]
+    assert "workerRootVolumeSize" in only(instances.flavors(cloud.facts())).to_do
 
 
 def test_an_image_must_fit_the_root_volume(cloud: Cloud) -> None:
@@ -744,6 +747,11 @@ def test_cinder_must_have_the_volumes_type_and_room_for_them(cloud: Cloud) -> No
     assert only(account.cinder(facts)).looked_at == "quota: volumes"
     alter(cloud.storage_limits, max_total_volumes=3, max_total_volume_gigabytes=89)
     assert only(account.cinder(facts)).looked_at == "quota: volumes (GiB)"
+    # An instance that exists needs one if it has none.
+    cloud.servers = [server("k8s-cp-0"), server("k8s-cp-1", image=None)]
+    assert all_ok(account.cinder(cloud.facts(**wanted)))
+    cloud.storage_limits.max_total_volume_gigabytes = 59
+    assert "needs 60 more" in only(account.cinder(cloud.facts(**wanted))).found
     cloud.storage_limits.max_total_volume_gigabytes = 90
     cloud.volume_types.clear()
     assert "controlPlaneRootVolumeType" in only(account.cinder(facts)).found
