@@ -74,6 +74,7 @@ if departure and authorities:
             workers=prepared[1],
             vip=vip.address,
             floating_address=vip.floating_address,
+            endpoint_host=vip.endpoint_host,
             authorities=authorities.everything,
             departure=departure,
             running=running,

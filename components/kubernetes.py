@@ -40,6 +40,7 @@ class KubernetesArgs:
     workers: list[Server]
     vip: pulumi.Output[str]
     floating_address: pulumi.Output[str | None]
+    endpoint_host: pulumi.Output[str]
     authorities: pulumi.Output[Authorities]
     departure: Departure
     running: bool
@@ -115,18 +116,16 @@ class Kubernetes(pulumi.ComponentResource):
             after=[network, *joins],
             triggers=[step.id for step in (network, *joins)],
         )
-        facts = pulumi.Output.all(
-            args.vip, args.floating_address, args.authorities, administrator.certificate, administrator.key
-        )
+        facts = pulumi.Output.all(args.endpoint_host, args.authorities, administrator.certificate, administrator.key)
         self.kubeconfig = pulumi.Output.secret(
             facts.apply(
                 lambda it: kubeconfig(
                     args.settings.cluster_name,
                     f"{args.settings.cluster_name}-admin",
-                    f"https://{it[1] or it[0]}:{API_PORT}",
-                    ca=it[2]["ca"],
-                    certificate=it[3],
-                    key=it[4],
+                    f"https://{it[0]}:{API_PORT}",
+                    ca=it[1]["ca"],
+                    certificate=it[2],
+                    key=it[3],
                 )
             )
         )

@@ -28,6 +28,8 @@ class VirtualIp(pulumi.ComponentResource):
 
     address: pulumi.Output[str]
     floating_address: pulumi.Output[str | None]
+    endpoint_host: pulumi.Output[str]
+    """Where clients find the API: its name, or else its floating IP, or else the address."""
 
     def __init__(self, name: str, args: VirtualIpArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("openstack-ha-api:network:VirtualIp", name, None, opts)
@@ -70,6 +72,8 @@ class VirtualIp(pulumi.ComponentResource):
                 opts=own,
             )
             self.floating_address = association.floating_ip
+        endpoint_address = pulumi.Output.all(self.address, self.floating_address).apply(lambda both: both[1] or both[0])
+        self.endpoint_host = endpoint_address.apply(lambda address: args.settings.endpoint_name or address)
         self.register_outputs({"address": self.address, "floatingAddress": self.floating_address})
 
     def notice_pairs(self, ports: Sequence[pulumi.Resource]) -> pulumi.Resource:

@@ -110,7 +110,17 @@ class Cluster:
         """Names and addresses by which clients reach the API server besides its host's own."""
         local = [str(LOCAL_ENDPOINT)] if self.settings.local_api_endpoint else []
         floating = [self.floating_ip] if self.floating_ip else []
-        return tuple(dict.fromkeys((str(self.vip), *floating, *local, *self.settings.api_server_names)))
+        name = [self.settings.endpoint_name] if self.settings.endpoint_name else []
+        return tuple(dict.fromkeys((str(self.vip), *floating, *local, *name, *self.settings.api_server_names)))
+
+    @property
+    def kubelets_name(self) -> str:
+        """The name by which a worker's kubelet reaches the API servers if it leads to the VIP there; empty for none.
+
+        With a floating IP it leads there instead, and no security group admits hosts that come back from the router.
+        """
+        without = self.settings.local_api_endpoint or self.floating_ip
+        return "" if without else self.settings.endpoint_name
 
     @property
     def agents_endpoint(self) -> str:

@@ -136,9 +136,9 @@ def user_data(host_private_key: str, host_public_key: str) -> str:
     return _render("user_data.yaml.j2", type=key_type, private=host_private_key, public=host_public_key)
 
 
-def kubeadm_config(vip: str, floating_ip: str | None) -> str:
-    """A `kubeadm init --config` file whose control-plane endpoint is the VIP."""
-    return _render("kubeadm.yaml.j2", vip=vip, floating_ip=floating_ip)
+def kubeadm_config(vip: str, floating_ip: str | None, endpoint_name: str) -> str:
+    """A `kubeadm init --config` file whose control-plane endpoint is the name of the VIP, or its address."""
+    return _render("kubeadm.yaml.j2", vip=vip, floating_ip=floating_ip, endpoint_name=endpoint_name)
 
 
 def kubernetes_files(node: Node, paths: Iterable[str]) -> tuple[HostFile, ...]:

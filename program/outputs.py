@@ -25,10 +25,9 @@ def export_outputs(  # noqa: PLR0917 - what the program has made
 ) -> None:
     """Export the stack's outputs; docs/configuration.md describes each."""
     every = [host for role in Role for host in hosts[role]]
-    endpoint_address = pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: both[1] or both[0])
     pulumi.export("vip", vip.address)
     pulumi.export("floatingIp", vip.floating_address)
-    pulumi.export("endpoint", pulumi.Output.format("https://{0}:{1}", endpoint_address, API_PORT))
+    pulumi.export("endpoint", pulumi.Output.format("https://{0}:{1}", vip.endpoint_host, API_PORT))
     pulumi.export(
         "addresses",
         {role.output_name: {host.name: host.address for host in hosts[role]} for role in Role},
@@ -47,7 +46,9 @@ def export_outputs(  # noqa: PLR0917 - what the program has made
     else:
         pulumi.export(
             "kubeadmConfig",
-            pulumi.Output.all(vip.address, vip.floating_address).apply(lambda both: kubeadm_config(both[0], both[1])),
+            pulumi.Output.all(vip.address, vip.floating_address).apply(
+                lambda both: kubeadm_config(both[0], both[1], settings.endpoint_name)
+            ),
         )
 
 

@@ -116,6 +116,9 @@ def _proxy_url(value: SecretStr) -> SecretStr:
     return value
 
 
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+"""Of a DNS name (RFC 1123, 2.1)."""
+
 _NOT_API_SERVERS = {
     IPv4Network("0.0.0.0/8"): 'means "this network" (RFC 1122, 3.2.1.3), not a host',
     IPv4Network("127.0.0.0/8"): "is loopback, so each load balancer would connect to itself",
@@ -245,11 +248,19 @@ def _node_taint(value: str) -> str:
     return value
 
 
+def _dns_name(value: str) -> str:
+    if value.endswith("."):
+        raise ValueError("ends in a dot, which certificates and clients do not have; remove it")
+    # The last label has a letter (RFC 3696, 2), so that no address is a name.
+    if value and (len(value) > 253 or not re.fullmatch(rf"({_LABEL}\.)+(?=[0-9-]*[a-z]){_LABEL}", value)):
+        raise ValueError("is not a DNS name in lower case; write it as api.example.com")
+    return value
+
+
 def _api_server_name(value: str) -> str:
-    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     with suppress(ValueError):
         return str(ip_address(value))
-    if len(value) > 253 or not re.fullmatch(rf"(\*\.)?{label}(\.{label})*", value):
+    if len(value) > 253 or not re.fullmatch(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", value):
         raise ValueError("is neither a DNS name in lower case nor an address; write it as api.example.com")
     return value
 
@@ -338,6 +349,7 @@ HostsWithoutProxy = Annotated[
 ]
 # It may have a password.
 ProxyUrl = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_proxy_url)]
+DnsName = Annotated[_Scalar, AfterValidator(_dns_name)]
 HaproxyBranch = Annotated[_Scalar, AfterValidator(_haproxy_branch)]
 KubernetesVersion = Annotated[_Scalar, AfterValidator(_kubernetes_version)]
 RepositoryUrl = Annotated[Text, AfterValidator(_repository_url)]

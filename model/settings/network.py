@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from model.settings.fields import ApiServers, Cidrs, ClusterName, Model, Required, Text
+from model.settings.fields import ApiServers, Cidrs, ClusterName, DnsName, Model, Required, Text
 
 
 class NetworkSettings(Model):
@@ -16,6 +16,7 @@ class NetworkSettings(Model):
     vip: IPv4Address | None
     floating_network: Text
     floating_subnet: Text
+    endpoint_name: DnsName
     cluster_name: ClusterName
 
     admin_cidrs: Annotated[Cidrs, Field(min_length=1)]

@@ -118,6 +118,13 @@ class Facts:
         found = list(self.cloud.network.ips(port_id=self.vip_port.id))
         return found[0].floating_ip_address if found else None
 
+    @property
+    def endpoint_address(self) -> str | None:
+        """Where clients find the API: the floating IP if there is to be one, otherwise the VIP; None if unknown yet."""
+        if self.settings.floating_network:
+            return self.floating_ip
+        return str(self.vip) if self.vip else None
+
     def address_of(self, port: Any) -> str | None:
         """A port's address in the subnet."""
         return address_in(self.cidr, (it["ip_address"] for it in port.fixed_ips))

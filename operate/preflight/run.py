@@ -9,7 +9,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import ForbiddenException, SDKException
 from pydantic import BaseModel
 
-from operate.preflight import account, backend, floating, instances, network, segment
+from operate.preflight import account, backend, endpoint, floating, instances, network, segment
 from operate.preflight.boot import try_boot
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, Outcome, not_checked, note, problem
@@ -104,6 +104,7 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
             "ARP for the VIP": segment.vip_on_the_wire,
             "VRRP on the segment": segment.vrrp_on_the_segment,
         },
+        "endpoint": {"endpoint's name": endpoint.name},
         "reachability": {"SSH": partial(segment.admission, configuration=configuration)},
     }
     if with_instance:

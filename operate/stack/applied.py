@@ -9,7 +9,7 @@ from openstack.connection import Connection
 
 from model.settings import SECRET_KEYS, ConfigurationError, Settings
 from model.settings.stack_file import with_numbers
-from model.topology import Role
+from model.topology import API_PORT, Role
 from operate.hosts.ssh import Access
 from operate.stack.cloud import connect
 from operate.stack.engine import StackError, query
@@ -28,7 +28,6 @@ class Outputs:
     """The stack's outputs; hosts are addresses by name."""
 
     vip: str
-    endpoint: str
     floating_ip: str | None
     load_balancers: Mapping[str, str]
     control_plane: Mapping[str, str]
@@ -50,13 +49,17 @@ class Outputs:
         """
         return self.floating_ip or self.vip
 
+    @property
+    def endpoint(self) -> str:
+        """The URL of the API at its address: with `endpointName`, probes would resolve it for each request."""
+        return f"https://{self.reachable_vip}:{API_PORT}"
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Outputs":
         """From the decrypted values of the outputs; StackError if the stack was never brought up."""
         try:
             return cls(
                 vip=values["vip"],
-                endpoint=values["endpoint"],
                 floating_ip=values.get("floatingIp"),  # the engine leaves out what is null
                 load_balancers=values["addresses"][Role.LOAD_BALANCER.output_name],
                 control_plane=values["addresses"][Role.CONTROL_PLANE.output_name],

@@ -5,7 +5,8 @@ from pathlib import Path
 OPTIONS = {
     "kubernetesVersion": "1.36.3",
     "workerCount": "1",
-    "apiServerNames": '["api.example.com"]',
+    "endpointName": "api.example.com",
+    "apiServerNames": '["k8s.example.org"]',
     "registryMirror": "https://registry.example:5000",
     "registryMirrorCa": (Path(__file__).parent / "registry-ca.crt").read_text(),
     "workerLabels": '["example.com/disk=ssd", "zone=a"]',

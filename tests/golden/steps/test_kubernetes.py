@@ -397,6 +397,26 @@ def test_a_worker_s_kubelet_uses_its_own_haproxy_or_the_vip(host: Sandbox):
     assert endpoint_of_kubelet(host) == "https://198.51.100.100:6443"
 
 
+@pytest.mark.parametrize(
+    ("answer", "endpoint"),
+    [
+        ("printf '198.51.100.100  STREAM api.example.com\\n198.51.100.100  DGRAM\\n'", "api.example.com"),
+        ("echo '203.0.113.9 STREAM api.example.com'", "198.51.100.100"),
+        ("printf '198.51.100.100 STREAM\\n203.0.113.9 STREAM\\n'", "198.51.100.100"),
+        ("exit 2", "198.51.100.100"),
+    ],
+    ids=["the VIP", "another address", "both", "nothing"],
+)
+def test_a_kubelet_uses_the_endpoint_s_name_where_it_leads_to_the_vip(host: Sandbox, answer: str, endpoint: str):
+    host.put("getent", answer)
+    node = example_node(False, localApiEndpoint="false", endpointName="api.example.com")
+    done = host.run(kubernetes_join_script(node))
+    assert done.returncode == 0, done.stderr
+    assert endpoint_of_kubelet(host) == f"https://{endpoint}:6443"
+    assert called(host, "getent") == ["getent ahostsv4 api.example.com"]
+    assert ("so the kubelet uses the address" in done.stderr) == (endpoint == "198.51.100.100")
+
+
 def test_a_kubelet_that_was_not_restarted_is_restarted_by_the_next_run(host: Sandbox):
     host.put("systemctl", '[ "$*" != "restart kubelet" ]')
     assert "kubelet could not be restarted" in join(host, control_plane=False)
@@ -542,7 +562,7 @@ def test_a_member_that_does_not_serve_fails_the_step_and_says_why(host: Sandbox)
     assert "after 300 s its API server does not answer /readyz" in join(host)
 
 
-NAMES = {"apiServerNames": '["api.example.com", "*.example.org"]'}
+NAMES = {"endpointName": "api.example.com", "apiServerNames": '["*.example.org"]'}
 
 
 def test_a_new_name_is_certified_on_a_member(host: Sandbox):

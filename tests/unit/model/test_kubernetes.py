@@ -1,6 +1,7 @@
 """Which settings an existing cluster accepts, and what a host's files get from the configuration."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -67,11 +68,18 @@ def test_labels_and_taints_are_the_workers_alone():
 
 
 def test_a_name_is_in_the_certificate_once():
-    assert example_cluster(apiServerNames='["api.example.com", "198.51.100.100"]').certificate_names == (
-        "198.51.100.100",
-        "127.0.0.1",
-        "api.example.com",
+    cluster = example_cluster(
+        endpointName="api.example.com", apiServerNames='["api.example.com", "198.51.100.100", "other.example.com"]'
     )
+    assert cluster.certificate_names == ("198.51.100.100", "127.0.0.1", "api.example.com", "other.example.com")
+
+
+def test_a_kubelet_uses_the_endpoint_s_name_only_if_that_can_lead_to_the_vip():
+    """With a HAProxy of its own it needs none, and the name of a floating IP leads beyond the router."""
+    named = example_cluster(endpointName="api.example.com", localApiEndpoint="false")
+    assert named.kubelets_name == "api.example.com"
+    assert replace(named, floating_ip="203.0.113.9").kubelets_name == ""
+    assert example_cluster(endpointName="api.example.com").kubelets_name == ""
 
 
 def test_workers_shut_down_gracefully_and_control_planes_by_their_own_unit():

@@ -88,7 +88,7 @@ def test_a_worker_has_a_haproxy_with_all_api_servers_before_it_joins(preview: bo
     assert "worker-0-packages" in after(preview, "worker-0-endpoint")
     script = steps(run())["worker-0-endpoint"].inputs["stdin"]
     assert all(f"    server k8s-cp-{index} " in script for index in range(3))
-    assert "server: https://127.0.0.1:6443" in steps(run())["worker-0-join"].inputs["stdin"]
+    assert "endpoint=https://127.0.0.1:6443" in steps(run())["worker-0-join"].inputs["stdin"]
 
 
 def test_without_a_local_endpoint_a_worker_uses_the_vip():
@@ -185,6 +185,8 @@ def test_the_load_balancers_verify_the_cluster_s_ca_from_the_first_configuration
 def test_the_kubeconfig_leads_to_the_endpoint():
     config = yaml.safe_load(run().outputs["kubeconfig"])
     assert config["clusters"][0]["cluster"]["server"] == f"https://{VIP}:6443"
+    named = yaml.safe_load(run(endpointName="api.example.com").outputs["kubeconfig"])
+    assert named["clusters"][0]["cluster"]["server"] == "https://api.example.com:6443"
     floating = yaml.safe_load(run(floatingNetwork="public").outputs["kubeconfig"])
     assert floating["clusters"][0]["cluster"]["server"] == "https://100.64.0.9:6443"
 

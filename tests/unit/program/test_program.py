@@ -510,6 +510,22 @@ def test_a_floating_ip_becomes_the_endpoint():
     assert association.inputs["fixedIp"] == VIP
 
 
+def test_a_name_becomes_the_endpoint():
+    for addresses in ({}, {"floatingNetwork": "public"}):
+        cloud = run(endpointName="api.example.com", **addresses)
+        assert cloud.outputs["endpoint"] == "https://api.example.com:6443"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "endpoint"), [({}, "api.example.com:6443"), ({"floatingNetwork": "public"}, f"{VIP}:6443")]
+)
+def test_bare_hosts_use_the_name_of_the_vip_but_not_that_of_a_floating_ip(addresses: dict[str, str], endpoint: str):
+    """Their packets would come back from the router, and the security groups admit only the hosts."""
+    kubeadm = yaml.safe_load(run(endpointName="api.example.com", **addresses).outputs["kubeadmConfig"])
+    assert kubeadm["controlPlaneEndpoint"] == endpoint
+    assert {VIP, "api.example.com"} <= {*kubeadm["apiServer"]["certSANs"]}
+
+
 def test_without_a_subnet_for_it_neutron_chooses_the_floating_ip():
     floating_ip = run(floatingNetwork="public").of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
     assert "subnetId" not in floating_ip.inputs  # a stack from before the setting shows no change

@@ -27,7 +27,7 @@ from openstack.exceptions import (
 from model.settings import Settings
 from model.topology import Role, security_rules
 from operate.hosts.ssh import Access
-from operate.preflight import account, backend, boot, floating, instances, network, segment
+from operate.preflight import account, backend, boot, endpoint, floating, instances, network, segment
 from operate.preflight import facts as facts_module
 from operate.preflight.backend import MANY_MEMBERS, Backend, find_backend
 from operate.preflight.boot import LEFT_AFTER, is_left, leftovers, remove, temporary_name
@@ -1254,6 +1254,55 @@ def test_an_open_or_refused_port_shows_that_a_host_is_there() -> None:
         port = int(listener.getsockname()[1])
         assert segment._attempt(IPv4Address("127.0.0.1"), port) == "open"  # pyright: ignore[reportPrivateUsage]
     assert segment._attempt(IPv4Address("127.0.0.1"), port) == "refused"  # pyright: ignore[reportPrivateUsage]
+
+
+# ---- the endpoint's name
+
+
+NAME = "api.example.com"
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *addresses: str, error: int = socket.EAI_NONAME) -> None:
+    """What this machine's resolver answers for any name."""
+
+    found = [(socket.AF_INET, kind, 0, "", (it, 0)) for it in addresses for kind in (1, 2, 3)]
+    unknown = refusal(socket.gaierror(error, "no"))
+    monkeypatch.setattr(socket, "getaddrinfo", saying(lambda: found) if found else unknown)
+
+
+def test_the_endpoint_s_name_must_lead_to_the_vip(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = cloud.facts(endpointName=NAME, vip=VIP)
+    assert [*endpoint.name(cloud.facts(vip=VIP))] == []
+    answering(monkeypatch, VIP)
+    assert all_ok(endpoint.name(facts))
+    for wrong in (["198.51.100.7"], [VIP, "198.51.100.7"], []):
+        answering(monkeypatch, *wrong)
+        finding = only(endpoint.name(facts))
+        assert f"the endpoint is {VIP}" in finding.found
+        assert f"{NAME} A {VIP}" in finding.to_do
+    answering(monkeypatch, error=socket.EAI_AGAIN)
+    with pytest.raises(CannotCheckError, match="do not answer"):
+        list(endpoint.name(facts))
+
+
+def test_the_endpoint_s_name_must_lead_to_the_floating_ip_if_there_is_one(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: dict[str, Any] = {"endpointName": NAME, "floatingNetwork": "outside", "vip": VIP}
+    answering(monkeypatch, VIP)
+    assert "not known before" in only(endpoint.name(cloud.facts(**named)), Outcome.NOTE).found
+    cloud.ports = [port("k8s-vip", VIP)]
+    cloud.floating_ips = [plain(floating_ip_address="203.0.113.9")]
+    assert "203.0.113.9" in only(endpoint.name(cloud.facts(**named))).to_do
+    answering(monkeypatch, "203.0.113.9")
+    assert all_ok(endpoint.name(cloud.facts(**named)))
+
+
+def test_the_endpoint_s_name_cannot_lead_to_an_address_that_neutron_has_yet_to_choose(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch)
+    assert only(endpoint.name(cloud.facts(endpointName=NAME, vip="")), Outcome.NOTE).to_do
 
 
 # ---- all of it
