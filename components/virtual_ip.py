@@ -2,6 +2,8 @@
 
 An unbound Neutron port reserves it, so that Neutron gives it to nobody else. The load balancers may answer for it
 because their own ports list it in their allowed address pairs (see instance.py); keepalived decides which of them does.
+
+What leads clients there is here too: its floating IP, and the record of the endpoint's name.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,10 @@ from model.cloud import Cloud
 from model.settings import Settings
 from model.topology import vip_port_name
 
+RECORD_TTL = 300
+"""Seconds. A failover does not change the record, only another `vip` or floating IP does, which takes minutes anyway.
+And resolvers that have the record bridge an outage of its name servers for as long."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualIpArgs:
@@ -24,7 +30,7 @@ class VirtualIpArgs:
 
 
 class VirtualIp(pulumi.ComponentResource):
-    """The VIP's port, and its floating IP if one is configured."""
+    """The VIP's port, and its floating IP and the record of the endpoint's name if they are configured."""
 
     address: pulumi.Output[str]
     floating_address: pulumi.Output[str | None]
@@ -74,6 +80,17 @@ class VirtualIp(pulumi.ComponentResource):
             self.floating_address = association.floating_ip
         endpoint_address = pulumi.Output.all(self.address, self.floating_address).apply(lambda both: both[1] or both[0])
         self.endpoint_host = endpoint_address.apply(lambda address: args.settings.endpoint_name or address)
+        if args.cloud.endpoint_zone_id:
+            openstack.dns.RecordSet(
+                f"{args.settings.cluster_name}-endpoint",
+                zone_id=args.cloud.endpoint_zone_id,
+                name=f"{args.settings.endpoint_name}.",
+                type="A",
+                ttl=RECORD_TTL,
+                records=[endpoint_address],
+                description=f"The Kubernetes API of {args.settings.cluster_name}",
+                opts=own,
+            )
         self.register_outputs({"address": self.address, "floatingAddress": self.floating_address})
 
     def notice_pairs(self, ports: Sequence[pulumi.Resource]) -> pulumi.Resource:

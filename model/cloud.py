@@ -51,6 +51,8 @@ class Cloud:
     """Name of the external network for the floating IP, which Neutron's API calls a pool; empty for none."""
     floating_subnet_id: str | None = None
     """Subnet of the external network from which the floating IP is taken; None if Neutron chooses."""
+    endpoint_zone_id: str | None = None
+    """Designate's zone in which the endpoint's record is created; None for no record."""
     roles: dict[Role, RoleCloud]
     reachable_vip: str | None
     """Where the VIP of an earlier run answers: its floating IP, if it has one. None before the first run."""

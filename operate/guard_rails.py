@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from model.topology import Role
 from operate.stack.preview import UNKNOWN, State, Step, parse_preview
-from operate.stack.resources import INSTANCE, PORT
+from operate.stack.resources import INSTANCE, PORT, RECORD
 
 RULE = "openstack:networking/secGroupRule:SecGroupRule"
 VIRTUAL_IP = "openstack-ha-api:network:VirtualIp$"
@@ -115,7 +115,8 @@ def _vip(steps: Collection[Step]) -> Iterator[Catch]:
             continue
         # A replacement in several steps is reported once.
         if step.op in GONE - {"create-replacement"}:
-            yield Catch(rail=Rail.VIP, reason=f"{step.name} ({step.type}) is deleted or replaced: its address is lost")
+            lost = "clients that know the API by it do not find it" if step.type == RECORD else "its address is lost"
+            yield Catch(rail=Rail.VIP, reason=f"{step.name} ({step.type}) is deleted or replaced: {lost}")
         elif step.changes("fixedIps") and (change := _address_change(step)):
             yield Catch(rail=Rail.VIP, reason=f"{step.name} changes its address: {change}")
         elif step.changes("portId") and step.inputs.get("portId") != _vip_port(steps).id:

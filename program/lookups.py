@@ -104,6 +104,9 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
             f"openstack network show {shlex.quote(settings.floating_network)} -c subnets",
             lambda wanted: _floating_subnet_id(wanted, external),
         )
+    endpoint_zone_id = None
+    if settings.endpoint_zone:
+        endpoint_zone_id = finder.find("endpointZone", settings.endpoint_zone, "openstack zone list", _zone_id)
     if settings.key_pair:
         pair = finder.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair)
         finder.problems += settings.key_mismatch(pair.public_key) if pair else []
@@ -122,6 +125,7 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
         subnet=cidr,
         floating_pool=external.name or "" if external else "",
         floating_subnet_id=floating_subnet_id,
+        endpoint_zone_id=endpoint_zone_id,
         roles=roles,
         reachable_vip=_reachable_vip(settings, network.id, vip_port_name, cidr),
     )
@@ -160,6 +164,10 @@ def _floating_subnet_id(wanted: str, external: openstack.networking.GetNetworkRe
             f"it is an IPv{found.ip_version} subnet ({found.cidr}), and a floating IP is an IPv4 address"
         )
     return found.id
+
+
+def _zone_id(wanted: str) -> str:
+    return _ask(lambda: openstack.dns.get_dns_zone(name=f"{wanted}.")).id  # to Designate, a name ends in a dot
 
 
 def _subnet(wanted: str, network_id: str) -> openstack.networking.GetSubnetResult:

@@ -17,6 +17,7 @@ class NetworkSettings(Model):
     floating_network: Text
     floating_subnet: Text
     endpoint_name: DnsName
+    endpoint_zone: DnsName
     cluster_name: ClusterName
 
     admin_cidrs: Annotated[Cidrs, Field(min_length=1)]
@@ -38,6 +39,16 @@ class NetworkSettings(Model):
     def _subnet_of_a_network(cls, value: str, info: ValidationInfo) -> str:
         if value and info.data.get("floating_network") == "":
             raise ValueError("is set, but floatingNetwork is empty, so there is no floating IP; set both, or neither")
+        return value
+
+    @field_validator("endpoint_zone")
+    @classmethod
+    def _zone_of_the_name(cls, value: str, info: ValidationInfo) -> str:
+        name = info.data.get("endpoint_name")
+        if value and name == "":
+            raise ValueError("is set, but endpointName is empty, so there is no record to create; set both, or neither")
+        if value and name and not f".{name}".endswith(f".{value}"):
+            raise ValueError(f"is not the zone of endpointName, {name}; use a zone whose name it ends in")
         return value
 
     @field_validator("api_servers")

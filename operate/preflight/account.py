@@ -20,7 +20,7 @@ SOON = timedelta(days=30)
 AN_UP = timedelta(hours=1)
 """More than a large `up` takes."""
 EXTENSIONS = frozenset({"allowed-address-pairs", "port-security", "security-group", "standard-attr-description"})
-SERVICES = frozenset({"block_storage", "compute", "image", "network", "volumev3"})
+SERVICES = frozenset({"block_storage", "compute", "dns", "image", "network", "volumev3"})
 SOFT_ANTI_AFFINITY = (2, 15)
 """Nova's first microversion with the soft policies."""
 
@@ -150,6 +150,23 @@ def glance(facts: Facts) -> Generator[Finding]:
         return
     next(iter(image.images(limit=1)), None)
     yield ok("Glance", f"answers at {image.get_endpoint()}")
+
+
+def designate(facts: Facts) -> Generator[Finding]:
+    """Designate is in the catalog, and has the zone of the endpoint's name."""
+    configured = facts.settings.endpoint_zone
+    if not configured:
+        return
+    dns = facts.cloud.dns
+    if dns.get_endpoint() is None:
+        yield _not_in_catalog("Designate")
+    elif facts.dns_zone is None:
+        every = sorted(it.name.rstrip(".") for it in dns.zones())
+        yield problem(
+            f"zone {configured}", "does not exist for this project", f"use one of {', '.join(every) or 'none'}"
+        )
+    else:
+        yield ok("Designate", f"answers at {dns.get_endpoint()}, and has the zone {configured}")
 
 
 def endpoints(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:

@@ -1,4 +1,4 @@
-"""The endpoint's name: whether it leads to the endpoint's address. Nothing to check without one."""
+"""The endpoint's name: whether it leads to the endpoint's address, or will. Nothing to check without one."""
 
 import socket
 from collections.abc import Generator
@@ -23,6 +23,9 @@ def name(facts: Facts) -> Generator[Finding]:
     if not configured:
         return
     looked_at, address = f"endpoint name {configured}", facts.endpoint_address
+    if facts.settings.endpoint_zone and not facts.made_record:
+        yield _record_to_create(facts, looked_at)
+        return
     found = resolve(configured)
     leads = f"leads to {', '.join(sorted(found))}" if found else "has no address on this machine"
     if address is None:
@@ -37,5 +40,23 @@ def name(facts: Facts) -> Generator[Finding]:
         yield problem(
             looked_at,
             f"{leads}; the endpoint is {address}, so clients would not find it by the name",
-            f"create or correct its record: {configured} A {address}",
+            "have the zone delegated to Designate's name servers (`openstack recordset list ZONE --type NS`), or wait: "
+            "resolvers keep what they found"
+            if facts.settings.endpoint_zone
+            else f"create or correct its record: {configured} A {address}",
         )
+
+
+def _record_to_create(facts: Facts, looked_at: str) -> Finding:
+    """The record does not exist before `pulumi up`; one of somebody else must not be in its place."""
+    zone, configured = facts.dns_zone, facts.settings.endpoint_name
+    if zone is None:
+        raise CannotCheckError("the zone is unknown")
+    there = [it.type for it in facts.cloud.dns.recordsets(zone, name=f"{configured}.") if it.type in ("A", "CNAME")]
+    if there:
+        return problem(
+            looked_at,
+            f"the zone has a record ({', '.join(there)}) that this stack did not create; `pulumi up` would fail (409)",
+            "delete that record, or leave endpointZone empty and keep it",
+        )
+    return ok(looked_at, f"`pulumi up` creates its record in the zone {facts.settings.endpoint_zone}")

@@ -13,6 +13,7 @@ from model.settings import Settings
 from model.topology import Role, host_names, vip_port_name
 from operate.preflight.finding import CannotCheckError
 from operate.stack.engine import query
+from operate.stack.resources import RECORD
 
 KEY_PAIR = "openstack:compute/keypair:Keypair"
 
@@ -206,12 +207,27 @@ class Facts:
         """Public keys of the user's key pairs, by name."""
         return {pair.name: pair.public_key for pair in self.cloud.compute.keypairs()}
 
-    @cached_property
+    @property
     def made_key_pair(self) -> Mapping[str, Any] | None:
         """Pulumi's outputs of the key pair that the stack created; None if it created none."""
+        return next((it.get("outputs", {}) for it in self._resources if it["type"] == KEY_PAIR), None)
+
+    @property
+    def made_record(self) -> bool:
+        """Whether the stack created a record of the endpoint's name, as it is configured now."""
+        name = f"{self.settings.endpoint_name}."
+        return any(it["type"] == RECORD and it.get("outputs", {}).get("name") == name for it in self._resources)
+
+    @cached_property
+    def _resources(self) -> list[dict[str, Any]]:
+        """The stack's resources in Pulumi's state."""
         deployment: dict[str, Any] = json.loads(query("stack", "export", "--stack", self.stack)).get("deployment") or {}
-        resources: list[dict[str, Any]] = deployment.get("resources") or []
-        return next((it.get("outputs", {}) for it in resources if it["type"] == KEY_PAIR), None)
+        return deployment.get("resources") or []
+
+    @cached_property
+    def dns_zone(self) -> Any | None:
+        """Designate's zone of the endpoint's name; None if this project has none of that name."""
+        return next(iter(self.cloud.dns.zones(name=f"{self.settings.endpoint_zone}.")), None)
 
     def hypervisor_count(self) -> int | None:
         """How many hypervisors accept instances; None if this user may not see them."""

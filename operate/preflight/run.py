@@ -69,6 +69,7 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
             "Nova": account.nova,
             "Neutron": account.neutron,
             "Glance": account.glance,
+            "Designate": account.designate,
             "endpoints": partial(account.endpoints, configuration=configuration),
         },
         "instances": {

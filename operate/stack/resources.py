@@ -6,6 +6,7 @@ from operate.stack.engine import query
 
 INSTANCE = "openstack:compute/instance:Instance"
 PORT = "openstack:networking/port:Port"
+RECORD = "openstack:dns/recordSet:RecordSet"
 SERVER_GROUP = "openstack:compute/serverGroup:ServerGroup"
 
 

@@ -68,6 +68,7 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("endpointName", "198.51.100.100", "not a DNS name"),
         ("endpointName", "api.example.com; reboot", "not a DNS name"),
         ("endpointName", f"{'a' * 64}.example.com", "not a DNS name"),
+        ("endpointZone", "example.com", "endpointName is empty"),
         ("adminCidrs", "[]", "is empty"),
         ("adminCidrs", "198.51.100.0/24", "not an array"),
         ("adminCidrs", '["198.51.100.0/33"]', "not an IPv4 network"),
@@ -387,6 +388,17 @@ def test_existing_api_servers_can_replace_the_control_plane():
 
 def test_a_public_key_or_a_key_pair_is_required():
     assert any("both empty" in problem for problem in problems_of(publicKey="", keyPair=""))
+
+
+@pytest.mark.parametrize("zone", ["example.com", "api.example.com"])
+def test_a_name_is_in_its_zone(zone: str):
+    assert Settings.parse(example_values(endpointName="api.example.com", endpointZone=zone)).endpoint_zone == zone
+
+
+@pytest.mark.parametrize("zone", ["example.org", "ample.com", "v1.api.example.com"])
+def test_a_zone_that_the_name_is_not_in_is_refused(zone: str):
+    (problem,) = problems_of(endpointName="api.example.com", endpointZone=zone)
+    assert f"endpointZone = '{zone}': is not the zone of endpointName, api.example.com" in problem
 
 
 def test_a_bastion_needs_a_pinned_host_key():

@@ -75,6 +75,18 @@ def test_what_the_guard_rails_stop_in_a_preview(name: str, rails: list[Rail]):
     assert [catch.rail for catch in check_preview(preview(name))] == rails
 
 
+def test_the_record_of_the_endpoint_s_name_is_kept():
+    kind = "openstack-ha-api:network:VirtualIp$openstack:dns/recordSet:RecordSet"
+    step: dict[str, Any] = {
+        "op": "delete",
+        "urn": f"urn:pulumi:dev::openstack-ha-api::{kind}::dev-endpoint",
+        "oldState": {},
+    }
+    (lost,) = check_preview(json.dumps({"steps": [step], "changeSummary": {"delete": 1, "same": 0}}))
+    assert lost.rail is Rail.VIP
+    assert "clients that know the API by it" in lost.reason
+
+
 def test_the_reason_names_the_resource_and_the_remedy():
     (lost,) = check_preview(preview("control-plane-shrunk"))
     assert "guard-cp-1, guard-cp-2: 2 of the control plane's 3" in lost.reason

@@ -516,6 +516,37 @@ def test_a_name_becomes_the_endpoint():
         assert cloud.outputs["endpoint"] == "https://api.example.com:6443"
 
 
+NAMED = {"endpointName": "api.example.com", "endpointZone": "example.com"}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "endpoint"), [({}, VIP), ({"floatingNetwork": "public"}, "100.64.0.9")], ids=["VIP", "floating IP"]
+)
+def test_the_name_s_record_leads_to_the_endpoint(addresses: dict[str, str], endpoint: str):
+    (record,) = run(**NAMED, **addresses).of_type("dns/recordSet:RecordSet").values()
+    assert record.inputs == {
+        "zoneId": "id-of-example.com.",
+        "name": "api.example.com.",
+        "type": "A",
+        "ttl": 300,
+        "records": [endpoint],
+        "description": "The Kubernetes API of k8s",
+    }
+
+
+def test_a_record_is_created_only_in_a_zone_and_no_host_waits_for_it(preview: bool):
+    assert not run(preview, endpointName="api.example.com").of_type("dns/recordSet:RecordSet")
+    cloud = run(preview, **NAMED)
+    assert {*cloud.of_type("dns/recordSet:RecordSet")} == {"k8s-endpoint"}
+    assert not [it.name for it in cloud.resources if "k8s-endpoint" in it.depends_on]
+
+
+def test_an_unknown_zone_is_reported():
+    message = refused(RecordingCloud(missing=frozenset({"example.com."})), **NAMED)
+    assert "endpointZone = 'example.com'" in message
+    assert "`openstack zone list`" in message
+
+
 @pytest.mark.parametrize(
     ("addresses", "endpoint"), [({}, "api.example.com:6443"), ({"floatingNetwork": "public"}, f"{VIP}:6443")]
 )

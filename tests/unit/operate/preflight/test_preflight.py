@@ -211,6 +211,13 @@ class Cloud:
             types=lambda: self.volume_types,
             get_limits=lambda: plain(absolute=self.storage_limits),
         )
+        self.zones: list[Any] = [plain(name="example.com.")]
+        self.records: list[Any] = []
+        self.dns = plain(
+            get_endpoint=lambda: "http://designate",
+            zones=self._zones,
+            recordsets=saying(lambda: self.records),
+        )
         self.network = plain(
             get_endpoint=lambda: "http://neutron",
             extensions=lambda: [plain(alias=alias) for alias in self.aliases],
@@ -253,6 +260,9 @@ class Cloud:
 
     def _security_groups(self, name: str, **_: object) -> list[Any]:
         return [it for it in self.security_groups if it.name == name]
+
+    def _zones(self, name: str | None = None) -> list[Any]:
+        return [it for it in self.zones if name in (None, it.name)]
 
     def _networks(self, name: str | None = None, is_router_external: bool | None = None) -> list[Any]:
         return [
@@ -1303,6 +1313,44 @@ def test_the_endpoint_s_name_cannot_lead_to_an_address_that_neutron_has_yet_to_c
 ) -> None:
     answering(monkeypatch)
     assert only(endpoint.name(cloud.facts(endpointName=NAME, vip="")), Outcome.NOTE).to_do
+
+
+ZONE: dict[str, Any] = {"endpointName": NAME, "endpointZone": "example.com", "vip": VIP}
+
+
+def test_designate_must_have_the_zone(cloud: Cloud) -> None:
+    assert [*account.designate(cloud.facts())] == []
+    assert all_ok(account.designate(cloud.facts(**ZONE)))
+    cloud.zones = [plain(name="example.org.")]
+    assert "use one of example.org" in only(account.designate(cloud.facts(**ZONE))).to_do
+    cloud.dns.get_endpoint = lambda: None
+    assert only(account.designate(cloud.facts(**ZONE))).looked_at == "Designate"
+
+
+def test_a_record_that_pulumi_up_creates_must_not_be_there(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch)
+    facts = cloud.facts(**ZONE)
+    assert all_ok(endpoint.name(facts))
+    cloud.records = [plain(type="TXT")]
+    assert all_ok(endpoint.name(facts))
+    cloud.records = [plain(type="A")]
+    assert "409" in only(endpoint.name(facts)).found
+    cloud.zones = []
+    with pytest.raises(CannotCheckError, match="zone"):
+        list(endpoint.name(cloud.facts(**ZONE)))
+
+
+def test_a_record_that_the_stack_has_created_must_be_resolved(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"type": facts_module.RECORD, "outputs": {"name": f"{NAME}."}}
+    monkeypatch.setattr(facts_module, "query", state_with(made))
+    cloud.records = [plain(type="A")]
+    answering(monkeypatch, VIP)
+    assert all_ok(endpoint.name(cloud.facts(**ZONE)))
+    answering(monkeypatch)
+    assert "delegated" in only(endpoint.name(cloud.facts(**ZONE))).to_do
+    # Another name's record has yet to be created.
+    made["outputs"] = {"name": "old.example.com."}
+    assert "409" in only(endpoint.name(cloud.facts(**ZONE))).found
 
 
 # ---- all of it
