@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from dev.bench.world import KEEPALIVED, Machine, World
+from dev.bench.world import KEEPALIVED, VIP, Machine, World, wait_for
 from dev.lab.progress import console
+from model.topology import API_PORT
 from tests.dataplane.client import Client
 from tests.watches import Watch, ends_after
 
@@ -38,6 +39,12 @@ def kill(machine: Machine) -> None:
     """It knows the connections afterwards, but none of their numbers."""
     machine.signal(signal.SIGKILL, HELD_CONNECTIONS)
     time.sleep(2)
+
+
+def sockets(machine: Machine) -> str:
+    """Its connections to the VIP."""
+    command = ["nsenter", "--target", str(machine.pid), "--net", "ss", "-Htn", "src", f"{VIP}:{API_PORT}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @contextmanager
@@ -126,6 +133,8 @@ def test_watches_through_a_holder_that_gives_the_vip_up_end_as_well(world: World
     console.print(f"{len(ends)} ended, after {min(ends, default=0):.2f} to {max(ends, default=0):.2f} s")
     assert len(ends) == WATCHES
     assert max(ends) < 3
+    # Once the VIP is back, a socket that is left gets the segments of a later connection from the same port.
+    wait_for("its own sockets are gone", lambda: not sockets(other), 2)
 
 
 def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):

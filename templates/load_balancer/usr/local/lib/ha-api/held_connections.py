@@ -74,7 +74,7 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 # From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h,
 # nfnetlink.h, nfnetlink_conntrack.h.
 ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 3, 26, 33
-SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, INET_DIAG_INFO = 4, 20, 0x301, 2
+SOCK_DIAG, SOCK_DIAG_BY_FAMILY, SOCK_DESTROY, REQUEST_DUMP, INET_DIAG_INFO = 4, 20, 21, 0x301, 2
 # States of TCP, as bits: ESTABLISHED, and with FIN_WAIT1, CLOSE_WAIT, LAST_ACK and CLOSING, which may have data left.
 ESTABLISHED, UNFINISHED = 1 << 1, 1 << 1 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11
 RTMGRP_IPV4_IFADDR, RTM_NEWADDR, RTM_DELADDR, IFA_LOCAL = 0x10, 20, 21, 2
@@ -220,6 +220,19 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[tu
                             break
                         attribute += (size + 3) & ~3
                 at += (length + 3) & ~3
+
+
+def destroy(vip: bytes, port: int, clients: Iterable[Client]) -> None:
+    """End this host's sockets of these connections (sock_diag(7)); HAProxy sees them as broken.
+
+    A kernel without INET_DIAG_DESTROY keeps them until their keep-alives fail.
+    """
+    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
+        for client in clients:
+            request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, UNFINISHED)
+            addresses = struct.pack("!HH4s12x4s12x", port, client.port, vip, client.address)
+            any_socket = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+            kernel.send(struct.pack("=IHHII", 72, SOCK_DESTROY, REQUEST, 1, 0) + request + addresses + any_socket)
 
 
 def forget_tracked(vip: bytes, port: int, clients: Iterable[Client]) -> None:
@@ -507,7 +520,12 @@ class HeldConnections:
                 await self._reset_own()
 
     async def _reset_own(self) -> None:
+        # Before anything else, because the VIP may come back with new connections meanwhile.
+        unfinished = [client for client, *_ in connections(self._vip, self._port, UNFINISHED)]
         await self._resets.end(self._own())
+        # Else these sockets send keep-alives once the VIP is back, and get the segments of a later connection from the
+        # same port of the client, which the peer passes on.
+        destroy(self._vip, self._port, unfinished)
 
     async def _close_own(self) -> None:
         """Close this host's connections in order, as far as HAProxy does."""
