@@ -164,9 +164,10 @@ def checksum_of(data: bytes) -> int:
 @pytest.mark.parametrize("number", [0, -1, 1, 0x7FFFFFFF, 0xFFFFFFFF, *range(0x10000, 0x10000 * 50, 0x2_4321)])
 def test_a_segment_is_one_of_the_dead_host_s(monkeypatch: pytest.MonkeyPatch, number: int):
     monkeypatch.setattr(held.socket, "socket", no_socket)
-    packet = held.Resets(VIP, PORT).packet(client(), number, held.ACK, 77)
+    packet = held.Resets(VIP, PORT, "eth0").packet(client(), number, held.ACK, 77)
     ip, tcp = packet[:20], packet[20:]
-    assert (ip[9], ip[12:16], ip[16:20]) == (6, VIP, client().address)
+    assert (ip[2:4], ip[9], ip[12:16], ip[16:20]) == (b"\0\x28", 6, VIP, client().address)
+    assert checksum_of(ip) == 0
     found = struct.unpack("!HHIIBBHHH", tcp)
     assert found[:6] == (PORT, client().port, number % 2**32, 77, 0x50, held.ACK)
     assert checksum_of(VIP + client().address + struct.pack("!BBH", 0, 6, 20) + tcp) == 0

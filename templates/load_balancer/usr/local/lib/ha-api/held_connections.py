@@ -73,7 +73,7 @@ ENTRIES = 88  # in a datagram that no network has to fragment: 1,360 bytes
 SYN, RST, ACK = 0x02, 0x04, 0x10
 # From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h,
 # nfnetlink.h, nfnetlink_conntrack.h.
-ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 3, 26, 33
+ETH_P_IP, ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 0x0800, 3, 26, 33
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, SOCK_DESTROY, REQUEST_DUMP, INET_DIAG_INFO = 4, 20, 21, 0x301, 2
 # States of TCP, as bits: ESTABLISHED, and with FIN_WAIT1, CLOSE_WAIT, LAST_ACK and CLOSING, which may have data left.
 ESTABLISHED, UNFINISHED = 1 << 1, 1 << 1 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11
@@ -192,6 +192,14 @@ class Handshakes:
             del self._first[client]
 
 
+def checksum(data: bytes) -> bytes:
+    """Of an IP header, or a TCP segment behind its pseudo header, without a checksum (RFC 1071)."""
+    total = sum(it for (it,) in struct.iter_unpack("!H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
+
+
 def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[tuple[Client, int, int]]:
     """The connections to the VIP: client, bytes that it has acknowledged, bytes that it has sent (sock_diag(7))."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
@@ -291,22 +299,20 @@ class Peer:
 class Resets:
     """Sends segments from the VIP, to which clients answer."""
 
-    def __init__(self, vip: bytes, port: int) -> None:
-        self._vip, self._port = vip, port
+    def __init__(self, vip: bytes, port: int, interface: str) -> None:
+        self._vip, self._port, self._interface = vip, port, interface
         self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
 
     def packet(self, client: Client, number: int, flags: int, acknowledge: int = 0) -> bytes:
-        """A TCP segment without data, in a packet whose checksum the kernel adds (RFC 9293, 3.1; raw(7))."""
+        """A TCP segment without data, in its packet (RFC 9293, 3.1)."""
         window = 1024
         tcp = struct.pack(
             "!HHIIBBHHH", self._port, client.port, number & 0xFFFFFFFF, acknowledge, 5 << 4, flags, window, 0, 0
         )
         pseudo_header = self._vip + client.address + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
-        total = sum(struct.unpack("!16H", pseudo_header + tcp))
-        total = (total & 0xFFFF) + (total >> 16)
-        total = (total & 0xFFFF) + (total >> 16)
-        ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0, self._vip, client.address)
-        return ip + tcp[:16] + struct.pack("!HH", ~total & 0xFFFF, 0)
+        tcp = tcp[:16] + checksum(pseudo_header + tcp) + tcp[18:]
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0, self._vip, client.address)
+        return ip[:10] + checksum(ip) + ip[12:] + tcp
 
     async def send(self, clients: Clients, remembered: Clients) -> None:
         """Make all of them answer once, and reset those that the kernel does not.
@@ -357,6 +363,24 @@ class Resets:
                 self._send(client, self.packet(client, numbers.send - 1, ACK, numbers.expect))
             await asyncio.sleep(began + (first + len(batch)) / RATE - time.monotonic())
 
+    async def end_at_own_port(self, clients: Clients) -> None:
+        """End connections for the tracker at this host's own port, and for nobody else.
+
+        It never sees the end of those that the peer passes on, and would drop later ones from the same port of the
+        client: its SYN, or after another move all that it sends. So each gets a reset that is addressed to this host's
+        own interface: it passes the tracker as it leaves, and no switch delivers a frame to where it came from.
+        """
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0) as port:
+            port.bind((self._interface, 0))
+            *_, own = port.getsockname()
+            for count, (client, known) in enumerate(clients.items(), 1):
+                if known:
+                    packet = self.packet(client, known.send, RST | ACK, known.expect)
+                    with suppress(OSError):  # a queue that is full
+                        port.sendto(packet, (self._interface, ETH_P_IP, 0, 0, own))
+                if count % BATCH == 0:
+                    await asyncio.sleep(BATCH / RATE)
+
     def _end_older(self, client: Client, older: Numbers | None, known: Numbers | None) -> None:
         """Make trackers on the way exchange a connection that this host remembers for the one through the dead host.
 
@@ -402,7 +426,7 @@ class HeldConnections:
         self._peer_address = (arguments.peer, arguments.exchange_port)
         self._handshakes = Handshakes(self._vip, self._port, arguments.saved)
         self._peer = Peer(self._key)
-        self._resets = Resets(self._vip, self._port)
+        self._resets = Resets(self._vip, self._port, self._interface)
         self._here, self._gone = asyncio.Event(), asyncio.Event()
         self._since = 0.0
         self._handover = Handover(
@@ -516,7 +540,10 @@ class HeldConnections:
         while True:
             await self._gone.wait()
             self._gone.clear()
-            if not self._handover.giving:
+            if self._handover.giving:
+                # With the peer's, which have been passed on here and now reach it directly.
+                await self._resets.end_at_own_port({**self._peer.clients(), **self._own()})
+            else:
                 await self._reset_own()
 
     async def _reset_own(self) -> None:
