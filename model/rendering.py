@@ -239,7 +239,12 @@ def kubernetes_network_script(cluster: Cluster) -> str:
     settings = cluster.settings
     flannel = settings.network_plugin is NetworkPlugin.FLANNEL
     manifest = _render("kubernetes/flannel.yaml.j2", settings=settings) if flannel else ""
-    term = {"labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}}, "topologyKey": "kubernetes.io/hostname"}
+    term = {
+        "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        # Else a pod of the Deployment's former template keeps the new ones off its worker, until it has ended.
+        "matchLabelKeys": ["pod-template-hash"],
+        "topologyKey": "kubernetes.io/hostname",
+    }
     affinity = {
         "podAntiAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": None,

@@ -104,7 +104,6 @@ def test_the_up_after_one_that_was_killed_ends_with_every_node_ready_in_its_role
     assert cluster.members() == outputs.control_plane.keys()
 
 
-@pytest.mark.extended
 def test_dns_runs_on_the_workers(cluster: Cluster):
     command = ("--namespace=kube-system", "get", "pods", "--selector=k8s-app=kube-dns", f"--output={NODES}")
     workers = {*cluster.system.outputs.workers}

@@ -65,8 +65,6 @@ def test_quiet_clients_beyond_the_router_are_reset_too(pair: System):
     assert pair.quiet_watches_end() <= FAILOVER_SECONDS + ROUTER_SECONDS
 
 
-# Passes on a new pair, and not yet after the other tests' faults.
-@pytest.mark.extended
 @pytest.mark.measures
 def test_moves_lose_no_request_and_no_connection_through_the_router(pair: System):
     pair.loses_nothing_in_moves(2)
