@@ -22,13 +22,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
-from dev.bench.clients import API_PORT, Clients
+from dev.bench.clients import Clients
 from dev.bench.holders import Holders
 from dev.bench.standin_systemd import UNIT_VARIABLE
 from dev.standin.certificate import self_signed
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile
 from model.timers import PROFILES, Profile
+from model.topology import API_PORT
 
 NETWORK = IPv4Address("198.51.100.0")
 VIP = NETWORK + 200
@@ -265,7 +266,7 @@ class ApiServer:
         if self._process is not None and self._process.poll() is None:
             return
         command = (
-            sys.executable, str(PROJECT / "dev/standin/apiserver.py"), "--listen", str(ADDRESSES[self.name]),
+            sys.executable, "-m", "dev.standin.http2", "--listen", str(ADDRESSES[self.name]),
             "--certificate", str(self._certificate), "--key", str(self._certificate),
             "--health-file", str(self._health), "--backend", self.name,
         )  # fmt: skip
@@ -275,7 +276,10 @@ class ApiServer:
         """Replace the running program on this host by another."""
         self.signal(signal.SIGKILL)
         self._process = subprocess.Popen(
-            [*DIE_WITH_BENCH, *self._namespace.enter(*command)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*DIE_WITH_BENCH, *self._namespace.enter(*command)],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def answer(self, word: str) -> None:

@@ -9,8 +9,9 @@ It is installed as a single file, so it uses the standard library only. The heal
 never answered), `slow 400` (every answer is 400 ms late), or a status such as `401`, with which health paths answer
 requests that have no `Authorization`, as a server without anonymous access does.
 
-`/watch` sends its headers and then one byte for each byte from the client; `/upload` reads a chunked body and then
-answers. Both last until the client ends them. `/download/N` answers with N bytes.
+`/watch` sends its headers and then one byte for each byte from the client; `/events` sends two bytes a second;
+`/upload` reads a chunked body and then answers. They last until the client ends them. `/download/N` answers with N
+bytes.
 """
 
 import argparse
@@ -19,12 +20,12 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import cast
+from typing import NamedTuple, cast
 
 PORT = 6443
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/livez"})
@@ -32,6 +33,43 @@ HEALTHY, FAILING, HANGING, SLOW = "healthy", "failing", "hanging", "slow"
 BACKEND_HEADER = "X-Stand-In-Backend"
 HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 3600.0
+EVENT_SECONDS = 0.5
+"""Between two bytes of `/events`."""
+
+
+class Answer(NamedTuple):
+    """A short answer."""
+
+    status: HTTPStatus
+    content_type: str
+    text: str
+
+
+def answer(health: str, verb: str, path: str, *, anonymous: bool) -> Answer:
+    """The answer to a request for any path without a query, at this health."""
+    word = health.partition(" ")[0]
+    if path not in HEALTH_PATHS:
+        return Answer(HTTPStatus.FORBIDDEN, "application/json", json.dumps(_forbidden(verb.lower(), path)))
+    if word.isdecimal() and anonymous:
+        return Answer(HTTPStatus(int(word)), "text/plain; charset=utf-8", "who are you?")
+    if word in (HEALTHY, SLOW) or word.isdecimal():
+        return Answer(HTTPStatus.OK, "text/plain; charset=utf-8", "ok")
+    # The words of a kube-apiserver that has lost etcd.
+    text = f"[+]ping ok\n[-]etcd failed: reason withheld\n{path[1:]} check failed\n"
+    return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
+
+
+def _forbidden(verb: str, path: str) -> Mapping[str, object]:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": f'forbidden: User "system:anonymous" cannot {verb} path "{path}"',
+        "reason": "Forbidden",
+        "details": {},
+        "code": int(HTTPStatus.FORBIDDEN),
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,45 +88,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer as to an anonymous client; HEAD and the other verbs do the same."""
-        health = self._standin.health()
-        if health == HANGING:
-            self._hang()
-            return
-        word, _, number = health.partition(" ")
-        if word == SLOW:
-            time.sleep(int(number) / 1000)
+        health = self._standin.delayed_health()
         path = self.path.partition("?")[0]
-        if path == "/watch":
+        if health == HANGING:
+            self.close_connection = True
+            self._standin.hang(self.connection)
+        elif path == "/watch":
             self._watch()
+        elif path == "/events":
+            self._events()
         elif path == "/upload":
             self._upload()
         elif path.startswith("/download/"):
             self._download(int(path.removeprefix("/download/")))
-        elif path not in HEALTH_PATHS:
-            self._answer(HTTPStatus.FORBIDDEN, "application/json", json.dumps(self._forbidden(path)))
-        elif word.isdecimal() and "Authorization" not in self.headers:
-            self._answer(HTTPStatus(int(word)), "text/plain; charset=utf-8", "who are you?")
-        elif word in (HEALTHY, SLOW) or word.isdecimal():
-            self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", "ok")
         else:
-            # The words of a kube-apiserver that has lost etcd.
-            text = f"[+]ping ok\n[-]etcd failed: reason withheld\n{path[1:]} check failed\n"
-            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
+            self._answer(*answer(health, self.command, path, anonymous="Authorization" not in self.headers))
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 the base class looks for these
-
-    def _forbidden(self, path: str) -> Mapping[str, object]:
-        verb = self.command.lower()
-        return {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": f'forbidden: User "system:anonymous" cannot {verb} path "{path}"',
-            "reason": "Forbidden",
-            "details": {},
-            "code": int(HTTPStatus.FORBIDDEN),
-        }
 
     def _answer(self, status: HTTPStatus, content_type: str, text: str) -> None:
         body = text.encode()
@@ -104,24 +120,22 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _hang(self) -> None:
-        """Do not answer until the client gives up or the health changes, so that no thread is left over."""
-        self.close_connection = True
-        self.connection.settimeout(0.2)
-        while self._standin.health() == HANGING:
-            try:
-                if not self.connection.recv(1):
-                    return
-            except TimeoutError:
-                continue
-
     def _watch(self) -> None:
+        self._begin_stream()
+        while self.rfile.read(1):
+            self.wfile.write(b".")
+
+    def _events(self) -> None:
+        self._begin_stream()
+        while True:
+            self.wfile.write(b".")
+            time.sleep(EVENT_SECONDS)
+
+    def _begin_stream(self) -> None:
         self.send_response(HTTPStatus.OK)
         self.send_header(BACKEND_HEADER, self._standin.backend)
         self.end_headers()
         self.close_connection = True
-        while self.rfile.read(1):
-            self.wfile.write(b".")
 
     def _download(self, size: int) -> None:
         self.send_response(HTTPStatus.OK)
@@ -153,10 +167,13 @@ class StandInServer(ThreadingHTTPServer):
 
     request_queue_size = 4096  # the kernel's limit, as in Go; the default of 5 drops parallel connections
     daemon_threads = True
+    protocols: Sequence[str] = ("http/1.1",)
+    """What it offers in the TLS handshake (RFC 7301)."""
 
     def __init__(self, address: tuple[str, int], tls: ssl.SSLContext, health_file: Path, backend: str) -> None:
         super().__init__(address, Handler)
         self._tls = tls
+        tls.set_alpn_protocols(list(self.protocols))
         self._health_file = health_file
         self.backend = backend
 
@@ -167,6 +184,24 @@ class StandInServer(ThreadingHTTPServer):
         except FileNotFoundError:
             return HEALTHY
 
+    def delayed_health(self) -> str:
+        """The same, late if it says so."""
+        health = self.health()
+        word, _, number = health.partition(" ")
+        if word == SLOW:
+            time.sleep(int(number) / 1000)
+        return health
+
+    def hang(self, connection: socket.socket) -> None:
+        """Do not answer until the client gives up or the health changes, so that no thread is left over."""
+        connection.settimeout(0.2)
+        while self.health() == HANGING:
+            try:
+                if not connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
+
     def server_bind(self) -> None:
         """Bind without HTTPServer's lookup of the host's name, which may wait for a DNS server."""
         TCPServer.server_bind(self)
@@ -176,8 +211,12 @@ class StandInServer(ThreadingHTTPServer):
         connection = cast(socket.socket, request)
         connection.settimeout(HANDSHAKE_SECONDS)
         with self._tls.wrap_socket(connection, server_side=True) as wrapped:
-            Handler(wrapped, client_address, self)
+            self.serve(wrapped, client_address)
             self.shutdown_request(wrapped)
+
+    def serve(self, connection: ssl.SSLSocket, client_address: object) -> None:
+        """Answer a client until one of both ends the connection."""
+        Handler(connection, client_address, self)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 the base class's signature
         """Log a programming error, but not a client that left or did not speak TLS."""
@@ -198,7 +237,7 @@ def log(text: str) -> None:
     print(f"stand-in-apiserver: {text}", file=sys.stderr, flush=True)  # noqa: T201 the service's log
 
 
-def main() -> None:
+def main(kind: type[StandInServer] = StandInServer) -> None:
     """Serve until the process ends."""
     parser = argparse.ArgumentParser(description="A stand-in for a Kubernetes API server (not Kubernetes).")
     parser.add_argument("--listen", required=True, help="address to listen on")
@@ -210,7 +249,7 @@ def main() -> None:
     args = parser.parse_args()
     Path("/proc/self/comm").write_text("standin-api")  # what ps and top show; the kernel keeps 15 characters
     tls = tls_context(args.certificate, args.key)
-    with StandInServer((args.listen, args.port), tls, args.health_file, args.backend) as server:
+    with kind((args.listen, args.port), tls, args.health_file, args.backend) as server:
         log(f"serving on {args.listen}:{args.port} as {args.backend}")
         server.serve_forever()
 
