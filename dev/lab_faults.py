@@ -2,9 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from typing import ClassVar
 
-from model.timers import Profile
 from model.topology import SSH_PORT
 from operate.drill.faults import DrillFault
 
@@ -17,7 +15,6 @@ class LinkCut(DrillFault):
 
     name = "link-cut"
     title = "it is cut off the network"
-    measured: ClassVar = {Profile.DEFAULT: "0.66 s", Profile.FAST: "0.27 s", Profile.STEADY: "2.96 s"}
     notice = "nobody answers until the peer misses the advertisements; connections are cut"
     way_back = "its port is brought up through Neutron"
     seconds = 5.0
@@ -47,7 +44,6 @@ class HaproxyHung(DrillFault):
 
     name = "haproxy-hung"
     title = "HAProxy hangs"
-    measured: ClassVar = {Profile.DEFAULT: "0.59 s"}
     notice = "nobody answers until the watchdog has noticed"
     way_back = "it is continued (SIGCONT)"
     seconds = 5.0

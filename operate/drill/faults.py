@@ -21,6 +21,7 @@ from operate.hosts.netfilter import NFT
 from operate.hosts.pair import Pair
 from operate.hosts.report import PairReport
 from operate.hosts.ssh import HostError, failure_of, output
+from operate.measured import FLOATING_IP, interruption, measurements
 from operate.probe import PATH
 from operate.stack.applied import AppliedStack
 from operate.stack.resources import recorded_ids
@@ -33,7 +34,7 @@ LISTENERS = f"ss -Hltnp 'sport = :{API_PORT}' | grep -o 'pid=[0-9]*' | cut -d= -
 
 
 class FaultName(StrEnum):
-    """Named as in docs/failover.md, where it has measured them."""
+    """Named as on the bench, if it has them."""
 
     HAPROXY_KILLED = "haproxy-killed"
     KEEPALIVED_KILLED = "keepalived-killed"
@@ -77,10 +78,8 @@ class DrillFault(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    measured: ClassVar[Mapping[Profile, str]]
-    """The worst longest interruption in docs/failover.md."""
-    measured_at_floating_ip: ClassVar[str | None] = None
-    """The same through a router, with the profile `default`; None if it was not measured."""
+    on_bench: ClassVar[str | None] = None
+    """The fault of the bench that is like it, if it has another name."""
     notice: ClassVar[str]
     """What else clients notice."""
     way_back: ClassVar[str]
@@ -96,11 +95,17 @@ class DrillFault(ABC):
     @property
     def expected(self) -> str:
         """The longest interruption to expect on this stack's path: through a router it is not the same."""
-        direct = self.measured.get(self.site.profile, "not measured with this profile")
+        worst = self.worst()
+        direct = "not measured with this profile" if worst is None else interruption(worst)
         if not self.site.outputs.floating_ip:
             return direct
-        routed = self.measured_at_floating_ip if self.site.profile is Profile.DEFAULT else None
-        return routed or f"{direct}, more through a router (not measured)"
+        routed = measurements().on_lab(self.name, FLOATING_IP) if self.site.profile is Profile.DEFAULT else None
+        return interruption(routed.interruption.worst) if routed else f"{direct}, more through a router (not measured)"
+
+    def worst(self) -> float | None:
+        """The worst longest interruption on the bench, in seconds; None if it was not measured with this profile."""
+        summary = measurements().summary(self.on_bench or self.name, self.site.profile)
+        return summary.interruption.worst if summary else None
 
     def host(self, report: PairReport) -> str:
         """The host it strikes: the holder, in a healthy pair."""
@@ -132,8 +137,6 @@ class HAProxyKilled(DrillFault):
 
     name = FaultName.HAPROXY_KILLED
     title = "HAProxy is killed"
-    measured: ClassVar = {Profile.DEFAULT: "0.06 s", Profile.FAST: "0.04 s", Profile.STEADY: "0.15 s"}
-    measured_at_floating_ip: ClassVar = "0.10 s"
     notice = "the VIP moves, and connections through it are cut"
     way_back = "systemd restarts it at once"
 
@@ -147,8 +150,6 @@ class KeepalivedKilled(DrillFault):
 
     name = FaultName.KEEPALIVED_KILLED
     title = "keepalived is killed"
-    measured: ClassVar = {Profile.DEFAULT: "0.05 s", Profile.FAST: "0.05 s", Profile.STEADY: "0.04 s"}
-    measured_at_floating_ip: ClassVar = "0.07 s"
     notice = "the VIP moves, and connections through it are cut"
     way_back = "systemd restarts it after the peer has taken over"
 
@@ -162,8 +163,7 @@ class InstanceStopped(DrillFault):
 
     name = FaultName.INSTANCE_STOPPED
     title = "its instance is stopped through Nova"
-    measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "none", Profile.STEADY: "0.04 s"}
-    measured_at_floating_ip: ClassVar = "0.13 s"
+    on_bench: ClassVar = "keepalived-stopped"
     notice = "the VIP moves, and connections through it are cut; there is no standby until the instance has booted"
     way_back = "it is started through Nova; if this machine dies, run `./ha drill --undo`"
 
@@ -186,8 +186,6 @@ class Partition(DrillFault):
 
     name = FaultName.PARTITION
     title = "VRRP to its peer is cut"
-    measured: ClassVar = {Profile.DEFAULT: "none", Profile.FAST: "0.04 s", Profile.STEADY: "0.04 s"}
-    measured_at_floating_ip: ClassVar = "0.09 s"
     notice = "two holders until it is undone; connections are cut when one of them gives the VIP up"
     way_back = f"the table is removed; if this machine dies, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
@@ -221,9 +219,7 @@ class ApiHung(DrillFault):
 
     name = FaultName.API_HUNG
     title = "its API server is stopped (SIGSTOP)"
-    measured: ClassVar = {Profile.DEFAULT: "0.07 s", Profile.FAST: "0.11 s", Profile.STEADY: "0.16 s"}
-    measured_at_floating_ip: ClassVar = "0.10 s"
-    notice = "its requests fail until a health check takes it out: after 1 s, with `fast` 0.7 s, with `steady` 4 s"
+    notice = "its requests fail until a health check takes it out"
     way_back = f"it is continued (SIGCONT); if this machine dies, the host does that after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
 
@@ -266,6 +262,11 @@ class OfEtcdsLeader(DrillFault):
     # An API server that stops fails /readyz while it goes on answering. Strangers get 401 here, which is an answer.
     asks = "/version"
 
+    def worst(self) -> float | None:
+        """The same in drills of a real cluster, which were all with the profile `default`."""
+        spread = measurements().drill.get(self.name) if self.site.profile is Profile.DEFAULT else None
+        return spread.worst if spread else None
+
     def host(self, report: PairReport) -> str:
         """The leader's; empty if there is none."""
         members = report.cluster.members if report.cluster else []
@@ -293,8 +294,6 @@ class ControlPlaneStopped(OfEtcdsLeader, InstanceStopped):
 
     name = FaultName.CONTROL_PLANE_STOPPED
     title = "its instance, with etcd's leader, is stopped through Nova"
-    measured: ClassVar = {Profile.DEFAULT: "0.43 s"}
-    measured_at_floating_ip = None
     notice = "connections to its API server are closed, after another member of etcd has become the leader"
 
 
@@ -303,7 +302,6 @@ class ControlPlaneCutOff(OfEtcdsLeader):
 
     name = FaultName.CONTROL_PLANE_CUT_OFF
     title = "the host, with etcd's leader, is cut off"
-    measured: ClassVar = {Profile.DEFAULT: "0.57 s"}
     notice = "nothing can be written until etcd has elected a leader; connections to its API server are closed"
     way_back = f"the chain is removed; if this machine dies, the host removes it after {UNDONE_BY_HOST_SECONDS} s"
     seconds = 8.0
@@ -328,7 +326,6 @@ class EtcdKilled(OfEtcdsLeader):
 
     name = FaultName.ETCD_KILLED
     title = "etcd, the leader, is killed"
-    measured: ClassVar = {Profile.DEFAULT: "0.48 s"}
     notice = "nothing can be written until etcd has elected a leader"
     way_back = "its kubelet restarts it at once"
 

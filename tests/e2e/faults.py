@@ -1,7 +1,6 @@
 """Faults at a host's own address, and how long an interruption may be with each fault."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 from model.timers import PROFILES, Profile
 from operate.drill.faults import DrillFault, FaultName
@@ -25,7 +24,6 @@ class AddressLost(DrillFault):
 
     name = "own-address-lost"
     title = "it loses its own address"
-    measured: ClassVar = {Profile.DEFAULT: "0.69 s"}
     notice = "nobody answers until its watchdog has noticed"
     way_back = "the host starts its DHCP client again"
     seconds = 8.0

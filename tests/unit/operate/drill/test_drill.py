@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -16,6 +16,7 @@ import typer
 from model.timers import Profile
 from operate.commands import drill as command
 from operate.commands.drill import seconds
+from operate.drill import faults as faults_module
 from operate.drill import run as run_module
 from operate.drill.faults import (
     CHAIN,
@@ -23,7 +24,6 @@ from operate.drill.faults import (
     UNDONE_BY_HOST_SECONDS,
     DrillFault,
     FaultName,
-    HAProxyKilled,
     InstanceStopped,
     OfEtcdsLeader,
 )
@@ -35,10 +35,21 @@ from operate.hosts.lock import Lock
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
 from operate.hosts.state import HostState
+from operate.measured import (
+    FLOATING_IP,
+    Lab,
+    LabFault,
+    OnPath,
+    Range,
+    Share,
+    Spread,
+    Summary,
+    interruption,
+    measurements,
+)
 from operate.probe import Sample
 from operate.signals import DeferredSignals, InterruptionError
 from operate.stack.engine import StackError
-from operate.stack.files import ROOT
 
 PAIR_FAULTS = {name: fault for name, fault in DRILL_FAULTS.items() if not issubclass(fault, OfEtcdsLeader)}
 
@@ -54,49 +65,61 @@ def test_an_invalid_duration_is_refused(text: str):
         seconds(text)
 
 
-def measured_outages() -> Iterator[tuple[FaultName, Profile, str]]:
-    """The worst interruption of each of our failover profiles in docs/failover.md."""
-    text = (ROOT / "docs" / "failover.md").read_text()
-    for name in FaultName:
-        section = text.partition(f"### {name}\n")[2].partition("\n### ")[0]
-        for profile, outage in re.findall(r"^\| ours, (\w+) \| \d+ \| ([^|†]+)", section, re.MULTILINE):
-            yield name, Profile(profile), outage.strip().rpartition("/")[2].strip()
+def on_site(name: str, profile: Profile, floating_ip: str | None = None) -> DrillFault:
+    site: Any = SimpleNamespace(profile=profile, outputs=SimpleNamespace(floating_ip=floating_ip))
+    return DRILL_FAULTS[name](site)
 
 
-def test_the_plan_expects_what_the_documentation_measured():
-    found = [*measured_outages()]
-    # After a stop through Nova keepalived sends priority 0; the bench has no Nova, and no cluster.
-    assert len(found) == 3 * (len(PAIR_FAULTS) - 1)
-    for name, profile, outage in found:
-        assert DRILL_FAULTS[name].measured[profile] == outage
-
-
-def test_through_a_router_the_plan_expects_what_was_measured_there():
-    text = (ROOT / "docs" / "failover.md").read_text()
-    rows = re.findall(r"^\| `([a-z-]+)`: .*? / [\d.]+ s \|.*? / ([\d.]+ s) \|", text, re.MULTILINE)
-    worst = {name: outage for name, outage in rows if name in DRILL_FAULTS}
-    assert {name: fault.measured_at_floating_ip for name, fault in PAIR_FAULTS.items()} == worst
-
-
-def test_the_plan_expects_what_was_measured_of_a_cluster():
-    text = (ROOT / "docs" / "failover.md").read_text()
-    worst = dict(re.findall(r"^\| `([a-z-]+)` on etcd's leader \| .*? / ([\d.]+ s) \|", text, re.MULTILINE))
-    faults = DRILL_FAULTS.keys() - PAIR_FAULTS.keys()
-    assert {name: DRILL_FAULTS[name].measured[Profile.DEFAULT] for name in faults} == worst
+def test_the_plan_expects_the_worst_that_was_measured():
+    for name in PAIR_FAULTS:
+        # After a stop through Nova keepalived sends priority 0; the bench has no Nova, and no cluster.
+        on_bench = "keepalived-stopped" if name == FaultName.INSTANCE_STOPPED else name
+        summary = measurements().summary(on_bench, Profile.DEFAULT)
+        assert summary
+        assert on_site(name, Profile.DEFAULT).expected == interruption(summary.interruption.worst)
+    for name in DRILL_FAULTS.keys() - PAIR_FAULTS.keys():
+        assert on_site(name, Profile.DEFAULT).expected == interruption(measurements().drill[name].worst)
 
 
 @pytest.mark.parametrize(
-    ("profile", "floating_ip", "expected"),
+    ("name", "profile", "floating_ip", "expected"),
     [
-        (Profile.DEFAULT, None, "0.06 s"),
-        (Profile.DEFAULT, "100.64.0.9", HAProxyKilled.measured_at_floating_ip),
-        (Profile.FAST, None, "0.04 s"),
-        (Profile.FAST, "100.64.0.9", "0.04 s, more through a router (not measured)"),
+        ("haproxy-killed", Profile.DEFAULT, None, "0.06 s"),
+        ("haproxy-killed", Profile.DEFAULT, "100.64.0.9", "0.10 s"),
+        ("haproxy-killed", Profile.FAST, None, "none"),
+        ("haproxy-killed", Profile.FAST, "100.64.0.9", "none, more through a router (not measured)"),
+        ("haproxy-killed", Profile.STEADY, None, "not measured with this profile"),
+        ("instance-stopped", Profile.FAST, None, "0.04 s"),
+        ("etcd-killed", Profile.DEFAULT, None, "0.48 s"),
+        ("etcd-killed", Profile.DEFAULT, "100.64.0.9", "0.48 s, more through a router (not measured)"),
+        ("etcd-killed", Profile.FAST, None, "not measured with this profile"),
     ],
 )
-def test_what_to_expect_depends_on_the_path(profile: Profile, floating_ip: str | None, expected: str):
-    site: Any = SimpleNamespace(profile=profile, outputs=SimpleNamespace(floating_ip=floating_ip))
-    assert HAProxyKilled(site).expected == expected
+def test_what_to_expect_depends_on_fault_profile_and_path(
+    name: str, profile: Profile, floating_ip: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    def summary(fault: str, profile: Profile, worst: float) -> Summary:
+        return Summary(
+            fault=fault, configuration=profile, bench="", runs=3, interruption=Spread(0, worst), failed=(),
+            cut=Share(0, 0), stall=0,
+        )  # fmt: skip
+
+    on_lab = OnPath(interruption=Spread(0.08, 0.10), failed=Range(1, 2))
+    figures = measurements().model_copy(
+        update={
+            "faults": (
+                summary("haproxy-killed", Profile.DEFAULT, 0.06),
+                summary("haproxy-killed", Profile.FAST, 0),
+                summary("keepalived-stopped", Profile.FAST, 0.04),
+            ),
+            "lab": Lab(
+                date=None, rounds=3, faults=(LabFault(fault="haproxy-killed", title="", paths={FLOATING_IP: on_lab}),)
+            ),
+            "drill": {"etcd-killed": Spread(0.27, 0.48)},
+        }
+    )
+    monkeypatch.setattr(faults_module, "measurements", lambda: figures)
+    assert on_site(name, profile, floating_ip).expected == expected
 
 
 def test_a_host_undoes_a_fault_only_after_the_drill_would_have():
