@@ -149,15 +149,21 @@ bench: setup bench-packages ## what faults cost clients (root): QUICK=1, ONLY="f
 bench-timers: setup bench-packages ## compare advertisement timers (root, 20 minutes): REPEATS=3
 	@.venv/bin/python -m dev.bench --timers --out build/bench-timers $(REPEATS:%=--repeats %)
 
-bench-storm: setup bench-packages ## 5,000 connections at once (root, half a minute)
+bench-storm: setup bench-packages ## 1,000 and 5,000 connections at once, for the documents (root, a minute)
 	@.venv/bin/python -m dev.bench.storm
+	@.venv/bin/python -m dev.documents
 
 bench-lab: setup toolchain lab-up ## what faults cost clients on the lab, by network and path (root, 20 minutes): REPEATS=5
 	@.venv/bin/python -m dev.lab_bench $(REPEATS:%=--repeats %)
+	@.venv/bin/python -m dev.documents
 
-bench-report: setup ## docs/failover.md from the results of both benches; all other pictures go to build/failover
-	@.venv/bin/python -m dev.bench.report build/bench/results.json
+bench-report: setup ## the results of bench and bench-timers, and pictures, into docs/; all other pictures go to build/failover
+	@[ ! -e build/bench/results.json ] || .venv/bin/python -m dev.bench.report build/bench/results.json
 	@[ ! -e build/bench-timers/results.json ] || .venv/bin/python -m dev.bench.curves build/bench-timers/results.json
+	@.venv/bin/python -m dev.documents
+
+documents: setup ## generate what documents quote of measurements, from docs/failover/measured.json
+	@.venv/bin/python -m dev.documents
 
 demo: setup toolchain ## OpenStack on this machine, the system on it, and a failover (root)
 	@.venv/bin/python -m dev.demo
@@ -186,5 +192,5 @@ clean-cache: setup ## delete what was built: root file system, images, Kubernete
 	@toolchain/clean
 
 .PHONY: help setup lock lint unit golden dataplane toolchain-test kubernetes-test e2e e2e-extended test packages bench-packages e2e-packages render \
-	preview preview-against-mocks render-diff guard pull-request-comment reference toolchain \
+	preview preview-against-mocks render-diff guard pull-request-comment reference toolchain documents \
 	bench bench-timers bench-storm bench-lab bench-report demo lab-up lab-debian-13 lab-kubernetes lab-down lab-status lab-purge clean-cache

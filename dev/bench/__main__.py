@@ -48,8 +48,8 @@ def _version(*command: str) -> str:
 class Bench:
     """Runs the faults, prints a line for each run, and writes the results."""
 
-    def __init__(self, console: Console, out: Path, progress: Progress) -> None:
-        self._console, self._out, self._progress = console, out, progress
+    def __init__(self, console: Console, out: Path, progress: Progress, *, quick: bool) -> None:
+        self._console, self._out, self._progress, self._quick = console, out, progress, quick
         self._lock = threading.Lock()
         self._runs: list[results.Run] = []
         self._begin, self._load_before = time.monotonic(), os.getloadavg()[0]
@@ -111,7 +111,7 @@ class Bench:
 
     def _write(self) -> None:
         machine = results.Machine(
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            date=datetime.now(UTC).isoformat(timespec="minutes"),
             cores=os.cpu_count() or 1,
             memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             kernel=os.uname().release,
@@ -121,7 +121,7 @@ class Bench:
             load_after=os.getloadavg()[0],
             seconds=time.monotonic() - self._begin,
         )
-        self.results = results.Results(machine=machine, runs=tuple(self._runs))
+        self.results = results.Results(machine=machine, runs=tuple(self._runs), quick=self._quick)
         self.results.write(self._out / "results.json")
 
 
@@ -168,6 +168,8 @@ def main(  # noqa: PLR0917 typer passes them by name
         "configuration",
     )
     chosen = _chosen(only or list(faults.QUICK if quick else known_faults), known_faults, "fault")
+    if quick:
+        chosen = [faults.shortened(fault) for fault in chosen]
     repeats = 1 if quick else repeats
     out.mkdir(parents=True, exist_ok=True)
     remove_left_overs()
@@ -175,7 +177,7 @@ def main(  # noqa: PLR0917 typer passes them by name
     os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bench = Bench(console, out, progress)
+        bench = Bench(console, out, progress, quick=quick)
         # Faults of several minutes get so few requests that all configurations can run in the same minutes.
         short, long = [fault for fault in chosen if not fault.long], [fault for fault in chosen if fault.long]
         for some, worlds in ((short, parallel), (long, len(configurations))):

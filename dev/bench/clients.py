@@ -1,4 +1,4 @@
-"""The clients: requests at a fixed pace and held connections, in their own process and network namespace.
+"""The clients: requests at a fixed pace and held connections (`held`), in their own process and network namespace.
 
 They are not threads of the bench, because a busy bench would delay them. All times are time.monotonic(), which is the
 same in all processes.
@@ -10,30 +10,23 @@ import multiprocessing
 import resource
 import signal
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from pyroute2 import netns
 
+from dev.bench.held import AUTHORIZATION, HeldConnections, HeldResult, request, tls_context
 from dev.standin.apiserver import BACKEND_HEADER
+from model.topology import API_PORT
 from operate.probe import MAX_SECONDS, NO_ANSWER, Probe, ProbeReport, Request
 
-API_PORT = 6443
-AUTHORIZATION = "Bearer a-client-that-the-server-knows"
 # The timeout of an impatient client; then timeouts like those of kubectl and client-go, each with the number of quick
 # requests per patient one.
 QUICK_TIMEOUT, PATIENT = 0.25, ((1.0, 5), (5.0, 25))
-HELD = ("chatty", "chatty", "watch", "watch", "upload", "upload")
-CHAT_SECONDS, UPLOAD_SECONDS = 0.2, 0.1
-# For an answer on a held connection: longer than any pause that TCP bridges by retransmission.
-ANSWER_SECONDS = 10.0
-# At the end a connection must show within this time that it still works.
-PROOF_SECONDS = 2.0
 # In a storm clients wait for the retransmissions of a lost SYN, after 1, 3, 7, 15 and 31 s.
 STORM_SECONDS = 40.0
 PR_SET_PDEATHSIG = 1
@@ -49,15 +42,6 @@ class Probed:
 
 
 @dataclass(frozen=True)
-class HeldResult:
-    """One held connection: its kind, and when the client noticed that it was gone."""
-
-    kind: str
-    lost_at: float | None
-    why: str = ""
-
-
-@dataclass(frozen=True)
 class ClientsReport:
     """The results of all clients."""
 
@@ -66,106 +50,8 @@ class ClientsReport:
     held: Sequence[HeldResult]
 
 
-def _tls() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _request(verb: str, path: str, more: str = "") -> bytes:
-    return f"{verb} {path} HTTP/1.1\r\nHost: api\r\nAuthorization: {AUTHORIZATION}\r\n{more}\r\n".encode()
-
-
-class HeldConnections:
-    """Connections that are open before the fault, in their own thread."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-        self._open = threading.Semaphore(0)
-        self._ending = threading.Event()
-        self._results: list[HeldResult] = []
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="held", daemon=True)
-
-    def open(self) -> None:
-        """Open all connections; raises TimeoutError if one is not open after 10 s."""
-        self._thread.start()
-        for _ in HELD:
-            if not self._open.acquire(timeout=10):
-                raise TimeoutError(f"cannot open all connections to {self._host}: {self._results}")
-
-    def close(self) -> Sequence[HeldResult]:
-        """Check whether each connection still works, and close it."""
-        self._ending.set()
-        self._thread.join()
-        return self._results
-
-    async def _run(self) -> None:
-        await asyncio.gather(*(self._hold(kind) for kind in HELD))
-
-    async def _hold(self, kind: str) -> None:
-        lost_at, why = None, ""
-        try:
-            async with asyncio.timeout(5):
-                reader, writer = await asyncio.open_connection(self._host, API_PORT, ssl=_tls())
-            try:
-                await {"chatty": self._chat, "watch": self._watch, "upload": self._upload}[kind](reader, writer)
-            finally:
-                writer.transport.abort()
-        except NO_ANSWER as error:
-            lost_at, why = time.monotonic(), repr(error)
-        self._results.append(HeldResult(kind, lost_at, why))
-
-    async def _chat(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = True
-        while first or not self._ending.is_set():
-            writer.write(_request("GET", "/readyz"))
-            async with asyncio.timeout(ANSWER_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-                await reader.readexactly(int(length.split(b":")[1]))
-            if first:
-                self._open.release()
-                first = False
-            await asyncio.sleep(CHAT_SECONDS)
-
-    async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(_request("GET", "/watch"))
-        await reader.readuntil(b"\r\n\r\n")
-        self._open.release()
-        byte = _expect(reader.readexactly(1))
-        while not self._ending.is_set():
-            await asyncio.wait((byte,), timeout=0.05)
-            if byte.done():
-                byte.result()  # the server sends it only when asked: the connection was closed
-        writer.write(b".")
-        async with asyncio.timeout(PROOF_SECONDS):
-            await byte
-
-    async def _upload(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(_request("POST", "/upload", "Transfer-Encoding: chunked\r\n"))
-        answer = _expect(reader.readuntil(b"\r\n\r\n"))
-        self._open.release()
-        while not self._ending.is_set():
-            writer.write(b"10\r\n0123456789abcdef\r\n")
-            await writer.drain()
-            await asyncio.wait((answer,), timeout=UPLOAD_SECONDS)
-            if answer.done():
-                answer.result()  # an answer before the end: the connection was closed
-        writer.write(b"0\r\n\r\n")
-        async with asyncio.timeout(PROOF_SECONDS):
-            await answer
-
-
 def _authorized() -> Request:
     return Request(headers={"Authorization": AUTHORIZATION})
-
-
-def _expect(answer: Coroutine[None, None, bytes]) -> asyncio.Task[bytes]:
-    """Wait for an answer in the background; the foreground may notice a broken connection first."""
-    task = asyncio.create_task(answer)
-    task.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception())
-    return task
 
 
 async def _storm(pipe: Connection, host: str, count: int) -> None:
@@ -189,7 +75,7 @@ async def _arrive(host: str, writers: list[asyncio.StreamWriter]) -> float | Non
         async with asyncio.timeout(STORM_SECONDS):
             reader, writer = await asyncio.open_connection(host, API_PORT)
             writers.append(writer)
-            writer.write(_request("GET", "/readyz"))
+            writer.write(request("GET", "/readyz"))
             await reader.readuntil(b"\r\n\r\n")
             return time.monotonic() - begin
     return None
@@ -197,8 +83,9 @@ async def _arrive(host: str, writers: list[asyncio.StreamWriter]) -> float | Non
 
 def _ask(host: str) -> str | None:
     """Send one request on a new connection; the API server that answered, None if none did within a second."""
-    with suppress(OSError), socket.create_connection((host, API_PORT), 1) as plain, _tls().wrap_socket(plain) as tls:
-        tls.sendall(_request("GET", "/readyz", "Connection: close\r\n"))
+    context = tls_context()
+    with suppress(OSError), socket.create_connection((host, API_PORT), 1) as plain, context.wrap_socket(plain) as tls:
+        tls.sendall(request("GET", "/readyz", "Connection: close\r\n"))
         answer = b""
         while data := tls.recv(4096):
             answer += data
@@ -243,6 +130,9 @@ def _serve(pipe: Connection, namespace: str, vip: str) -> None:
                 pipe.send(None)
             case ("steady",):
                 pipe.send(probes[0][2].steady)
+            case ("prove",):
+                held.prove()
+                pipe.send(None)
             case ("end",):
                 # Stop all at the same time: a patient request can take seconds.
                 stoppers = [threading.Thread(target=probe.__exit__, args=(None,) * 3) for _, _, probe in probes]
@@ -285,11 +175,15 @@ class Clients:
 
     def begin(self, pace: float) -> None:
         """Open the held connections, and start a request every `pace` seconds; returns when all are open."""
-        self._command(15, "begin", pace)
+        self._command(30, "begin", pace)
 
     def steady(self) -> float:
         """Seconds since the last failure of a quick request."""
         return self._command(5, "steady")
+
+    def prove(self) -> None:
+        """Check which held connections work while the fault lasts; silent ones are not silent any more."""
+        self._command(10, "prove")
 
     def end(self) -> ClientsReport:
         """Stop the requests, and check which connections still work."""

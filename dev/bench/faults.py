@@ -29,6 +29,9 @@ from dev.bench.world import (
 
 CRASH_LOOP_SECONDS, CRASH_EVERY_SECONDS = 10.0, 0.5
 BURNERS_PER_CORE = 8
+DEAF_CLIENT_SECONDS = 65.0
+"""Until all clients that can hear of a silent death have done so: client-go needs 45 s, HAProxy's timeouts a minute."""
+SHORT_SECONDS = 10.0
 DEAF_TIMES, DEAF_SECONDS = 4, 0.9
 STALLS_MS = (200, 300, 500, 700, 1000, 1500, 2000, 3000)
 """How long the holder is paused: the last phase of a live migration, or an overcommitted hypervisor."""
@@ -76,11 +79,8 @@ class Fault:
     """Whether both load balancers work after `prepare`."""
     once: bool = False
     """The result is the same each time, so one run is enough."""
-
-    @property
-    def long(self) -> bool:
-        """It is watched for minutes, with fewer requests, so that all configurations can run at the same time."""
-        return self.at_least > 60
+    long: bool = False
+    """It is watched for minutes, with fewer requests, so that all configurations can run at the same time."""
 
 
 # ---- a whole load balancer -------------------------------------------------------------------------------------------
@@ -316,6 +316,7 @@ def _loss_fault(percent: int, seconds: float) -> Fault:
         at_least=seconds,
         at_most=seconds,
         once=True,
+        long=True,
     )
 
 
@@ -325,6 +326,8 @@ _ALL = (
         title="the load balancer dies",
         why="A hypervisor crashes and the instance disappears without sending anything.",
         inject=_node_death,
+        at_least=DEAF_CLIENT_SECONDS,
+        at_most=90,
     ),
     Fault(
         name="node-returns",
@@ -342,6 +345,8 @@ _ALL = (
         why="A switch port or a cable fails: the holder is alive and believes that it still has the VIP.",
         inject=lambda scene: scene.world.segment.isolate(scene.holder.name),
         fix=_restore_network,
+        at_least=DEAF_CLIENT_SECONDS,
+        at_most=90,
     ),
     Fault(
         name="partition",
@@ -492,7 +497,8 @@ _ALL = (
         inject=lambda scene: scene.world.segment.isolate(scene.hit.name),
         fix=_restore_network,
         hit=_HIT,
-        at_most=20,
+        at_least=DEAF_CLIENT_SECONDS,
+        at_most=90,
     ),
     Fault(
         name="api-hung",
@@ -562,6 +568,7 @@ _ALL = (
         at_least=600,
         at_most=600,
         once=True,
+        long=True,
     ),
     Fault(
         name="nothing",
@@ -571,6 +578,7 @@ _ALL = (
         at_least=180,
         at_most=180,
         once=True,
+        long=True,
     ),
     Fault(
         name="haproxy-reload",
@@ -622,10 +630,16 @@ _ALL = (
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
 
+
+def shortened(fault: Fault) -> Fault:
+    """Watched only until requests are answered again, without waiting for silent clients."""
+    return replace(fault, at_least=min(fault.at_least, SHORT_SECONDS))
+
+
 OF_TIMERS: Mapping[str, Fault] = {
     fault.name: fault
     for fault in (
-        FAULTS["node-death"],
+        shortened(FAULTS["node-death"]),
         *(replace(_stall_fault(ms), once=False) for ms in STALLS_MS),
         FAULTS["pair-loss-30"],
     )

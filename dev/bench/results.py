@@ -13,7 +13,7 @@ FIXED = "fixed"
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Requests(_Model):
@@ -32,9 +32,12 @@ class Held(_Model):
     """A connection that was open before the fault."""
 
     kind: str
-    """`chatty` (sends requests all the time), `watch` (silent until the end) or `upload` (sends data all the time)."""
+    """`watch` (silent), `events` (a watch with two events a second), `http2` (silent, but client-go pings), `writes`
+    (one after the other), or `upload`."""
     lost_at: float | None
     """When the client noticed that it was gone; None if it survived."""
+    heard: float | None = None
+    """The longest time until the client heard of the fault, or heard anything again; see dev/bench/heard.py."""
 
 
 class Mark(_Model):
@@ -118,6 +121,8 @@ class Results(_Model):
 
     machine: Machine
     runs: tuple[Run, ...]
+    quick: bool = False
+    """Whether it did not wait for silent clients."""
 
     def write(self, path: Path) -> None:
         """Write the JSON file."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dev.bench.clients import ClientsReport, Probed
 from dev.bench.faults import Fault, Scene
+from dev.bench.heard import heard_after
 from dev.bench.results import FIXED, Held, Mark, Requests, Run
 from dev.bench.world import World, WorldError
 
@@ -64,6 +65,8 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
         scene.mark(fault.title)
         fault.inject(scene)
         _observe(world, fault.at_least, fault.at_most)
+        if fault.fix is not None:
+            world.clients.prove()
         fixed_at = time.monotonic()
         if fault.fix is not None:
             scene.mark(FIXED)
@@ -82,7 +85,12 @@ def measure(world: World, configuration: str, fault: Fault, repeat: int) -> Run:
         quick=requests(report.quick, begin),
         patient=tuple(requests(probed, begin) for probed in report.patient),
         held=tuple(
-            Held(kind=held.kind, lost_at=None if held.lost_at is None else held.lost_at - begin) for held in report.held
+            Held(
+                kind=held.kind,
+                lost_at=None if held.lost_at is None else held.lost_at - begin,
+                heard=heard_after(held, report.held, marks[0][0]),
+            )
+            for held in report.held
         ),
         holders=world.holders.spans([machine.name for machine in world.machines], begin, end),
         backends_out={name: out_after(report, name, marks[0][0], fixed_at) for name in fault.hit},

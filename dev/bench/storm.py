@@ -8,8 +8,9 @@ The API servers are HAProxies here, because the stand-ins of the other benches w
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -22,6 +23,7 @@ from dev.bench.configurations import CONFIGURATIONS, Configuration
 from dev.bench.world import ADDRESSES, API_SERVERS, HAPROXY, TOP_PRIORITY, VIP, Machine, World, remove_left_overs
 from model.timers import Profile
 from model.topology import API_PORT
+from operate.measured import Arrivals, Measurements, Storms
 
 # A stand-in API server: it speaks TLS with the checks, and plain HTTP with the clients.
 API_SERVER = """
@@ -51,7 +53,7 @@ frontend answers
     http-request return status 200
 """
 
-
+CONNECTIONS = (1000, 5000)
 # Until the health checks of the load balancers have passed: two, half a second apart.
 CHECKED_SECONDS = 3.0
 
@@ -118,12 +120,36 @@ def _row(what: str, answered: Sequence[float | None]) -> tuple[str, ...]:
     return what, count, *(f"{seconds:.2f} s" for seconds in figures)
 
 
+def measurements(storms: Mapping[int, Storm]) -> Storms:
+    """What documents quote of storms, by the number of connections in ascending order."""
+    last = storms[max(storms)]
+    return Storms(
+        date=datetime.now(UTC).isoformat(timespec="minutes"),
+        arrivals=tuple(_arrivals(connections, storm) for connections, storm in storms.items()),
+        idle_mib=round(last.idle_mib),
+        busy_mib=round(last.busy_mib),
+    )
+
+
+def _arrivals(connections: int, storm: Storm) -> Arrivals:
+    """ValueError if a kind of client got no answer at all."""
+    kinds = (storm.at_vip, storm.after_death, storm.at_one_api_server)
+    last = [round(max(seconds for seconds in answered if seconds is not None), 2) for answered in kinds]
+    return Arrivals(
+        connections=connections,
+        at_vip=last[0],
+        after_death=last[1],
+        at_one_api_server=last[2],
+        unanswered=sum(seconds is None for answered in kinds for seconds in answered),
+        moved=storm.moved,
+    )
+
+
 def main(
-    connections: Annotated[int, typer.Option(min=3, max=5000, help="connections at once")] = 5000,
     configuration: Annotated[str, typer.Option(help="one of `python -m dev.bench --list`")] = Profile.DEFAULT.value,
     out: Annotated[Path, typer.Option(help="folder for journals")] = Path("build/bench-storm"),
 ) -> None:
-    """Measure how long thousands of clients wait when all connect at once."""
+    """Measure how long thousands of clients wait when all connect at once; figures of `default` go to measured.json."""
     if os.geteuid() != 0:
         sys.exit("the bench creates network namespaces; run it as root")
     if configuration not in CONFIGURATIONS:
@@ -132,15 +158,23 @@ def main(
     remove_left_overs()
     os.setpriority(os.PRIO_PROCESS, 0, TOP_PRIORITY)
     chosen = CONFIGURATIONS[configuration]
-    with console.status(f"{connections} clients"):
-        storm = measure(chosen, connections, out / "logs" / chosen.name)
-    table = Table("clients", "answered", "median", "99 of 100", "last", box=None)
+    storms: dict[int, Storm] = {}
+    for connections in CONNECTIONS:
+        with console.status(f"{connections} clients"):
+            storms[connections] = measure(chosen, connections, out / "logs" / chosen.name)
+        _print(console, chosen, connections, storms[connections])
+    if configuration == Profile.DEFAULT:
+        Measurements.read().model_copy(update={"storm": measurements(storms)}).write()
+
+
+def _print(console: Console, configuration: Configuration, connections: int, storm: Storm) -> None:
+    table = Table(f"{connections} clients", "answered", "median", "99 of 100", "last", box=None)
     table.add_row(*_row("at one API server, a third of them", storm.at_one_api_server))
     table.add_row(*_row("at the VIP", storm.at_vip))
     table.add_row(*_row("at the VIP, just after its holder died", storm.after_death))
     console.print(table)
     console.print(
-        f"{chosen.title}: the VIP {'moved' if storm.moved else 'stayed'} under the load; "
+        f"{configuration.title}: the VIP {'moved' if storm.moved else 'stayed'} under the load; "
         f"HAProxy's memory grew from {storm.idle_mib:.0f} to {storm.busy_mib:.0f} MiB",
         highlight=False,
     )

@@ -5,7 +5,7 @@ no better than half of the runs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median_high
@@ -15,7 +15,9 @@ from rich.table import Table
 
 from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.faults import FAULTS
+from dev.bench.held import PAUSES, SILENT, Events, Writes
 from dev.bench.results import Requests, Results, Run, Span
+from operate.measured import Share, Spread, Summary, interruption, seconds
 
 QUIET_SECONDS = 1.0
 """After this long without a failure, the next one starts a new interruption."""
@@ -23,6 +25,9 @@ HANDOVER_SECONDS = 0.01
 """Two holders for this long are part of an orderly takeover, and nobody notices."""
 STALL_SECONDS = 0.1
 """If the probe was later than this, its numbers are doubtful."""
+WRITES = Writes.kind
+WATCHES = (*SILENT, Events.kind)
+KINDS = (*SILENT, *PAUSES)
 STALL_SIGN = "†"
 STALL_NOTE = (
     f"{STALL_SIGN} the probe itself was late by more than {STALL_SECONDS:g} s in a run, and the number may include that"
@@ -56,83 +61,46 @@ def lasting(run: Run) -> bool:
     return failed >= 0.9 / pace(run)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """A number over several runs."""
-
-    median: float
-    worst: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """From one value for each run."""
-        return cls(median=median_high(values), worst=max(values))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """One kind of request: how many failed, out of how many, in the run with the median number of failures."""
-
-    timeout: float
-    failed: int
-    count: int
-
-    @classmethod
-    def of(cls, runs: Sequence[Requests]) -> "Failed":
-        """From the same kind of request in each run."""
-        middle = sorted(runs, key=lambda requests: requests.failed)[len(runs) // 2]
-        return cls(timeout=middle.timeout, failed=middle.failed, count=middle.count)
+def summarize(runs: Sequence[Run], bench: str = "") -> Summary:
+    """All runs of one fault with one configuration; `bench` is when it was."""
+    by_kind = {kind: [*_heard(runs, (kind,))] for kind in KINDS}
+    of_watches = [*_heard(runs, WATCHES)]
+    return Summary(
+        fault=runs[0].fault,
+        configuration=runs[0].configuration,
+        bench=bench,
+        runs=len(runs),
+        watched=round(min(fault_end(run) - run.injected_at for run in runs)),
+        interruption=Spread.of([longest_interruption(run) for run in runs]),
+        failed=tuple(_failed(kinds) for kinds in zip(*((run.quick, *run.patient) for run in runs), strict=True)),
+        cut=Share(median_high(run.held_lost for run in runs), len(runs[0].held)),
+        heard=Spread.of(of_watches) if of_watches else None,
+        kinds={kind: Spread.of(times) for kind, times in by_kind.items() if times},
+        two_holders=Spread.of([run.two_holders for run in runs]),
+        changes=Spread.of([run.changes for run in runs]),
+        again=Spread.of([max(0, len(interruptions(run)) - 1) for run in runs]),
+        got_requests=Spread.of([_got_requests(run) for run in runs]) if runs[0].backends_out else None,
+        stall=round(max(run.longest_stall for run in runs), 3),
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """All runs of one fault with one configuration."""
+def _failed(runs: Sequence[Requests]) -> Share:
+    """How many requests of one kind failed, in the run with the median number."""
+    middle = sorted(runs, key=lambda requests: requests.failed)[len(runs) // 2]
+    return Share(middle.failed, middle.count)
 
-    fault: str
-    configuration: str
-    runs: int
-    interruption: Spread
-    """The longest interruption: 0 if no request failed, infinite if only the fix ended it."""
-    quick: Failed
-    patient: tuple[Failed, ...]
-    held_lost: int
-    """Held connections that were lost, median."""
-    held: int
-    """How many connections were held."""
-    two_holders: Spread
-    changes: Spread
-    """How often a load balancer took the VIP."""
-    again: Spread
-    """Interruptions after the first."""
-    got_requests: Spread | None
-    """How long API servers that the fault hit still got requests, the last of them to be taken out: infinite if one got
-    them until the end, None for a fault that hits no API server."""
-    stall: float
-    """How late the probe itself was at worst."""
 
-    @classmethod
-    def of(cls, runs: Sequence[Run]) -> "Summary":
-        """From all runs of one fault with one configuration."""
-        return cls(
-            fault=runs[0].fault,
-            configuration=runs[0].configuration,
-            runs=len(runs),
-            interruption=Spread.of([longest_interruption(run) for run in runs]),
-            quick=Failed.of([run.quick for run in runs]),
-            patient=tuple(Failed.of(kinds) for kinds in zip(*(run.patient for run in runs), strict=True)),
-            held_lost=median_high(run.held_lost for run in runs),
-            held=len(runs[0].held),
-            two_holders=Spread.of([run.two_holders for run in runs]),
-            changes=Spread.of([run.changes for run in runs]),
-            again=Spread.of([max(0, len(interruptions(run)) - 1) for run in runs]),
-            got_requests=Spread.of([_got_requests(run) for run in runs]) if runs[0].backends_out else None,
-            stall=max(run.longest_stall for run in runs),
-        )
+def _heard(runs: Sequence[Run], kinds: Container[str]) -> Iterator[float]:
+    """Of each run the worst connection of these kinds, unless all had ended before the fault."""
+    for run in runs:
+        times = [held.heard for held in run.held if held.kind in kinds and held.heard is not None]
+        if times:
+            yield max(times)
 
-    @property
-    def doubtful(self) -> bool:
-        """Whether the probe was so late that its numbers are doubtful."""
-        return self.stall > STALL_SECONDS
+
+def doubtful(summary: Summary) -> bool:
+    """Whether the probe was so late that its numbers are doubtful."""
+    return summary.stall > STALL_SECONDS
 
 
 def longest_interruption(run: Run) -> float:
@@ -168,10 +136,10 @@ def _place(name: str, known: Mapping[str, object]) -> int:
     return list(known).index(name) if name in known else len(known)
 
 
-def summaries(results: Results) -> dict[str, tuple[Summary, ...]]:
-    """By fault, one summary for each configuration."""
+def summaries(results: Results, bench: str = "") -> dict[str, tuple[Summary, ...]]:
+    """By fault, one summary for each configuration; `bench` is when it was."""
     return {
-        fault: tuple(Summary.of(runs) for runs in configurations.values())
+        fault: tuple(summarize(runs, bench) for runs in configurations.values())
         for fault, configurations in grouped(results).items()
     }
 
@@ -194,30 +162,25 @@ def why_of_fault(name: str) -> str:
 # ---- as text ---------------------------------------------------------------------------------------------------------
 
 
-def seconds(value: float) -> str:
-    """As people read it: two decimals below 10 s, one above."""
-    if math.isinf(value):
-        return "until fixed"
-    return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
-
-
 def _two(spread: Spread, text: Callable[[float], str]) -> str:
     """Median and worst, or one number if they are the same."""
     median, worst = text(spread.median), text(spread.worst)
     return median if median == worst else f"{median} / {worst}"
 
 
-def _interruption(value: float) -> str:
-    return seconds(value) if value else "none"
+def share(found: Share) -> str:
+    """As people read it."""
+    return f"{found.number} of {found.of}"
 
 
-def _of(failed: Failed) -> str:
-    return f"{failed.failed} of {failed.count}"
+def heard(value: float) -> str:
+    """When a client heard of a fault, as people read it."""
+    return "never" if math.isinf(value) else interruption(value)
 
 
 def _interruptions(summary: Summary) -> str:
-    sign = f" {STALL_SIGN}" if summary.doubtful else ""
-    return _two(summary.interruption, _interruption) + sign
+    sign = f" {STALL_SIGN}" if doubtful(summary) else ""
+    return _two(summary.interruption, interruption) + sign
 
 
 def _two_holders(value: float) -> str:
@@ -231,10 +194,12 @@ def _count(value: float) -> str:
 COLUMNS: Mapping[str, Callable[[Summary], str]] = {
     "runs": lambda summary: str(summary.runs),
     "interruption": _interruptions,
-    "failed": lambda summary: _of(summary.quick),
-    "failed, 1 s": lambda summary: _of(summary.patient[0]) if summary.patient else "",
-    "failed, 5 s": lambda summary: _of(summary.patient[1]) if len(summary.patient) > 1 else "",
-    "cut": lambda summary: f"{summary.held_lost} of {summary.held}",
+    "failed": lambda summary: share(summary.failed[0]),
+    "failed, 1 s": lambda summary: share(summary.failed[1]) if len(summary.failed) > 1 else "",
+    "failed, 5 s": lambda summary: share(summary.failed[2]) if len(summary.failed) > 2 else "",
+    "cut": lambda summary: share(summary.cut),
+    "heard": lambda summary: "" if summary.heard is None else _two(summary.heard, heard),
+    "writes": lambda summary: _two(summary.kinds[WRITES], heard) if WRITES in summary.kinds else "",
     "VIP taken": lambda summary: _two(summary.changes, _count),
     "two holders": lambda summary: (
         _two(summary.two_holders, _two_holders) if summary.two_holders.worst >= HANDOVER_SECONDS else ""
@@ -250,6 +215,10 @@ LEGEND: Mapping[str, str] = {
     "failed, 1 s": "the same with a timeout of 1 s",
     "failed, 5 s": "the same with a timeout of 5 s",
     "cut": "connections open before the fault that were lost, out of all; median",
+    "heard": "the longest time until the client of a watch heard of the fault, or heard anything again: median / worst "
+    "of the worst of nine (silent ones, some with two events a second, and silent ones over HTTP/2 with client-go's "
+    "pings); `none`: there was nothing to hear of; `never`: not while the fault lasted",
+    "writes": "the same for clients that write every 0.2 s on one connection and wait for each answer, for up to 10 s",
     "VIP taken": "how often a load balancer took the VIP: median / worst",
     "two holders": "how long both load balancers had the VIP, even if one was paused or cut off: median / worst",
     "again": f"further interruptions, each after at least {QUIET_SECONDS:g} s without a failure: median / worst",
@@ -286,7 +255,7 @@ class Headline:
 
 INTERRUPTION = Headline(
     name="interruption",
-    text=lambda summary: _interruption(summary.interruption.median),
+    text=lambda summary: interruption(summary.interruption.median),
     rank=lambda summary: summary.interruption.median,
     near=0.05,
 )
@@ -298,8 +267,8 @@ PAUSE = Headline(
 )
 FAILED = Headline(
     name="failed",
-    text=lambda summary: str(summary.quick.failed),
-    rank=lambda summary: summary.quick.failed,
+    text=lambda summary: str(summary.failed[0].number),
+    rank=lambda summary: summary.failed[0].number,
     near=2,
 )
 TWO_HOLDERS = Headline(
@@ -311,9 +280,9 @@ TWO_HOLDERS = Headline(
 )
 CUT = Headline(
     name="interruption; cut",
-    text=lambda summary: f"{INTERRUPTION.text(summary)}; {summary.held_lost} of {summary.held}",
+    text=lambda summary: f"{INTERRUPTION.text(summary)}; {share(summary.cut)}",
     # Connected clients must not notice: a connection that is cut counts like a second without answers.
-    rank=lambda summary: summary.interruption.median + summary.held_lost,
+    rank=lambda summary: summary.interruption.median + summary.cut.number,
     near=0.05,
 )
 CHANGES = Headline(
@@ -324,8 +293,8 @@ CHANGES = Headline(
 )
 IN_USE = Headline(
     name="in use; failed",
-    text=lambda summary: f"{seconds(_got(summary))}; {summary.quick.failed}",
-    rank=lambda summary: summary.quick.failed,
+    text=lambda summary: f"{seconds(_got(summary))}; {summary.failed[0].number}",
+    rank=lambda summary: summary.failed[0].number,
     near=2,
 )
 KEPT = Headline(

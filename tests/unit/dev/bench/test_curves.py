@@ -4,12 +4,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import typer
 
 from dev.bench.configurations import ADVERTISEMENTS, TIMERS, timers_name
-from dev.bench.curves import BEGIN, END, STYLES, Choice, choices, draw, main, markdown
+from dev.bench.curves import STYLES, choices, draw, main
 from dev.bench.faults import OF_TIMERS, STALLS_MS
 from dev.bench.results import FIXED, Machine, Mark, Requests, Results, Run, Span
-from dev.bench.summary import Spread
+from operate.measured import Choice, Measurements, Spread, measurements
 
 MACHINE = Machine(
     date="2024-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",
@@ -184,33 +185,23 @@ def test_a_bench_of_some_choices_can_be_drawn(tmp_path: Path, names: Sequence[st
     }
 
 
-def test_the_table_has_a_row_for_each_choice():
-    deaths = [run("node-death", gap=gap, repeat=repeat) for repeat, gap in enumerate((0.664, 0.5, 3.0))]
-    moves = {f"stall-{ms}ms": (3.0,) for ms in STALLS_MS if ms > 500} | {"pair-loss-30": (10.0, 20.0)}
-    text = markdown(Results(machine=MACHINE, runs=(*each_fault(without="node-death", moves=moves), *deaths)))
-    assert "2024-05-06" in text
-    assert "](failover/timers.svg)" in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert rows[2:] == ["| 7 x 100 ms | 700 ms | 0.66 s | 3.00 s | 500 ms | 10 |"]
-
-
-def test_the_report_goes_between_its_marks_and_a_second_run_changes_nothing(tmp_path: Path):
-    file, document, picture = tmp_path / "results.json", tmp_path / "failover.md", tmp_path / "failover" / "timers.svg"
-    results = Results(machine=MACHINE, runs=tuple(each_fault()))
-    results.write(file)
-    document.write_text(f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    main(file, tmp_path)
-    first = document.read_text(), picture.read_bytes()
-    assert first[0] == f"# Title\n\nbefore\n\n{BEGIN}\n{markdown(results)}{END}\n\nafter\n"
-    main(file, tmp_path)
-    assert (document.read_text(), picture.read_bytes()) == first
-
-
-def test_a_document_without_the_marks_is_refused_and_not_changed(tmp_path: Path):
-    file, document = tmp_path / "results.json", tmp_path / "failover.md"
+def test_the_figures_of_all_choices_are_replaced_and_their_picture_is_drawn(tmp_path: Path):
+    file, measured, picture = tmp_path / "results.json", tmp_path / "measured.json", tmp_path / "timers.svg"
     everything().write(file)
-    document.write_text("# Title\n")
-    with pytest.raises(ValueError, match="each once"):
-        main(file, tmp_path)
-    assert document.read_text() == "# Title\n"
-    assert not (tmp_path / "failover").exists()
+    measurements().write(measured)
+    main(file, measured)
+    first = measured.read_text(), picture.read_bytes()
+    timers = Measurements.read(measured).timers
+    assert (timers.bench, len(timers.choices)) == (MACHINE.date, len(ADVERTISEMENTS))
+    assert Measurements.read(measured).faults == measurements().faults
+    main(file, measured)
+    assert (measured.read_text(), picture.read_bytes()) == first
+
+
+def test_a_bench_without_some_choices_changes_no_figures(tmp_path: Path):
+    file, measured = tmp_path / "results.json", tmp_path / "measured.json"
+    Results(machine=MACHINE, runs=tuple(each_fault())).write(file)
+    measurements().write(measured)
+    with pytest.raises(typer.BadParameter, match="does not have all faults of all choices"):
+        main(file, measured)
+    assert Measurements.read(measured) == measurements()

@@ -1,8 +1,9 @@
+import math
 from pathlib import Path
 
 import pytest
 
-from dev.bench.clients import ClientsReport, HeldResult, Probed
+from dev.bench.clients import ClientsReport, Probed
 from dev.bench.results import Held, Machine, Requests, Results, Run, Span
 from dev.bench.run import out_after, requests
 from operate.probe import ProbeReport, Sample
@@ -19,7 +20,7 @@ def run(holders: dict[str, tuple[Span, ...]], lost: tuple[float | None, ...] = (
         marks=(),
         quick=quick,
         patient=(),
-        held=tuple(Held(kind="watch", lost_at=at) for at in lost),
+        held=tuple(Held(kind="watch", lost_at=at, heard=at and math.inf) for at in lost),
         holders=holders,
         longest_stall=0,
     )
@@ -74,7 +75,7 @@ def test_times_are_relative_to_the_start_of_the_run_and_the_gap_is_between_answe
 
 
 def report(*samples: Sample) -> ClientsReport:
-    return ClientsReport(quick=probed(*samples), patient=(), held=(HeldResult("watch", None),))
+    return ClientsReport(quick=probed(*samples), patient=(), held=())
 
 
 def test_a_backend_is_out_after_the_last_request_that_it_answered_or_that_got_no_answer():

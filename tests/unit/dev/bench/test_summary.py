@@ -1,36 +1,43 @@
-import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.faults import FAULTS
-from dev.bench.report import BEGIN, END, PICTURED, main, markdown, with_report
+from dev.bench.report import main, merged
 from dev.bench.results import FIXED, Held, Machine, Mark, Requests, Results, Run, Span
 from dev.bench.summary import (
     HEADLINES,
     IN_USE,
     INTERRUPTION,
     PAUSE,
-    Summary,
+    columns,
     headline,
     interruptions,
     lasting,
     longest_interruption,
     median_run,
     print_summary,
-    seconds,
     summaries,
+    summarize,
 )
+from dev.bench.tables import PICTURED, faults_page, overview
+from operate.measured import Bench, Lab, Measurements, Storms, Timers
+from operate.stack.files import ROOT
 
 MACHINE = Machine(
     date="2024-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",
     load_before=0.5, load_after=1.5, seconds=120,
+)  # fmt: skip
+BENCH = Bench(
+    runs=1, minutes=1, cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12", load_before=0,
+    load_after=0,
 )  # fmt: skip
 ONE_HOLDER: dict[str, tuple[Span, ...]] = {"lb-0": ((0.0, 10.0),), "lb-1": ()}
 
@@ -49,6 +56,7 @@ def run(
     fixed_at: float | None = None,
     holders: dict[str, tuple[Span, ...]] = ONE_HOLDER,
     lost: int = 0,
+    heard: Mapping[str, Sequence[float | None]] | None = None,
     backends_out: dict[str, float | None] | None = None,
     stall: float = 0.0,
 ) -> Run:
@@ -66,37 +74,37 @@ def run(
             Requests(timeout=1, count=100, failed=len(failures) // 5, longest_gap=gap, failures=()),
             Requests(timeout=5, count=20, failed=0, longest_gap=gap, failures=()),
         ),
-        held=tuple(Held(kind="watch", lost_at=3 if place < lost else None) for place in range(6)),
+        held=tuple(Held(kind="upload", lost_at=3 if place < lost else None) for place in range(6))
+        + tuple(Held(kind=kind, lost_at=None, heard=it) for kind, them in (heard or {}).items() for it in them),
         holders=holders,
         backends_out=backends_out or {},
         longest_stall=stall,
     )
 
 
-def results(*runs: Run) -> Results:
-    return Results(machine=MACHINE, runs=runs)
+def results(*runs: Run, date: str = MACHINE.date, quick: bool = False) -> Results:
+    return Results(machine=MACHINE.model_copy(update={"date": date}), runs=runs, quick=quick)
 
 
 def test_median_and_worst_are_measured_values():
     failed = every_20_ms(2, 2.5)
     three = [run(gap, repeat=repeat, failures=failed, lost=repeat) for repeat, gap in enumerate((0.7, 0.5, 3.0))]
-    summary = Summary.of(three)
+    summary = summarize(three)
     assert (summary.runs, summary.interruption.median, summary.interruption.worst) == (3, 0.7, 3.0)
-    assert (summary.held_lost, summary.held) == (1, 6)
+    assert summary.cut == (1, 6)
     assert median_run(three).quick.longest_gap == 0.7
 
 
 def test_the_median_of_two_runs_is_the_worse():
     two = [run(gap, failures=(2.1,)) for gap in (0.5, 0.9)]
-    assert Summary.of(two).interruption.median == 0.9
+    assert summarize(two).interruption.median == 0.9
     assert median_run(two).quick.longest_gap == 0.9
 
 
 def test_failed_requests_come_from_the_run_with_the_median_number():
     three = [run(failures=every_20_ms(2, 2 + length)) for length in (1, 3, 2)]
-    summary = Summary.of(three)
-    assert (summary.quick.failed, summary.quick.count) == (100, 500)
-    assert [(kind.timeout, kind.failed, kind.count) for kind in summary.patient] == [(1, 20, 100), (5, 0, 20)]
+    summary = summarize(three)
+    assert summary.failed == ((100, 500), (20, 100), (0, 20))
 
 
 @pytest.mark.parametrize(
@@ -112,14 +120,14 @@ def test_failed_requests_come_from_the_run_with_the_median_number():
 def test_a_second_without_failures_ends_an_interruption(failures: tuple[float, ...], expected: tuple[Span, ...]):
     found = run(failures=failures)
     assert interruptions(found) == expected
-    assert Summary.of([found]).again.worst == max(0, len(expected) - 1)
+    assert summarize([found]).again.worst == max(0, len(expected) - 1)
 
 
 def test_an_interruption_that_only_the_fix_ended_is_infinite():
     found = run(5.2, failures=every_20_ms(2, 7), fixed_at=7)
     assert lasting(found)
     assert longest_interruption(found) == math.inf
-    assert INTERRUPTION.text(Summary.of([found])) == "until fixed"
+    assert INTERRUPTION.text(summarize([found])) == "until fixed"
 
 
 def test_an_interruption_that_ended_before_the_fix_or_was_partial_is_not_lasting():
@@ -137,16 +145,16 @@ def test_a_slow_answer_is_no_interruption_but_a_failed_request_is():
     [({"a": 0.5}, "0.50 s; 0"), ({"a": 0.5, "b": 1.5}, "1.50 s; 0"), ({"a": 0.5, "b": None}, "until fixed; 0")],
 )
 def test_the_last_api_server_taken_out_counts_and_none_means_never(out: dict[str, float | None], text: str):
-    assert IN_USE.text(Summary.of([run(fault="api-500", backends_out=out)])) == text
+    assert IN_USE.text(summarize([run(fault="api-500", backends_out=out)])) == text
 
 
 def test_a_fault_that_hits_no_api_server_has_no_time_in_use():
-    assert Summary.of([run()]).got_requests is None
+    assert summarize([run()]).got_requests is None
 
 
 def test_two_holders_and_moves_have_median_and_worst():
     moved = run(holders={"lb-0": ((0.0, 5.0),), "lb-1": ((3.0, 10.0),)})
-    summary = Summary.of([moved, run(), run()])
+    summary = summarize([moved, run(), run()])
     assert (summary.two_holders.median, summary.two_holders.worst) == (0, 2)
     assert (summary.changes.median, summary.changes.worst) == (0, 1)
 
@@ -162,7 +170,7 @@ def test_faults_and_configurations_are_in_the_order_of_the_bench():
 
 def test_configurations_close_to_the_best_are_best_unless_all_are():
     good, near, bad = (
-        Summary.of([run(gap, configuration=name, failures=(2.1,))])
+        summarize([run(gap, configuration=name, failures=(2.1,))])
         for name, gap in (("a", 0.70), ("b", 0.74), ("c", 0.90))
     )
     assert INTERRUPTION.best([good, near, bad]) == {"a", "b"}
@@ -175,14 +183,24 @@ def test_each_headline_belongs_to_a_fault():
     assert headline("node-death") is INTERRUPTION
 
 
-def test_seconds_have_two_decimals_below_ten_and_one_above():
-    assert [seconds(value) for value in (0.0, 0.664, 9.994, 9.996, 34.56)] == [
-        "0.00 s",
-        "0.66 s",
-        "9.99 s",
-        "10.0 s",
-        "34.6 s",
-    ]
+def test_what_counts_is_the_worst_connection_of_each_run():
+    none = {"watch": (0, 0.5), "events": (0,), "http2": (None, 0.2), "writes": (9, 0), "upload": (None,)}
+    never = none | {"watch": (0, math.inf)}
+    summary = summarize([run(heard=none), run(heard=none | {"events": (0.7,)}), run(heard=never)])
+    assert summary.heard == (0.7, math.inf)
+    assert summary.kinds == {"watch": (0.5, math.inf), "events": (0, 0.7), "http2": (0.2, 0.2), "writes": (9, 9)}
+    texts = {heading: text(summary) for heading, text in columns([summary]).items()}
+    assert (texts["heard"], texts["writes"]) == ("0.70 s / never", "9.00 s")
+
+
+def test_connections_that_all_ended_before_the_fault_have_heard_nothing_of_it():
+    summary = summarize([run(heard={"watch": (None, None), "events": (0.3,)})])
+    assert summary.kinds == {"events": (0.3, 0.3)}
+    assert summarize([run()]).heard is None
+
+
+def test_how_long_a_fault_was_watched_is_known():
+    assert summarize([run(), run(fixed_at=7.4)]).watched == 5
 
 
 def test_the_console_table_fits_in_120_columns():
@@ -191,7 +209,7 @@ def test_the_console_table_fits_in_120_columns():
         run(
             12.345, configuration=name, fault=fault, failures=(*every_20_ms(2, 5), *every_20_ms(7, 8)),
             lost=6, stall=0.2, holders={"lb-0": ((0.0, 5.0),), "lb-1": ((3.0, 10.0),)},
-            backends_out={"a": after}, repeat=repeat,
+            backends_out={"a": after}, repeat=repeat, heard={"watch": (11.11, after), "writes": (22.22, after)},
         )
         for name in CONFIGURATIONS
         for fault in ("node-death", "api-500")
@@ -205,61 +223,90 @@ def test_the_console_table_fits_in_120_columns():
     assert "12.3 s †" in text
 
 
-# ---- the document ----------------------------------------------------------------------------------------------------
+# ---- the file and the pictures -------------------------------------------------------------------------------------
+
+
+def empty() -> Measurements:
+    return Measurements(
+        benches={"2024-01-01T00:00+00:00": BENCH},
+        faults=(),
+        timers=Timers(bench="2024-01-01T00:00+00:00", choices=()),
+        storm=Storms(date=None, arrivals=(), idle_mib=0, busy_mib=0),
+        lab=Lab(date=None, rounds=0, faults=()),
+        ovn=(),
+        cluster=(),
+        drill={},
+    )
 
 
 def test_the_overview_shows_the_best_in_bold():
-    text = markdown(
-        results(
-            run(0.66, failures=(2.1,)), run(3.3, configuration="seed", failures=(2.1,)), run(fault="haproxy-reload")
-        )
+    quick = results(
+        run(0.66, failures=(2.1,)), run(3.3, configuration="seed", failures=(2.1,)), run(fault="haproxy-reload")
     )
-    assert "| fault | number | ours, default | seed |" in text
-    assert "| [the load balancer dies](#node-death) | interruption | **0.66 s** | 3.30 s |" in text
-    assert "| [HAProxy's configuration changes](#haproxy-reload) | interruption; cut | none; 0 of 6 |  |" in text
-    assert "](failover/node-death.svg)" in text
-    assert "haproxy-reload.svg" not in text
-    assert "2024-05-06" in text
+    text = overview(merged(empty(), quick))
+    row = "| [the load balancer dies](failover/faults.md#node-death) | interruption | **0.66 s** |  |  | 3.30 s |"
+    assert row in text
+    assert "| interruption; cut | none; 0 of 6 |  |" in text
 
 
-def test_only_the_text_between_the_marks_is_replaced():
-    document = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
-    new = with_report(document, "new\n")
-    assert new == f"# Title\n\nbefore\n\n{BEGIN}\nnew\n{END}\n\nafter\n"
-    assert with_report(new, "new\n") == new
+def test_a_bench_of_one_configuration_keeps_the_figures_of_the_others():
+    first = results(run(0.6, failures=(2.1,)), run(3.3, configuration="seed", failures=(2.1,)), run(fault="api-500"))
+    second = results(run(0.7, failures=(2.1,)), date="2024-06-07T08:09+00:00")
+    both = merged(merged(empty(), first), second)
+    assert [(it.fault, it.configuration, it.bench[:10], it.interruption.median) for it in both.faults] == [
+        ("node-death", "default", "2024-06-07", 0.7),
+        ("node-death", "seed", "2024-05-06", 3.3),
+        ("api-500", "default", "2024-05-06", 0),
+    ]
+    page = faults_page(both)
+    assert "Measured on 2024-06-07: 1 runs" in page
+    assert "Measured on 2024-05-06: 3 runs" in page
+    assert "| 2024-06-07 |\n" in page.partition("## node-death")[2].partition("## api-500")[0]
+    assert "2024" not in page.partition("## api-500")[2]
 
 
-@pytest.mark.parametrize("document", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
-def test_a_document_without_the_marks_is_refused(document: str):
-    with pytest.raises(ValueError, match="each once"):
-        with_report(document, "new\n")
+def test_figures_of_a_fault_that_is_gone_are_dropped():
+    old = summarize([run(fault="gone by now")])
+    assert (
+        merged(empty().model_copy(update={"faults": (old,)}), results(run())).summary("gone by now", "default") is None
+    )
+
+
+def written(folder: Path, *runs: Run, quick: bool = False) -> tuple[Path, Path]:
+    """The files of a bench and of all figures."""
+    file, measured = folder / "results.json", folder / "failover" / "measured.json"
+    results(*runs, quick=quick).write(file)
+    measured.parent.mkdir()
+    empty().write(measured)
+    return file, measured
 
 
 def test_a_second_report_is_the_same_as_the_first(tmp_path: Path):
-    file = tmp_path / "results.json"
-    results(run(0.66, failures=every_20_ms(2, 2.6)), run(fault="api-500", backends_out={"a": None})).write(file)
-    main(file, tmp_path, tmp_path / "others")
-    paths = [tmp_path / "failover.md", tmp_path / "failover" / "node-death.svg", tmp_path / "others" / "api-500.svg"]
+    runs = [run(0.66, configuration=name, failures=every_20_ms(2, 2.6)) for name in CONFIGURATIONS]
+    file, measured = written(tmp_path, *runs, run(fault="api-500", backends_out={"a": None}))
+    main(file, measured, tmp_path / "others")
+    paths = [measured, tmp_path / "failover" / "node-death.svg", tmp_path / "others" / "api-500.svg"]
     first = [path.read_bytes() for path in paths]
-    main(file, tmp_path, tmp_path / "others")
+    main(file, measured, tmp_path / "others")
     assert [path.read_bytes() for path in paths] == first
-    assert json.loads(file.read_text())["machine"]["cores"] == 2
 
 
-def test_a_new_document_gets_a_title_and_an_existing_one_keeps_its_text(tmp_path: Path):
-    file = tmp_path / "results.json"
-    results(run()).write(file)
-    main(file, tmp_path, tmp_path / "others")
-    document = tmp_path / "failover.md"
-    assert document.read_text().startswith("# ")
-    document.write_text(f"mine\n{document.read_text()}mine too\n")
-    main(file, tmp_path, tmp_path / "others")
-    assert document.read_text().startswith("mine\n")
-    assert document.read_text().endswith("mine too\n")
+def test_a_picture_without_some_configurations_does_not_replace_the_one_of_the_document(tmp_path: Path):
+    file, measured = written(tmp_path, run())
+    main(file, measured, tmp_path / "others")
+    assert (tmp_path / "others" / "node-death.svg").exists()
+    assert not (tmp_path / "failover" / "node-death.svg").exists()
+
+
+def test_a_quick_bench_changes_no_figures(tmp_path: Path):
+    file, measured = written(tmp_path, run(), quick=True)
+    with pytest.raises(typer.BadParameter, match="does not wait for silent clients"):
+        main(file, measured, tmp_path / "others")
+    assert Measurements.read(measured) == empty()
 
 
 def test_the_pictures_in_git_are_those_that_the_document_shows():
-    docs = Path(__file__).parents[4] / "docs"
+    docs = ROOT / "docs"
     kept = {path.stem for path in (docs / "failover").glob("*.svg")}
     assert kept == {*PICTURED, "timers"}
     assert kept == set(re.findall(r"\]\(failover/([\w-]+)\.svg\)", (docs / "failover.md").read_text()))
