@@ -113,14 +113,18 @@ def requests(probed: Probed, begin: float) -> Requests:
 def out_after(report: ClientsReport, backend: str, injected_at: float, fixed_at: float) -> float | None:
     """Seconds after the fault until the last request went to an API server, as clients see it.
 
-    That is a request that it answered, or that got no answer. None if that went on until the fix.
+    That is a request that it answered, or that got no answer: until STEADY_SECONDS without one, because in a minute
+    requests also fail for other reasons. None if that went on until the fix.
     """
     kinds: Sequence[Probed] = (report.quick, *report.patient)
-    began = [
-        probed.begin + sample.started
+    begun = [
+        (probed.begin + sample.started, sample.backend)
         for probed in kinds
         for sample in probed.report.samples
         if sample.backend == backend or (sample.failure is not None and sample.backend is None)
     ]
-    last = max((at for at in began if injected_at <= at < fixed_at), default=injected_at)
+    last = injected_at
+    for at, answered_by in sorted(begun, key=lambda it: it[0]):
+        if last <= at < fixed_at and (answered_by == backend or at - last < STEADY_SECONDS):
+            last = at
     return None if last > fixed_at - STILL_SECONDS else last - injected_at

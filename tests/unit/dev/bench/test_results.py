@@ -84,6 +84,12 @@ def test_a_backend_is_out_after_the_last_request_that_it_answered_or_that_got_no
     assert out_after(report(answered(1, "a"), answered(9, "b")), "a", injected_at=102.0, fixed_at=109.5) == 0
 
 
+def test_requests_that_fail_long_after_the_others_do_not_count_but_those_that_it_answers_do():
+    failing = (failed(2.1), failed(3), failed(5.5), failed(8.9))
+    assert out_after(report(*failing), "a", injected_at=102.0, fixed_at=112.0) == pytest.approx(3.5)
+    assert out_after(report(*failing, answered(9.5, "a")), "a", injected_at=102.0, fixed_at=112.0) == 7.5
+
+
 def test_a_backend_that_answers_until_the_fix_was_never_out():
     assert out_after(report(answered(9.2, "a"), answered(9.9, "a")), "a", injected_at=102.0, fixed_at=109.5) is None
     assert out_after(report(failed(9.2, "b")), "a", injected_at=102.0, fixed_at=109.5) == 0
