@@ -4,10 +4,12 @@ Bounds in seconds are generous, because the machine may be busy; docs/failover.m
 """
 
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from socket import SO_LINGER, SOL_SOCKET, create_connection, create_server, inet_aton
 
 import pytest
 
@@ -15,6 +17,7 @@ from dev.bench.world import KEEPALIVED, VIP, Machine, World, wait_for
 from dev.lab.progress import console
 from model.topology import API_PORT
 from tests.dataplane.client import Client
+from tests.unit.hosts.programs import load
 from tests.watches import Watch, ends_after
 
 WATCHES = 30
@@ -148,3 +151,23 @@ def test_those_who_have_reconnected_keep_their_new_connections(world: World, cli
     watches = client.watch(WATCHES)
     assert ends_after(watches, 3) == []
     assert all(watch.works() for watch in watches)
+
+
+def test_of_a_hosts_sockets_only_those_that_are_meant_are_ended():
+    held = load("held_connections")
+    with create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        pairs = [(create_connection(("127.0.0.1", port), 5), server.accept()[0]) for _ in range(2)]
+        sockets = [it.socket for it in held.connections(inet_aton("127.0.0.1"), port)]
+        assert len(sockets) == len(pairs)
+        client, gone = pairs.pop()
+        # Reset, so that nothing is left of it.
+        gone.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        gone.close()
+        client.close()
+        held.destroy(sockets)
+        with pairs[0][0] as left, pytest.raises(ConnectionResetError):
+            left.recv(1)
+        # By its addresses, the kernel finds the listening socket for the one that is gone.
+        with create_connection(("127.0.0.1", port), 5):
+            server.accept()[0].close()

@@ -200,8 +200,20 @@ def checksum(data: bytes) -> bytes:
     return struct.pack("!H", ~total & 0xFFFF)
 
 
-def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[tuple[Client, int, int]]:
-    """The connections to the VIP: client, bytes that it has acknowledged, bytes that it has sent (sock_diag(7))."""
+class Connection(NamedTuple):
+    """A connection to the VIP, as the kernel shows it."""
+
+    client: Client
+    acknowledged: int
+    """Bytes of this host's."""
+    received: int
+    """Bytes of the client's."""
+    socket: bytes
+    """struct inet_diag_sockid."""
+
+
+def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Connection]:
+    """The connections to the VIP (sock_diag(7))."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
         any_socket = struct.pack("!HH", port, 0) + bytes(32) + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
         information = 1 << (INET_DIAG_INFO - 1)
@@ -224,23 +236,22 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[tu
                         if name == INET_DIAG_INFO:
                             # tcpi_bytes_acked and tcpi_bytes_received.
                             acknowledged, received = struct.unpack_from("=QQ", answer, attribute + 4 + 120)
-                            yield client, acknowledged, received
+                            yield Connection(client, acknowledged, received, answer[at + 20 : at + 68])
                             break
                         attribute += (size + 3) & ~3
                 at += (length + 3) & ~3
 
 
-def destroy(vip: bytes, port: int, clients: Iterable[Client]) -> None:
-    """End this host's sockets of these connections (sock_diag(7)); HAProxy sees them as broken.
+def destroy(sockets: Iterable[bytes]) -> None:
+    """End sockets of this host (sock_diag(7)); HAProxy sees its connections as broken.
 
-    A kernel without INET_DIAG_DESTROY keeps them until their keep-alives fail.
+    One that is gone is left alone, because the kernel's own id of it is sent along: by its addresses it would find the
+    socket that listens. A kernel without INET_DIAG_DESTROY keeps them until their keep-alives fail.
     """
     with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
-        for client in clients:
-            request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, UNFINISHED)
-            addresses = struct.pack("!HH4s12x4s12x", port, client.port, vip, client.address)
-            any_socket = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
-            kernel.send(struct.pack("=IHHII", 72, SOCK_DESTROY, REQUEST, 1, 0) + request + addresses + any_socket)
+        for it in sockets:
+            request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0)
+            kernel.send(struct.pack("=IHHII", 72, SOCK_DESTROY, REQUEST, 1, 0) + request + it)
 
 
 def forget_tracked(vip: bytes, port: int, clients: Iterable[Client]) -> None:
@@ -370,7 +381,8 @@ class Resets:
         client: its SYN, or after another move all that it sends. So each gets a reset that is addressed to this host's
         own interface: it passes the tracker as it leaves, and no switch delivers a frame to where it came from.
         """
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0) as port:
+        datagrams = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        with suppress(OSError), socket.socket(socket.AF_PACKET, datagrams, 0) as port:
             port.bind((self._interface, 0))
             *_, own = port.getsockname()
             for count, (client, known) in enumerate(clients.items(), 1):
@@ -482,8 +494,8 @@ class HeldConnections:
 
     def _own(self) -> Clients:
         return {
-            client: self._handshakes.numbers(client, acknowledged, received)
-            for client, acknowledged, received in connections(self._vip, self._port)
+            it.client: self._handshakes.numbers(it.client, it.acknowledged, it.received)
+            for it in connections(self._vip, self._port)
         }
 
     async def _tell(self) -> None:
@@ -547,12 +559,13 @@ class HeldConnections:
                 await self._reset_own()
 
     async def _reset_own(self) -> None:
-        # Before anything else, because the VIP may come back with new connections meanwhile.
-        unfinished = [client for client, *_ in connections(self._vip, self._port, UNFINISHED)]
+        # Before anything else, because the VIP may come back with new connections meanwhile. Not those that HAProxy has
+        # closed, of which older kernels would keep the sockets ("tcp: fix forever orphan socket caused by tcp_abort").
+        sockets = [it.socket for it in connections(self._vip, self._port)]
         await self._resets.end(self._own())
         # Else these sockets send keep-alives once the VIP is back, and get the segments of a later connection from the
         # same port of the client, which the peer passes on.
-        destroy(self._vip, self._port, unfinished)
+        destroy(sockets)
 
     async def _close_own(self) -> None:
         """Close this host's connections in order, as far as HAProxy does."""
