@@ -60,7 +60,7 @@ def make_host_key(host_name: str, key_type: HostKeyType, *, parent: pulumi.Resou
     def warn(public: str) -> None:
         if (kept := HostKeyType.of(public)) is not key_type:
             pulumi.log.warn(
-                f"hostKeyType = {key_type}: {host_name} keeps its {kept} key, because its instance has no other; to "
+                f"hostKeyType = {key_type}: {host_name} keeps its {kept} key, with which its instance was created; to "
                 "replace both, see docs/operations.md, Replace a host key"
             )
 

@@ -17,8 +17,8 @@ from model.settings import Settings
 from model.topology import vip_port_name
 
 RECORD_TTL = 300
-"""Seconds. A failover does not change the record, only another `vip` or floating IP does, which takes minutes anyway.
-And resolvers that have the record bridge an outage of its name servers for as long."""
+"""Seconds. A failover does not change the record. Only another `vip` or floating IP does, which takes minutes anyway.
+And for so long resolvers that have the record can do without its name servers."""
 
 
 @dataclass(frozen=True, kw_only=True)

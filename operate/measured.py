@@ -37,7 +37,7 @@ class Spread(NamedTuple):
 
 
 class Share(NamedTuple):
-    """So many, out of all."""
+    """A number, and the total that it is part of."""
 
     number: int
     of: int
@@ -217,7 +217,7 @@ class Measurements(_Model):
 
     def on_lab(self, fault: str, path: str) -> OnPath | None:
         """What a fault cost on a path to the lab's VIP; None if it was not measured."""
-        return next((it.paths[path] for it in self.lab.faults if it.fault == fault), None)
+        return next((it.paths.get(path) for it in self.lab.faults if it.fault == fault), None)
 
     def write(self, path: Path = FILE) -> None:
         """Write the file, an object a line, without benches of which no figure is left."""

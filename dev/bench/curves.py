@@ -97,8 +97,8 @@ def main(
         raise typer.BadParameter(f"{file} does not have all faults of all choices; run `make bench-timers`")
     draw(timers.choices, measured.parent / "timers.svg")
     old = Measurements.read(measured)
-    new = old.model_copy(update={"benches": old.benches | bench(results), "timers": timers})
-    new.write(measured)
+    if old.timers.bench < timers.bench:
+        old.model_copy(update={"benches": old.benches | bench(results), "timers": timers}).write(measured)
 
 
 if __name__ == "__main__":

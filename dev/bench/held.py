@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, Event, PingAckReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
 
 from dev.standin.apiserver import BACKEND_HEADER, EVENT_SECONDS
 from model.topology import API_PORT
@@ -192,8 +193,9 @@ class Http2Watch(HeldConnection):
                 await self._ping()
 
     async def provoke(self) -> None:
-        """The server answers each byte."""
-        self._protocol.send_data(self._stream, b".")
+        """The server answers each byte, unless it has ended the stream."""
+        with suppress(ProtocolError):
+            self._protocol.send_data(self._stream, b".")
         self._send()
 
     async def _ping(self) -> None:
@@ -208,7 +210,10 @@ class Http2Watch(HeldConnection):
         if not data:
             raise EOFError("closed")
         self.hear()
-        events = self._protocol.receive_data(data)
+        try:
+            events = self._protocol.receive_data(data)
+        except ProtocolError as error:
+            raise EOFError(f"not HTTP/2: {error}") from None
         if any(isinstance(event, (ConnectionTerminated, StreamEnded, StreamReset)) for event in events):
             raise EOFError("the server ended the watch")
         self._send()

@@ -8,6 +8,7 @@ build/failover/.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -65,11 +66,12 @@ def bench(results: Results) -> dict[str, Bench]:
 
 
 def merged(measured: Measurements, results: Results) -> Measurements:
-    """With the figures of these results, in the order of the bench; without those of faults that it no longer has."""
+    """With the figures of these results where they are newer; in the order of the bench, and without former faults."""
     of_fault = summaries(results, results.machine.date).values()
-    new = {(it.fault, it.configuration): it for them in (measured.faults, *of_fault) for it in them}
+    every = sorted(chain(measured.faults, *of_fault), key=lambda it: it.bench)
+    newest = {(it.fault, it.configuration): it for it in every}
     places = ((fault, configuration) for fault in FAULTS for configuration in CONFIGURATIONS)
-    faults = tuple(new[place] for place in places if place in new)
+    faults = tuple(newest[place] for place in places if place in newest)
     return measured.model_copy(update={"benches": measured.benches | bench(results), "faults": faults})
 
 

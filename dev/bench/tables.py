@@ -159,8 +159,8 @@ def profiles(measured: Measurements) -> str:
 
 def clients_feel(measured: Measurements) -> str:
     """What clients feel of the two deaths that everybody expects to be survived: ours next to the peers."""
-    dead = {"the load balancer with the VIP dies": "node-death", "an API server's host is gone": "api-black-holed"}
-    heading = [it for title in dead for it in (f"{title}: new request", "held connection", "write")]
+    dead = {"load balancer dies": "node-death", "API server's host is gone": "api-black-holed"}
+    heading = [f"{title}: {what}" for title in dead for what in ("new request", "held connection", "write")]
     rows = [
         (title_of_configuration(name), *(it for fault in dead.values() for it in _felt(measured.summary(fault, name))))
         for name in CONFIGURATIONS

@@ -161,9 +161,10 @@ def designate(facts: Facts) -> Generator[Finding]:
     if dns.get_endpoint() is None:
         yield _not_in_catalog("Designate")
     elif facts.dns_zone is None:
-        every = sorted(it.name.rstrip(".") for it in dns.zones())
+        every = ", ".join(sorted(it.name.rstrip(".") for it in dns.zones()))
+        create = "create it (openstack zone create), or leave endpointZone empty"
         yield problem(
-            f"zone {configured}", "does not exist for this project", f"use one of {', '.join(every) or 'none'}"
+            f"zone {configured}", "does not exist for this project", f"use one of {every}" if every else create
         )
     else:
         yield ok("Designate", f"answers at {dns.get_endpoint()}, and has the zone {configured}")

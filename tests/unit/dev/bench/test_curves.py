@@ -13,7 +13,7 @@ from dev.bench.results import FIXED, Machine, Mark, Requests, Results, Run, Span
 from operate.measured import Choice, Measurements, Spread, measurements
 
 MACHINE = Machine(
-    date="2024-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",
+    date="2099-05-06T07:08:09+00:00", cores=2, memory_gib=8, kernel="6.1", keepalived="2.2.7", haproxy="2.6.12",
     load_before=0.5, load_after=1.5, seconds=120,
 )  # fmt: skip
 MISSED, INTERVAL = 7, 100
@@ -196,6 +196,15 @@ def test_the_figures_of_all_choices_are_replaced_and_their_picture_is_drawn(tmp_
     assert Measurements.read(measured).faults == measurements().faults
     main(file, measured)
     assert (measured.read_text(), picture.read_bytes()) == first
+
+
+def test_older_results_change_no_figures(tmp_path: Path):
+    file, measured = tmp_path / "results.json", tmp_path / "measured.json"
+    results = everything()
+    results.model_copy(update={"machine": MACHINE.model_copy(update={"date": "2024-05-06T07:08:09+00:00"})}).write(file)
+    measurements().write(measured)
+    main(file, measured)
+    assert Measurements.read(measured) == measurements()
 
 
 def test_a_bench_without_some_choices_changes_no_figures(tmp_path: Path):

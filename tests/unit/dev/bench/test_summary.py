@@ -258,6 +258,7 @@ def test_a_bench_of_one_configuration_keeps_the_figures_of_the_others():
         ("node-death", "seed", "2024-05-06", 3.3),
         ("api-500", "default", "2024-05-06", 0),
     ]
+    assert merged(both, first).faults == both.faults  # Older results replace nothing.
     page = faults_page(both)
     assert "Measured on 2024-06-07: 1 runs" in page
     assert "Measured on 2024-05-06: 3 runs" in page

@@ -39,9 +39,11 @@ async def opened(port: int) -> Http2Watch:
 def test_a_watch_is_silent_until_it_has_to_show_that_it_works(port: int):
     async def run() -> None:
         watch = await opened(port)
-        heard = len(watch.heard)
         holding = asyncio.create_task(watch.hold())
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # The settings of both.
+        heard = len(watch.heard)
+        await asyncio.sleep(0.3)
+        assert len(watch.heard) == heard
         assert watch.backend == "cp-1"
         assert await watch.works()
         assert len(watch.heard) > heard
