@@ -53,6 +53,7 @@ load_balancers = LoadBalancers(
     LoadBalancersArgs(
         **vars(roles[Role.LOAD_BALANCER]),
         control_plane=control_plane,
+        workers=workers,
         vip=vip,
         vrrp_password=configuration.vrrp_password,
         api_client_certificate=configuration.api_client_certificate,

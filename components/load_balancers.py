@@ -8,6 +8,7 @@ same moment do not see each other.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -19,6 +20,7 @@ from components.servers import Servers
 from components.virtual_ip import VirtualIp
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import configure_script, install_script, load_balancer_files, pair_key_script, prove_script
+from model.settings import Target
 from model.topology import host_names
 
 
@@ -27,6 +29,7 @@ class LoadBalancersArgs(RoleArgs):
     """What the load balancers are made of, and configured with."""
 
     control_plane: Servers
+    workers: Servers
     vip: VirtualIp
     vrrp_password: pulumi.Output[str]
     api_client_certificate: pulumi.Output[str]
@@ -87,17 +90,19 @@ class LoadBalancers(pulumi.ComponentResource):
 
     def _pair(self) -> pulumi.Output[LoadBalancerPair]:
         args = self._args
-        servers = args.control_plane.hosts
-        addresses = pulumi.Output.all(*(server.address for server in servers))
+        # The workers' only if something leads there: a new worker is otherwise no change of the load balancers.
+        to_workers = any(it.target is Target.WORKERS for it in args.settings.frontends)
+        hosts = (_addresses(args.control_plane.hosts), _addresses(args.workers.hosts if to_workers else []))
         secrets = (args.vrrp_password, args.api_client_certificate)
-        return pulumi.Output.all(args.vip.address, addresses, *secrets, args.cluster_ca).apply(
+        return pulumi.Output.all(args.vip.address, *hosts, *secrets, args.cluster_ca).apply(
             lambda facts: LoadBalancerPair.from_settings(
                 args.settings,
                 vip=IPv4Address(facts[0]),
-                control_plane={server.name: IPv4Address(it) for server, it in zip(servers, facts[1], strict=True)},
-                vrrp_password=facts[2],
-                api_client_certificate=facts[3],
-                cluster_ca=facts[4],
+                control_plane=facts[1],
+                workers=facts[2],
+                vrrp_password=facts[3],
+                api_client_certificate=facts[4],
+                cluster_ca=facts[5],
             )
         )
 
@@ -110,6 +115,13 @@ class LoadBalancers(pulumi.ComponentResource):
                 lambda facts: prove_script(IPv4Address(facts[0]), facts[1], IPv4Address(facts[2]))
             )
             server.host.run("prove", script, parent=self, after=self.configured, triggers=[digest])
+
+
+def _addresses(hosts: Sequence[Host]) -> pulumi.Output[dict[str, IPv4Address]]:
+    """By name; known from the hosts' ports, before there is an instance."""
+    return pulumi.Output.all(*(host.address for host in hosts)).apply(
+        lambda found: {host.name: IPv4Address(it) for host, it in zip(hosts, found, strict=True)}
+    )
 
 
 def _facts_of(

@@ -6,14 +6,20 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Self
 
-from model.settings import Settings
+from model.settings import FrontendSettings, Settings
 from model.timers import Timers
+from model.topology import Role, role_of
 
 GRACE = 180
 """Seconds for which connections may go on through a load balancer that has given the VIP up on purpose.
 
 Most requests end sooner. A watch lasts up to an hour, so to wait for all would block every maintenance.
 """
+
+CONNECTIONS = 20_000
+"""Of the API's port, and of each frontend: none takes one from another."""
+RESERVED_CONNECTIONS = 400
+"""Of the health and metrics ports, when no more clients fit."""
 
 
 class Consequence(StrEnum):
@@ -63,6 +69,7 @@ LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
     "etc/keepalived/check_haproxy.sh": _KEEPALIVED_SCRIPT,
     "etc/keepalived/keepalived.conf": _KEEPALIVED,
     "etc/keepalived/notify.sh": _KEEPALIVED_SCRIPT,
+    "etc/modules-load.d/60-ha-api.conf": _SYSCTL,
     "etc/sysctl.d/60-ha-api.conf": _SYSCTL,
     "etc/systemd/system/apt-daily-upgrade.timer.d/ha-api.conf": _TIMER_DROP_IN,
     "etc/systemd/system/ha-api-held-connections.service": _HELD_CONNECTIONS_UNIT,
@@ -84,6 +91,15 @@ LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Frontend:
+    """A further port of the VIP, and its servers."""
+
+    settings: FrontendSettings
+    servers: tuple[tuple[str, IPv4Address], ...]
+    """Name in HAProxy and address."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadBalancerPair:
     """What the files of both load balancers depend on."""
 
@@ -98,6 +114,17 @@ class LoadBalancerPair:
     """PEM; empty checks API servers without verifying them."""
     api_client_certificate: str = ""
     """PEM, certificates and key; empty checks API servers anonymously."""
+    frontends: tuple[Frontend, ...] = ()
+
+    @property
+    def connections(self) -> int:
+        """All that HAProxy accepts at a time, if there are frontends."""
+        return CONNECTIONS * (1 + len(self.frontends)) + RESERVED_CONNECTIONS
+
+    @property
+    def tracked_connections(self) -> int:
+        """Entries of the kernel's connection tracking, if there are frontends: never fewer than a large host has."""
+        return max(262_144, 2 * self.connections)
 
     @classmethod
     def from_settings(
@@ -106,14 +133,16 @@ class LoadBalancerPair:
         *,
         vip: IPv4Address,
         control_plane: Mapping[str, IPv4Address],
+        workers: Mapping[str, IPv4Address],
         vrrp_password: str = "",
         api_client_certificate: str = "",
         cluster_ca: str = "",
     ) -> Self:
-        """The pair of a configuration; `control_plane` has addresses by host name. Secrets are not in `Settings`.
+        """The pair of a configuration; hosts are addresses by name. Secrets are not in `Settings`.
 
         `cluster_ca` is the CA (PEM) of a cluster that the program creates.
         """
+        hosts = {Role.CONTROL_PLANE: control_plane, Role.WORKER: workers}
         return cls(
             vip=vip,
             api_servers=(*control_plane.items(), *((str(address), address) for address in settings.api_servers)),
@@ -122,6 +151,10 @@ class LoadBalancerPair:
             vrrp_password=vrrp_password,
             api_ca_certificate=cluster_ca or settings.api_ca_certificate,
             api_client_certificate=api_client_certificate,
+            frontends=tuple(
+                Frontend(settings=frontend, servers=tuple(hosts[role_of(frontend.target)].items()))
+                for frontend in settings.frontends
+            ),
         )
 
 

@@ -25,7 +25,7 @@ from model.kubernetes import (
     LocalEndpoint,
     Node,
 )
-from model.load_balancers import GRACE, LOAD_BALANCER_FILES, LoadBalancerHost
+from model.load_balancers import CONNECTIONS, GRACE, LOAD_BALANCER_FILES, LoadBalancerHost
 from model.settings import HostKeyType, NetworkPlugin, Settings
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -54,6 +54,7 @@ def _render(template: str, **context: object) -> str:
         exporter_port=topology.EXPORTER_PORT,
         election_address=topology.ELECTION_ADDRESS,
         grace=GRACE,
+        connections=CONNECTIONS,
         **context,
     )
 

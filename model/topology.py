@@ -5,26 +5,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
 
-from model.settings import NetworkPlugin, RoleSettings, Settings
+from model.ports import (
+    API_PORT,
+    EXCHANGE_PORT,
+    EXPORTER_PORT,
+    FLANNEL_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    NODE_PORTS,
+    SSH_PORT,
+    TUNNEL_PORT,
+)
+from model.settings import NetworkPlugin, RoleSettings, Settings, Target
 
-API_PORT = 6443
-SSH_PORT = 22
-HEALTH_PORT = 8404
-"""Where each load balancer's HAProxy answers health checks with the name of its host."""
 ELECTION_ADDRESS = "169.254.112.51"
 """The address that VRRP elects a holder of, on the loopback device: link-local (RFC 3927), never used on the wire."""
-FLANNEL_PORT = 8472
-"""Linux's own port of VXLAN, which flannel uses, over UDP."""
-NODE_PORTS = (30000, 32767)
-"""kube-apiserver, --service-node-port-range."""
-METRICS_PORT = 8405
-"""Where each load balancer's HAProxy answers Prometheus."""
-EXCHANGE_PORT = 8406
-"""Where the load balancers tell each other, over UDP, which clients hold a connection."""
-TUNNEL_PORT = 8407
-"""Of the tunnel through which they pass connections on while the VIP moves on purpose, over UDP."""
-EXPORTER_PORT = 9100
-"""Where each load balancer's node exporter answers Prometheus."""
 
 
 class Role(StrEnum):
@@ -76,6 +71,11 @@ _ROLE_FACTS = {
     Role.CONTROL_PLANE: _RoleFacts("controlPlane", "controlPlane", ("imageId",)),
     Role.WORKER: _RoleFacts("worker", "workers", ("imageId",)),
 }
+
+
+def role_of(target: Target) -> Role:
+    """The role of a frontend's servers."""
+    return Role.WORKER if target is Target.WORKERS else Role.CONTROL_PLANE
 
 
 def host_names(settings: Settings, role: Role) -> tuple[str, ...]:
@@ -136,6 +136,9 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
         yield lb, "exporter", admins, "tcp", exporter
         yield lb, "vrrp", (lb,), "112", None
         yield lb, "held-connections", (lb,), "udp", (EXCHANGE_PORT, TUNNEL_PORT)
+        for frontend in settings.frontends:
+            allowed = map(str, frontend.allowed_cidrs)
+            yield lb, f"frontend-{frontend.port}", (*allowed, cp, worker), "tcp", (frontend.port, frontend.port)
 
         yield cp, "api", (lb, cp, worker), "tcp", api
         yield cp, "etcd", (cp,), "tcp", (2379, 2380)
@@ -146,6 +149,12 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
 
         yield worker, "kubelet", (cp, worker), "tcp", (10250, 10250)
         yield worker, "kube-proxy", (worker,), "tcp", (10256, 10256)
+
+        # Two frontends may lead to the same port, and one to the API servers'; Neutron refuses a rule that is there.
+        targets = dict.fromkeys((role_of(it.target), it.server_port) for it in settings.frontends)
+        for role, port in targets:
+            if (role, port) != (cp, API_PORT):
+                yield role, f"frontend-to-{port}", (lb,), "tcp", (port, port)
 
         if settings.kubernetes:
             yield from cluster_table()

@@ -30,6 +30,8 @@ from model.topology import Role, host_names
 from operate.stack.files import stack_values
 
 STAND_IN_NETWORK = IPv4Address("198.51.100.0")
+FIRST = {Role.LOAD_BALANCER: 11, Role.CONTROL_PLANE: 21, Role.WORKER: 31}
+"""Of a role's hosts, in that network."""
 STAND_IN_INTERFACE = "ens3"
 STAND_IN_CERTIFICATE = "(secret)\n"
 STAND_IN_PASSWORD = "(secret)"  # noqa: S105 - a placeholder
@@ -55,29 +57,26 @@ def _nodes(settings: Settings, out: Path) -> Iterator[Path]:
         version=version if version.count(".") == 2 else f"{version}.0",
         authorities=Authorities(files=stand_in_authorities()),
     )
-    for role, first in ((Role.CONTROL_PLANE, 21), (Role.WORKER, 31)):
+    for role in (Role.CONTROL_PLANE, Role.WORKER):
         control_plane = role is Role.CONTROL_PLANE
         paths = [
             *HOST_FILES,
             *((*API_SERVER_FILES, *CONTROL_PLANE_FILES) if control_plane else ()),
             *JOINING_FILES,
         ]
-        for index, name in enumerate(host_names(settings, role)):
-            node = Node(
-                name=name, address=STAND_IN_NETWORK + first + index, control_plane=control_plane, cluster=cluster
-            )
+        for name, address in _hosts(settings, role).items():
+            node = Node(name=name, address=address, control_plane=control_plane, cluster=cluster)
             yield from _write(out / name, kubernetes_files(node, paths))
             if settings.local_api_endpoint and not control_plane:
                 yield from _write(out / name, local_endpoint_files(_local_endpoint(settings)))
 
 
 def _local_endpoint(settings: Settings) -> LocalEndpoint:
-    return LocalEndpoint.from_settings(settings, _control_plane(settings), stand_in_authorities()["ca"])
+    return LocalEndpoint.from_settings(settings, _hosts(settings, Role.CONTROL_PLANE), stand_in_authorities()["ca"])
 
 
-def _control_plane(settings: Settings) -> dict[str, IPv4Address]:
-    names = host_names(settings, Role.CONTROL_PLANE)
-    return {name: STAND_IN_NETWORK + 21 + index for index, name in enumerate(names)}
+def _hosts(settings: Settings, role: Role) -> dict[str, IPv4Address]:
+    return {name: STAND_IN_NETWORK + FIRST[role] + index for index, name in enumerate(host_names(settings, role))}
 
 
 def _write(folder: Path, files: Iterable[HostFile]) -> Iterator[Path]:
@@ -91,11 +90,12 @@ def _write(folder: Path, files: Iterable[HostFile]) -> Iterator[Path]:
 
 
 def _load_balancers(settings: Settings, out: Path) -> Iterator[Path]:
-    addresses = [STAND_IN_NETWORK + 11 + index for index in range(Settings.LOAD_BALANCERS)]
+    addresses = [*_hosts(settings, Role.LOAD_BALANCER).values()]
     pair = LoadBalancerPair.from_settings(
         settings,
         vip=settings.vip or STAND_IN_NETWORK + 200,
-        control_plane=_control_plane(settings),
+        control_plane=_hosts(settings, Role.CONTROL_PLANE),
+        workers=_hosts(settings, Role.WORKER),
         vrrp_password=STAND_IN_PASSWORD if settings.vrrp_authentication else "",
         api_client_certificate=STAND_IN_CERTIFICATE if settings.api_client_certificate_set else "",
         cluster_ca=stand_in_authorities()["ca"] if settings.kubernetes else "",

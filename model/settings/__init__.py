@@ -3,6 +3,7 @@
 Values arrive as the engine passes them: text, with arrays as JSON text.
 """
 
+from model.settings.frontends import Check, FrontendSettings, Target
 from model.settings.kubernetes import NetworkPlugin
 from model.settings.roles import RoleSettings, ServerGroupPolicy
 from model.settings.secrets import SECRET_KEYS, client_certificate_file
@@ -12,11 +13,14 @@ from model.settings.ssh import BastionSettings, HostKeyType
 __all__ = [
     "SECRET_KEYS",
     "BastionSettings",
+    "Check",
     "ConfigurationError",
+    "FrontendSettings",
     "HostKeyType",
     "NetworkPlugin",
     "RoleSettings",
     "ServerGroupPolicy",
     "Settings",
+    "Target",
     "client_certificate_file",
 ]

@@ -64,7 +64,8 @@ def _json_object(value: object) -> object:
     return cast("dict[str, object]", parsed)
 
 
-def _json_array(value: object) -> object:
+def json_array(value: object) -> object:
+    """A list, from the JSON text that the engine passes."""
     if not isinstance(value, str):
         return value
     try:
@@ -333,9 +334,9 @@ _Scalar = Annotated[str, BeforeValidator(_as_text)]
 Text = Annotated[_Scalar, AfterValidator(_one_line)]
 Required = Annotated[Text, Field(min_length=1)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
-Cidrs = Annotated[tuple[Cidr, ...], BeforeValidator(_json_array), AfterValidator(_without_overlap)]
-ApiServers = Annotated[tuple[Annotated[IPv4Address, AfterValidator(_api_server)], ...], BeforeValidator(_json_array)]
-Zones = Annotated[tuple[Required, ...], BeforeValidator(_json_array)]
+Cidrs = Annotated[tuple[Cidr, ...], BeforeValidator(json_array), AfterValidator(_without_overlap)]
+ApiServers = Annotated[tuple[Annotated[IPv4Address, AfterValidator(_api_server)], ...], BeforeValidator(json_array)]
+Zones = Annotated[tuple[Required, ...], BeforeValidator(json_array)]
 Url = Annotated[Text, AfterValidator(_url)]
 PublicKey = Annotated[_Scalar, AfterValidator(_public_key), AfterValidator(_one_line)]
 CaCertificate = Annotated[_Scalar, AfterValidator(_ca_certificate)]
@@ -345,7 +346,7 @@ ClusterName = Annotated[_Scalar, AfterValidator(_cluster_name)]
 LoginUser = Annotated[_Scalar, AfterValidator(_login_user)]
 HostName = Annotated[_Scalar, AfterValidator(_host)]
 HostsWithoutProxy = Annotated[
-    tuple[Annotated[HostName, Field(min_length=1), AfterValidator(_name_or_ipv4)], ...], BeforeValidator(_json_array)
+    tuple[Annotated[HostName, Field(min_length=1), AfterValidator(_name_or_ipv4)], ...], BeforeValidator(json_array)
 ]
 # It may have a password.
 ProxyUrl = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_proxy_url)]
@@ -355,14 +356,14 @@ KubernetesVersion = Annotated[_Scalar, AfterValidator(_kubernetes_version)]
 RepositoryUrl = Annotated[Text, AfterValidator(_repository_url)]
 PgpKey = Annotated[_Scalar, AfterValidator(_pgp_key)]
 RegistryMirror = Annotated[Text, AfterValidator(_registry_mirror)]
-NodeLabels = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_label)], ...], BeforeValidator(_json_array)]
-NodeTaints = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_taint)], ...], BeforeValidator(_json_array)]
+NodeLabels = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_label)], ...], BeforeValidator(json_array)]
+NodeTaints = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_taint)], ...], BeforeValidator(json_array)]
 ApiServerNames = Annotated[
-    tuple[Annotated[_Scalar, AfterValidator(_api_server_name)], ...], BeforeValidator(_json_array)
+    tuple[Annotated[_Scalar, AfterValidator(_api_server_name)], ...], BeforeValidator(json_array)
 ]
 PluginPorts = Annotated[
     tuple[Annotated[PluginPort, BeforeValidator(_plugin_port), BeforeValidator(_as_text)], ...],
-    BeforeValidator(_json_array),
+    BeforeValidator(json_array),
 ]
 KubeletConfiguration = Annotated[
     dict[str, object], BeforeValidator(_json_object), AfterValidator(_kubelet_configuration)

@@ -147,6 +147,8 @@ def _networks(info: ValidationInfo) -> Iterator[tuple[str, IPv4Network]]:
         ("api_servers", "apiServers"),
     ):
         yield from ((key, IPv4Network(it)) for it in info.data.get(field, ()))
+    for frontend in info.data.get("frontends", ()):
+        yield from (("frontends", it) for it in frontend.allowed_cidrs)
     if vip := info.data.get("vip"):
         yield "vip", IPv4Network(vip)
     with suppress(ValueError):  # a name, or none

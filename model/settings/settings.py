@@ -6,8 +6,10 @@ from difflib import get_close_matches
 from typing import Any, Self, cast
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from model.settings.failover import FailoverSettings
+from model.settings.frontends import FrontendsSettings
 from model.settings.kubernetes import KubernetesSettings
 from model.settings.network import NetworkSettings
 from model.settings.packages import PackageSettings
@@ -26,7 +28,15 @@ class ConfigurationError(Exception):
 
 # pydantic validates the fields of the last base first, and its errors come in that order; a subject's rules may use the
 # subjects to its right.
-class Settings(KubernetesSettings, FailoverSettings, PackageSettings, SshSettings, RolesSettings, NetworkSettings):
+class Settings(
+    KubernetesSettings,
+    FrontendsSettings,
+    FailoverSettings,
+    PackageSettings,
+    SshSettings,
+    RolesSettings,
+    NetworkSettings,
+):
     """The whole configuration, validated."""
 
     @classmethod
@@ -115,6 +125,7 @@ def _may_be_secret(value: object) -> bool:
 _REASONS = {
     "string_too_short": "is empty; see its description in Pulumi.yaml",
     "too_short": "is empty; see its description in Pulumi.yaml",
+    "extra_forbidden": "is not a key here; see the description in Pulumi.yaml",
 }
 """Plainer words than pydantic's, by its error type."""
 
@@ -126,6 +137,9 @@ def _problems(error: ValidationError, encrypted: frozenset[str]) -> list[str]:
             lines.append(item["msg"].removeprefix("Value error, "))
             continue
         key = str(item["loc"][0])
+        # Within an object of a list: frontends[0].port. An item that is no object shows itself.
+        place = "".join(f".{to_camel(it)}" if isinstance(it, str) else f"[{it}]" for it in item["loc"][1:])
+        where = key + (place if "." in place else "")
         reason = _REASONS.get(item["type"], item["msg"].removeprefix("Value error, "))
         if item["type"] == "missing" and key in encrypted - SECRET_KEYS:
             lines.append(
@@ -133,11 +147,11 @@ def _problems(error: ValidationError, encrypted: frozenset[str]) -> list[str]:
                 "without --secret"
             )
         elif item["type"] == "missing":
-            lines.append(f"{key} is not set; see its description in Pulumi.yaml")
+            lines.append(f"{where} is not set; see its description in Pulumi.yaml")
         elif key in SECRET_KEYS | encrypted:
             lines.append(f"{key} (a secret) {reason}")
         elif key in _MAY_BE_ENCRYPTED or _may_be_secret(item["input"]):
             lines.append(f"{key} (not shown, because it may be a secret) {reason}")
         else:
-            lines.append(f"{key} = {item['input']!r}: {reason}")
+            lines.append(f"{where} = {item['input']!r}: {reason}")
     return lines

@@ -3,6 +3,7 @@
 After an intended change: `make golden UPDATE=1`, then review the difference.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -28,9 +29,31 @@ from tests.golden import debian_13
 from tests.unit.example import example_values
 
 EXPECTED = Path(__file__).parent / "expected"
+FRONTENDS = [
+    {
+        "name": "ingress",
+        "port": 443,
+        "targetPort": 30443,
+        "allowedCidrs": ["203.0.113.0/24"],
+        "check": "https",
+        "checkPath": "/healthz",
+        "proxyProtocol": True,
+    },
+    {"name": "rke2", "port": 9345, "target": "controlPlane"},
+    {
+        "name": "plain-http",
+        "port": 80,
+        "targetPort": 30080,
+        "allowedCidrs": ["203.0.113.0/24", "192.0.2.0/24"],
+        "check": "http",
+        "checkPath": "/-/ready",
+        "checkStatus": 404,
+    },
+]
 STACKS = {
     "default": {},
     "password-and-five-servers": {"vip": "198.51.100.200", "controlPlaneCount": "5", "vrrpPassword": "P@ssw0rd"},
+    "frontends": {"frontends": json.dumps(FRONTENDS), "workerCount": "2"},
 }
 FILES = [
     "etc/firewalld/zones/public.xml",
@@ -47,6 +70,7 @@ FILES = [
     "etc/systemd/system/keepalived.service.d/ha-api.conf",
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
 ]
+OF_FRONTENDS = ["etc/modules-load.d/60-ha-api.conf"]
 PROGRAMS = [
     "etc/keepalived/notify.sh",
     *(f"usr/local/lib/ha-api/{name}.py" for name in ("handover", "haproxy", "held_connections", "metrics", "watchdog")),
@@ -65,10 +89,11 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_every_rendered_file_is_the_reviewed_one(rendered: tuple[str, Path]):
     stack, out = rendered
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert files == sorted(f"{host}/{file}" for host in HOSTS for file in FILES + PROGRAMS)
+    own = FILES + OF_FRONTENDS if stack == "frontends" else FILES
+    assert files == sorted(f"{host}/{file}" for host in HOSTS for file in own + PROGRAMS)
     for host, program in product(HOSTS, PROGRAMS):
         assert (out / host / program).read_text() == (LOAD_BALANCER_TEMPLATES / program).read_text()
-    for file in (f"{host}/{file}" for host in HOSTS for file in FILES):
+    for file in (f"{host}/{file}" for host in HOSTS for file in own):
         text = (out / file).read_text()
         expected = EXPECTED / stack / file
         if os.environ.get("UPDATE"):
@@ -137,6 +162,7 @@ def scripts() -> dict[str, str]:
             plain,
             vip=IPv4Address("198.51.100.100"),
             control_plane={"k8s-cp-0": IPv4Address("198.51.100.21")},
+            workers={},
         ),
     )
     return {

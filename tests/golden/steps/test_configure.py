@@ -28,6 +28,7 @@ HOST = LoadBalancerHost(
         Settings.parse(example_values()),
         vip=IPv4Address("198.51.100.100"),
         control_plane={"k8s-cp-0": IPv4Address("127.0.0.21")},
+        workers={},
     ),
 )
 

@@ -1,14 +1,24 @@
 """Each file of a load balancer, and what a change of it does on the host."""
 
+import json
+import re
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from dev.bench.standin_systemd import merge, seconds
-from model.load_balancers import LOAD_BALANCER_FILES, Consequence, LoadBalancerHost, LoadBalancerPair
+from model.load_balancers import (
+    LOAD_BALANCER_FILES,
+    RESERVED_CONNECTIONS,
+    Consequence,
+    LoadBalancerHost,
+    LoadBalancerPair,
+)
 from model.rendering import LOAD_BALANCER_TEMPLATES, configure_script, load_balancer_files
 from model.settings import Settings
+from model.settings.frontends import MOST, OWN_NAMES, OWN_PORTS
 from tests.unit.example import example_values
 
 ADDRESSES = (IPv4Address("198.51.100.11"), IPv4Address("198.51.100.12"))
@@ -16,7 +26,7 @@ ADDRESSES = (IPv4Address("198.51.100.11"), IPv4Address("198.51.100.12"))
 
 def load_balancer(address: IPv4Address, peer_address: IPv4Address) -> LoadBalancerHost:
     pair = LoadBalancerPair.from_settings(
-        Settings.parse(example_values()), vip=IPv4Address("198.51.100.100"), control_plane={}
+        Settings.parse(example_values()), vip=IPv4Address("198.51.100.100"), control_plane={}, workers={}
     )
     return LoadBalancerHost(name="k8s-lb-0", address=address, peer_address=peer_address, interface="ens3", pair=pair)
 
@@ -90,3 +100,33 @@ def test_the_two_load_balancers_are_never_upgraded_at_the_same_time():
     apart = (starts[1] - starts[0]) % 24
     # apt waits up to an hour for its own lock, and an upgrade takes minutes.
     assert min(apart, 24 - apart) - delay > UPGRADE_HOURS
+
+
+def test_no_frontend_can_have_the_name_of_a_part_of_haproxy_s_configuration():
+    host = load_balancer(*ADDRESSES)
+    (text,) = (file.text for file in load_balancer_files(host) if file.path == "etc/haproxy/haproxy.cfg")
+    assert set(re.findall(r"^(?:frontend|backend) (\S+)$", text, re.MULTILINE)) == OWN_NAMES
+
+
+def test_every_port_that_haproxy_listens_on_anyway_is_refused_as_a_frontend_s():
+    host = load_balancer(*ADDRESSES)
+    (text,) = (file.text for file in load_balancer_files(host) if file.path == "etc/haproxy/haproxy.cfg")
+    assert {int(it) for it in re.findall(r"^ *bind \*:(\d+)", text, re.MULTILINE)} <= OWN_PORTS
+
+
+def test_all_ports_together_never_fill_haproxy():
+    """A full HAProxy would not answer health checks: the VIP would move for a flood."""
+    frontends = json.dumps([{"name": f"f{it}", "port": 1000 + it} for it in range(MOST)])
+    pair = LoadBalancerPair.from_settings(
+        Settings.parse(example_values(frontends=frontends)),
+        vip=IPv4Address("198.51.100.100"),
+        control_plane={},
+        workers={f"k8s-worker-{it}": IPv4Address("10.0.0.1") + it for it in range(1000)},
+    )
+    host = replace(load_balancer(*ADDRESSES), pair=pair)
+    (text,) = (file.text for file in load_balancer_files(host) if file.path == "etc/haproxy/haproxy.cfg")
+    total, *ports = (int(it) for it in re.findall(r"^ *maxconn (\d+)$", text, re.MULTILINE))
+    assert len(ports) == 1 + MOST
+    assert total >= sum(ports) + RESERVED_CONNECTIONS
+    # A connection has two, a check one. The kernel's limit for a process: fs.nr_open.
+    assert 2 * total + sum(len(it.servers) for it in pair.frontends) < 1_048_576

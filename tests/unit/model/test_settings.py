@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from pydantic.alias_generators import to_camel
 
 from dev.standin.certificate import self_signed
-from model.settings import SECRET_KEYS, ConfigurationError, ServerGroupPolicy, Settings, client_certificate_file
+from model.settings import (
+    SECRET_KEYS,
+    Check,
+    ConfigurationError,
+    ServerGroupPolicy,
+    Settings,
+    Target,
+    client_certificate_file,
+)
 from model.settings.stack_file import with_numbers
 from model.timers import PROFILES, Profile, Timers
 from model.topology import ELECTION_ADDRESS
@@ -668,3 +676,76 @@ def test_a_plugin_s_ports_and_a_worker_s_labels_and_taints():
     )
     assert settings.network_plugin_ports == (("udp", (8472, 8472)), ("tcp", (4240, 4250)), ("4", None))
     assert settings.kubelet_configuration["maxPods"] == 200
+
+
+FRONTEND = {"name": "ingress", "port": 443}
+
+
+def test_a_frontend_leads_to_the_same_port_of_the_workers_and_is_open_to_nobody_else_by_default():
+    (frontend,) = Settings.parse(example_values(frontends=json.dumps([FRONTEND]))).frontends
+    assert (frontend.target, frontend.server_port, frontend.allowed_cidrs) == (Target.WORKERS, 443, ())
+    assert (frontend.check, frontend.proxy_protocol) == (Check.TCP, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": "Ingress"}, r"frontends\[0\].name = 'Ingress': .*lower-case"),
+        ({"name": "x\n  stats enable"}, r"frontends\[0\].name = .*lower-case"),
+        ({"name": "health"}, r"frontends\[0\].name = 'health': .*HAProxy's configuration has already"),
+        ({"port": 6443}, r"frontends\[0\].port = 6443: .*use themselves"),
+        ({"port": 22}, r"frontends\[0\].port = 22: .*use themselves"),
+        ({"port": 8407}, r"frontends\[0\].port = 8407: .*use themselves"),
+        ({"port": 9100}, r"frontends\[0\].port = 9100: .*use themselves"),
+        ({"port": 40000}, r"frontends\[0\].port = 40000: .*32768 to 60999"),
+        ({"port": 0}, r"frontends\[0\].port = 0: .*greater than"),
+        ({"targetPort": 65536}, r"frontends\[0\].targetPort = 65536: .*less than"),
+        ({"target": "loadBalancers"}, r"frontends\[0\].target = 'loadBalancers': .*'workers' or 'controlPlane'"),
+        ({"allowedCidrs": ["203.0.113.1/24"]}, r"frontends\[0\].allowedCidrs\[0\] = .*did you mean 203.0.113.0/24"),
+        ({"check": "http"}, r"frontends\[0\].checkPath = '': is empty, but check is http"),
+        ({"checkPath": "/healthz"}, r"frontends\[0\].checkPath = '/healthz': is set, but check is tcp"),
+        ({"checkStatus": 200}, r"frontends\[0\].checkStatus = 200: is set, but check is tcp"),
+        ({"check": "http", "checkPath": "/a b"}, r"frontends\[0\].checkPath = '/a b': is not the path"),
+        ({"check": "http", "checkPath": "/a\n"}, r"frontends\[0\].checkPath = .*is not the path"),
+        ({"check": "http", "checkPath": "healthz"}, r"frontends\[0\].checkPath = 'healthz': is not the path"),
+        ({"check": "http", "checkPath": "/", "checkStatus": 99}, r"frontends\[0\].checkStatus = 99: .*greater than"),
+        ({"proxyProtocol": "v2"}, r"frontends\[0\].proxyProtocol = 'v2': .*valid boolean"),
+        ({"mode": "http"}, r"frontends\[0\].mode = 'http': is not a key here"),
+    ],
+)
+def test_a_wrong_value_of_a_frontend_is_refused_with_its_place(changes: dict[str, object], problem: str):
+    (found,) = problems_of(frontends=json.dumps([FRONTEND | changes]))
+    assert re.match(problem, found, re.DOTALL), found
+
+
+def test_a_frontend_needs_a_name_and_a_port():
+    assert problems_of(frontends='[{"target": "workers"}]') == [
+        f"frontends[0].{key} is not set; see its description in Pulumi.yaml" for key in ("name", "port")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frontends", "changes", "reason"),
+    [
+        ([FRONTEND, FRONTEND | {"port": 80}], {}, "has the name ingress twice"),
+        ([FRONTEND, FRONTEND | {"name": "web"}], {}, "has the port 443 twice"),
+        ([FRONTEND], {"workerCount": "0"}, "target is workers, of which there are none"),
+        (
+            [FRONTEND | {"target": "controlPlane"}],
+            {"controlPlaneCount": "0", "apiServers": '["198.51.100.9"]'},
+            "target is controlPlane, of which there are none",
+        ),
+        ([{"name": f"f{it}", "port": 1000 + it} for it in range(21)], {}, "at most 20 items"),
+    ],
+)
+def test_frontends_that_do_not_go_together_are_refused(
+    frontends: list[dict[str, object]], changes: dict[str, str], reason: str
+):
+    (found,) = problems_of(frontends=json.dumps(frontends), **changes)
+    assert reason in found
+
+
+def test_a_pod_network_in_which_a_frontend_s_clients_are_is_refused():
+    clients = FRONTEND | {"allowedCidrs": ["10.244.7.0/24"]}
+    (found,) = problems_of(frontends=json.dumps([clients]), kubernetesVersion="1.37")
+    assert "overlaps frontends 10.244.7.0/24" in found

@@ -1,5 +1,8 @@
 """Names, and what the table of security rules opens."""
 
+import json
+from collections.abc import Mapping
+
 from model.settings import Settings
 from model.topology import Role, host_names, security_rules
 from tests.unit.example import example_values
@@ -62,6 +65,37 @@ def test_administrators_reach_ssh_on_every_host_and_nothing_else():
         (Role.CONTROL_PLANE, "ssh"),
         (Role.WORKER, "ssh"),
     }
+
+
+def opened_for_frontends(*frontends: Mapping[str, object]) -> set[tuple[str, str, tuple[int, int] | None]]:
+    before = security_rules(settings())
+    after = security_rules(settings(frontends=json.dumps(frontends)))
+    assert set(before) <= set(after)
+    # Neutron refuses a rule that a group has already, whatever its description.
+    meanings = [(it.role, it.source, it.protocol, it.ports, it.egress) for it in after]
+    assert len(meanings) == len(set(meanings)) == len({(it.role, it.name) for it in after})
+    assert {it.protocol for it in set(after) - set(before)} <= {"tcp"}
+    return {(it.role, str(it.source), it.ports) for it in set(after) - set(before)}
+
+
+def test_a_frontend_is_open_to_its_clients_and_the_cluster_and_its_servers_to_the_load_balancers():
+    ingress = {"name": "ingress", "port": 443, "targetPort": 30443, "allowedCidrs": ["203.0.113.0/24"]}
+    assert opened_for_frontends(ingress) == {
+        *(("lb", source, (443, 443)) for source in ("203.0.113.0/24", "cp", "worker")),
+        ("worker", "lb", (30443, 30443)),
+    }
+    rke2 = {"name": "rke2", "port": 9345, "target": "controlPlane"}
+    assert opened_for_frontends(rke2) == {
+        *(("lb", source, (9345, 9345)) for source in ("cp", "worker")),
+        ("cp", "lb", (9345, 9345)),
+    }
+
+
+def test_frontends_that_lead_to_the_same_port_need_one_rule_there():
+    two = [{"name": f"f{port}", "port": port, "targetPort": 30443} for port in (443, 8443)]
+    assert ("worker", "lb", (30443, 30443)) in opened_for_frontends(*two)
+    api = {"name": "api", "port": 443, "target": "controlPlane", "targetPort": 6443}
+    assert {role for role, _, _ in opened_for_frontends(api)} == {"lb"}
 
 
 def test_the_cluster_s_ports_are_those_of_the_kubernetes_documents():

@@ -24,6 +24,15 @@ VIP = "198.51.100.100"
 UUID = "6f7e1c0a-5b5c-4d3e-9a54-0d9b3f9d2c11"
 EXTERNAL = "198.51.100.9"
 
+FRONTENDS = {
+    "frontends": json.dumps(
+        [
+            {"name": "ingress", "port": 443, "targetPort": 30443, "allowedCidrs": ["203.0.113.0/24"]},
+            {"name": "rke2", "port": 9345, "target": "controlPlane"},
+        ]
+    )
+}
+
 # A run of the whole program takes most of a test's time, so tests share runs: of the default configuration, of one with
 # every option in use, and so on. EVERY_OPTION checks too that the options work together.
 EVERY_OPTION = {
@@ -38,6 +47,7 @@ EVERY_OPTION = {
     "controlPlaneServerGroupPolicy": "anti-affinity",
     "floatingNetwork": "public",
     "floatingSubnet": "public-v4",
+    **FRONTENDS,
     "hostKeyType": "ecdsa",
     "loadBalancerImage": UUID,
     "loadBalancerServerGroupPolicy": "anti-affinity",
@@ -197,6 +207,38 @@ def test_existing_api_servers_are_served_with_or_without_the_program_s_own(chang
     assert re.findall(r"^    server (\S+) \S+:6443$", text, re.MULTILINE) == in_both_backends
     control_plane = {name for name in cloud.of_type("compute/instance:Instance") if "-cp-" in name}
     assert control_plane == {*served} - {EXTERNAL}
+
+
+def servers_of(cloud: RecordingCloud, port: int) -> list[str]:
+    text = cloud.of_type("remote:Command")["k8s-lb-0-configure"].inputs["stdin"]
+    return re.findall(rf"^    server (\S+) \S+:{port}$", text, re.MULTILINE)
+
+
+def test_a_frontend_leads_to_all_hosts_of_its_role():
+    cloud = run(**EVERY_OPTION)
+    assert servers_of(cloud, 30443) == ["k8s-worker-0", "k8s-worker-1", "k8s-worker-2"]
+    assert servers_of(cloud, 9345) == ["k8s-cp-0", "k8s-cp-1", "k8s-cp-2"]
+
+
+def changed(before: RecordingCloud, after: RecordingCloud) -> set[str]:
+    """Names of the resources whose inputs differ; what is new is no change."""
+    new = {(it.type, it.name): it.inputs for it in after.resources}
+    return {it.name for it in before.resources if new.get((it.type, it.name)) != it.inputs}
+
+
+def test_adding_a_frontend_configures_the_load_balancers_and_adds_rules():
+    before, after = run(), run(**FRONTENDS)
+    steps = {f"k8s-lb-{index}-{step}" for index in (0, 1) for step in ("configure", "prove")}
+    assert changed(before, after) == steps
+    added = {(it.type, it.name) for it in after.resources} - {(it.type, it.name) for it in before.resources}
+    assert {kind.rpartition(":")[2] for kind, _ in added} == {"SecGroupRule"}
+    assert len(added) == 3 + 1 + 2 + 1
+
+
+def test_a_new_worker_configures_the_load_balancers_only_if_a_frontend_leads_there():
+    configured = {"k8s-lb-0-configure", "k8s-lb-1-configure"}
+    assert not changed(run(), run(**MORE_WORKERS)) & configured
+    assert changed(run(**FRONTENDS), run(**FRONTENDS, **MORE_WORKERS)) >= configured
 
 
 def test_no_load_balancer_waits_for_another_role_s_host(preview: bool):

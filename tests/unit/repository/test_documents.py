@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from dev.reference import PAGE, with_table
-from model.settings import Settings
+from model.settings import FrontendSettings, Settings
 from model.topology import security_rules
 from operate.stack.files import ROOT, project_schema
 from tests.unit.example import example_values
@@ -83,20 +84,33 @@ def test_the_outputs_described_are_those_exported():
 
 
 def test_the_readme_counts_the_security_rules_as_the_table_does():
-    def rules(admins: int, clients: int) -> int:
+    def rules(admins: int, clients: int, frontends: Sequence[Mapping[str, object]] = ()) -> int:
         admin_cidrs, api_allowed_cidrs = (
             json.dumps([f"198.51.{block + index}.0/24" for index in range(count)])
             for block, count in ((100, admins), (110, clients))
         )
         version = project_schema()["kubernetesVersion"]["default"]
-        values = example_values(adminCidrs=admin_cidrs, apiAllowedCidrs=api_allowed_cidrs, kubernetesVersion=version)
+        values = example_values(
+            adminCidrs=admin_cidrs,
+            apiAllowedCidrs=api_allowed_cidrs,
+            frontends=json.dumps(frontends),
+            kubernetesVersion=version,
+        )
         return len(security_rules(Settings.parse(values)))
 
     per_admin, per_client = rules(2, 0) - rules(1, 0), rules(1, 1) - rules(1, 0)
-    text = " ".join(README.read_text().split())
-    described = re.search(r"(\d+) rules\D+(\d+) per entry of `adminCidrs`\D+(\d+) per entry", text)
+    frontend = {"name": "ingress", "port": 443}
+    per_frontend = rules(1, 0, [frontend]) - rules(1, 0)
+    per_user = rules(1, 0, [frontend | {"allowedCidrs": ["203.0.113.0/24"]}]) - rules(1, 0) - per_frontend
+    text = re.sub(r"\(\S+\)", "", " ".join(README.read_text().split()))
+    described = re.search(
+        r"(\d+) rules\D+(\d+) per entry of `adminCidrs`\D+(\d+) per entry of `apiAllowedCidrs`; a \[frontend\]"
+        r"\D+(\d+) more\D+(\d+) per entry of its `allowedCidrs`",
+        text,
+    )
     assert described
-    assert [int(it) for it in described.groups()] == [rules(1, 0) - per_admin, per_admin, per_client]
+    expected = [rules(1, 0) - per_admin, per_admin, per_client, per_frontend, per_user]
+    assert [int(it) for it in described.groups()] == expected
 
 
 def test_the_architecture_names_every_package():
@@ -149,6 +163,7 @@ def test_the_keys_and_outputs_named_exist(page: Path):
     """Every word in camel case is a setting, an output, or a part of an output."""
     example = yaml.safe_load((ROOT / "examples" / "workload" / "Pulumi.yaml").read_text())["config"]
     known = project_schema().keys() | exports() | example.keys() | {"loadBalancers", "controlPlane", "workers"}
+    known |= {str(field.alias) for field in FrontendSettings.model_fields.values()}
     named = {span for span in spans(page) if re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", span)}
     for script in scripts(page):
         named |= set(re.findall(r"pulumi stack output (\w+)", script))
