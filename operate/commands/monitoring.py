@@ -27,6 +27,7 @@ def monitoring(
             load_balancers=applied.outputs.load_balancers,
             api_servers=(*applied.outputs.control_plane, *map(str, applied.settings.api_servers)),
             timers=applied.settings.timers,
+            frontends=tuple(frontend.name for frontend in applied.settings.frontends),
         )
     )
     try:

@@ -19,7 +19,7 @@ from operate.commands.options import AsJson, StackName, Yes, insist_on_answer
 from operate.hosts.cluster import ClusterReport, Member
 from operate.hosts.look import look
 from operate.hosts.report import CERTIFICATE_TIME_LEFT, HostReport, PairReport, compare_with_applied
-from operate.hosts.state import HostState, watch
+from operate.hosts.state import HostState, Server, watch
 from operate.maintenance.checks import insist_on_nothing_pending
 from operate.stack import engine
 from operate.stack.applied import AppliedStack, read_stack
@@ -31,7 +31,8 @@ WATCH_SECONDS = 2.0
 def render_report(report: PairReport) -> Group:
     """A report as text and tables."""
     cluster = [*_cluster(report.cluster)] if report.cluster else []
-    return Group(_holder(report), _hosts(report), _api_servers(report), *cluster, _changes(report), *_findings(report))
+    servers = (_api_servers(report), *_frontends(report))
+    return Group(_holder(report), _hosts(report), *servers, *cluster, _changes(report), *_findings(report))
 
 
 def _holder(report: PairReport) -> Text:
@@ -87,12 +88,24 @@ def _api_servers(report: PairReport) -> Table:
         now = max(state.time for state in states if state)
         soon = expires is not None and expires - now < CERTIFICATE_TIME_LEFT
         until = Text(f"{expires:%Y-%m-%d}" if expires else "?", style="red" if soon else "")
-        table.add_row(_plain(name), *(_check(state, name) for state in states), until)
+        table.add_row(
+            _plain(name), *(_check(it, it.haproxy.api_servers.get(name) if it else None) for it in states), until
+        )
     return table
 
 
-def _check(state: HostState | None, name: str) -> Text:
-    server = state.haproxy.api_servers.get(name) if state else None
+def _frontends(report: PairReport) -> Iterator[Table]:
+    states = [host.state for host in report.hosts.values()]
+    for frontend in dict.fromkeys(name for state in states if state for name in state.haproxy.frontends):
+        table = Table(f"frontend {frontend}", *report.hosts)
+        servers = [state.haproxy.frontends.get(frontend, {}) if state else {} for state in states]
+        for name in dict.fromkeys(name for found in servers for name in found):
+            checks = (_check(state, found.get(name)) for state, found in zip(states, servers, strict=True))
+            table.add_row(_plain(name), *checks)
+        yield table
+
+
+def _check(state: HostState | None, server: Server | None) -> Text:
     if server is None:
         return Text("?")
     code = f" {server.code}" if server.code else ""

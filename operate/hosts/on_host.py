@@ -1,9 +1,9 @@
 """Prints a load balancer's state as JSON. Runs there, as root, through `python3 -`.
 
-Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `address` (the host's own), `health_port`,
-`metrics_port`, `lock` (the operators' lock file), and `paths`, the files to check, without the leading slash. The
-output is `HostState` in operate/hosts/state.py. It changes nothing and prints digests of files, never their content.
-Every step has a time-out, because it runs when something is wrong.
+Python's standard library only, 3.10 or newer. The argument is JSON: `vip`, `address` (the host's own), `api_port`,
+`health_port`, `metrics_port`, `lock` (the operators' lock file), and `paths`, the files to check, without the leading
+slash. The output is `HostState` in operate/hosts/state.py. It changes nothing and prints digests of files, never their
+content. Every step has a time-out, because it runs when something is wrong.
 
 It shares no code with `ha-api-metrics` (templates/), which reads some of the same files: that program is installed with
 the configuration, and this one must work where the installed files are old, edited or missing. Nor with
@@ -118,41 +118,52 @@ def vrrp() -> dict[str, Any] | None:
 
 
 def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
-    """What HAProxy reports about itself and its API servers."""
+    """What HAProxy reports about itself, the API servers, and the servers of each frontend."""
     status, _, headers = _answer(health_port, "/healthz")
     _, metrics, _ = _answer(metrics_port, "/metrics")
     version = re.search(r'^haproxy_process_build_info\{version="([^"]+)"\}', metrics, re.MULTILINE)
-    server = r'_{name}\{{proxy="apiserver",server="([^"]+)",state="([^"]+)"\}} 1$'
-    states = dict(re.findall("^haproxy_server" + server.format(name="status"), metrics, re.MULTILINE))
-    checks = dict(re.findall("^haproxy_server" + server.format(name="check_status"), metrics, re.MULTILINE))
-
-    def number(metric: str) -> dict[str, float]:
-        line = rf'^haproxy_server_{metric}\{{proxy="apiserver",server="([^"]+)"\}} ([\d.e+-]+)$'
-        return {name: float(value) for name, value in re.findall(line, metrics, re.MULTILINE)}
-
-    changed, codes, durations = (
-        number(metric) for metric in ("check_last_change_seconds", "check_code", "check_duration_seconds")
-    )
     configured = re.search(r" X-Configuration-Id (\w+) ", _haproxy_configuration())
-    now = int(time.time())
+    backends = _servers(metrics)
+    backends.pop("last-resort", None)  # the API servers again
     return {
         "alive": status == 200,
         "ready": _answer(health_port, "/readyz")[0] == 200,
         "version": version[1] if version else None,
         "configuration_id": headers.get("x-configuration-id"),
         "configured_id": configured[1] if configured else None,
-        "api_servers": {
-            name: {
-                "state": state,
-                "check": checks.get(name),
-                # 0 during a check, although HAProxy still shows the last one's status, and if it got no answer.
-                "code": int(codes.get(name, 0)) or None,
-                "duration_ms": round(1000 * durations[name]) if name in durations else None,
-                "since": now - int(changed.get(name, 0)),
-            }
-            for name, state in states.items()
-        },
+        "api_servers": backends.pop("apiserver", {}),
+        "frontends": backends,
     }
+
+
+def _servers(metrics: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The state of each server, by backend and name."""
+
+    def states(metric: str) -> dict[tuple[str, str], str]:
+        line = rf'^haproxy_server_{metric}\{{proxy="([^"]+)",server="([^"]+)",state="([^"]+)"\}} 1$'
+        return {(backend, name): state for backend, name, state in re.findall(line, metrics, re.MULTILINE)}
+
+    def numbers(metric: str) -> dict[tuple[str, str], float]:
+        line = rf'^haproxy_server_{metric}\{{proxy="([^"]+)",server="([^"]+)"\}} ([\d.e+-]+)$'
+        return {(backend, name): float(value) for backend, name, value in re.findall(line, metrics, re.MULTILINE)}
+
+    checks = states("check_status")
+    changed, codes, durations = (
+        numbers(metric) for metric in ("check_last_change_seconds", "check_code", "check_duration_seconds")
+    )
+    now = int(time.time())
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for server, state in states("status").items():
+        backend, name = server
+        found.setdefault(backend, {})[name] = {
+            "state": state,
+            "check": checks.get(server),
+            # 0 during a check, although HAProxy still shows the last one's status, and if it got no answer.
+            "code": int(codes.get(server, 0)) or None,
+            "duration_ms": round(1000 * durations[server]) if server in durations else None,
+            "since": now - int(changed.get(server, 0)),
+        }
+    return found
 
 
 def file(path: str) -> dict[str, Any] | None:
@@ -207,7 +218,8 @@ def changes() -> list[dict[str, Any]]:
         (
             "haproxy",
             # The rest of the line counts the servers that are left.
-            r"Server apiserver/([^\s,]+ is (?:UP|DOWN)\b.*?)(?:\. \d+ active|$)",
+            # A frontend's server is shown with the frontend's name.
+            r"Server (?:apiserver/)?((?!last-resort/)[^\s,]+ is (?:UP|DOWN)\b.*?)(?:\. \d+ active|$)",
             ("SYSLOG_IDENTIFIER=haproxy", "SYSLOG_FACILITY=17"),
         ),
     ]
@@ -286,8 +298,10 @@ def main() -> None:
         services = {name: together.submit(service, name) for name in SERVICES}
         balancer = together.submit(haproxy, arguments["health_port"], arguments["metrics_port"])
         changed = together.submit(changes)
-        # Each is in two backends.
-        servers = dict(re.findall(r"^ *server (\S+) (\S+:\d+)", _haproxy_configuration(), re.MULTILINE))
+        # Each is in two backends; hosts behind a frontend have other ports.
+        servers = dict(
+            re.findall(rf"^ *server (\S+) (\S+:{arguments['api_port']})$", _haproxy_configuration(), re.MULTILINE)
+        )
         certificates = {name: together.submit(certificate, *place.split(":")) for name, place in servers.items()}
         state: dict[str, Any] = {
             "booted": int(time.time() - float(Path("/proc/uptime").read_text().split()[0])),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, computed_field
 
 from model.load_balancers import LOAD_BALANCER_FILES
 from operate.hosts.cluster import ClusterReport
-from operate.hosts.state import HostState, InstalledFile, Interface
+from operate.hosts.state import HAProxy, HostState, InstalledFile, Interface
 
 OWNER = "root:root"
 KEEPALIVED_CONF = "etc/keepalived/keepalived.conf"
@@ -201,9 +201,7 @@ def _troubles(state: HostState) -> Iterator[str]:
             f"HAProxy runs the configuration {haproxy.configuration_id}, but the file has {haproxy.configured_id}: it "
             "was not reloaded, or refused the file: `journalctl -u haproxy`"
         )
-    for name, server in haproxy.api_servers.items():
-        if server.state != "UP":
-            yield f"API server {name} is {server.state} ({server.check}) since {server.since:%Y-%m-%d %H:%M:%S} UTC"
+    yield from _servers_down(haproxy)
     for path, disk in state.disks.items():
         if min(disk.free / disk.size, disk.free_inodes) < DISK_SHARE_LEFT:
             yield (
@@ -216,6 +214,15 @@ def _troubles(state: HostState) -> Iterator[str]:
     elif vrrp and vrrp.state != expected:
         holding = "holds" if state.holds_vip else "does not hold"
         yield f"keepalived is {vrrp.state}, but the host {holding} the VIP: `journalctl -u keepalived`"
+
+
+def _servers_down(haproxy: HAProxy) -> Iterator[str]:
+    servers = {f"API server {name}": server for name, server in haproxy.api_servers.items()}
+    for frontend, its in haproxy.frontends.items():
+        servers |= {f"server {name} of frontend {frontend}": server for name, server in its.items()}
+    for title, server in servers.items():
+        if server.state != "UP":
+            yield f"{title} is {server.state} ({server.check}) since {server.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _notes(state: HostState) -> Iterator[str]:

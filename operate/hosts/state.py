@@ -13,7 +13,7 @@ import asyncssh
 from cryptography import x509
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_validator
 
-from model.topology import HEALTH_PORT, METRICS_PORT
+from model.topology import API_PORT, HEALTH_PORT, METRICS_PORT
 from operate.hosts import on_host
 from operate.hosts.lock import LOCK
 from operate.hosts.ssh import failure_of, output
@@ -39,8 +39,8 @@ class Vrrp(BaseModel):
     since: AwareDatetime
 
 
-class ApiServer(BaseModel):
-    """HAProxy's view of an API server: its state (UP, DOWN, MAINT ...), since when, and the last health check."""
+class Server(BaseModel):
+    """HAProxy's view of a server: its state (UP, DOWN, MAINT ...), since when, and the last health check."""
 
     state: str
     check: str | None
@@ -62,7 +62,9 @@ class HAProxy(BaseModel):
     """Id of the running configuration; after a failed reload it differs from the file's."""
     configured_id: str | None
     """Id of the configuration in the file."""
-    api_servers: dict[str, ApiServer]
+    api_servers: dict[str, Server]
+    frontends: dict[str, dict[str, Server]] = {}
+    """The servers of each, by the frontend's name."""
 
 
 class InstalledFile(BaseModel):
@@ -185,6 +187,7 @@ class HostConnection:
         arguments = {
             "vip": outputs.vip,
             "address": self._address,
+            "api_port": API_PORT,
             "health_port": HEALTH_PORT,
             "metrics_port": METRICS_PORT,
             "lock": LOCK,

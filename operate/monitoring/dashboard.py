@@ -32,8 +32,12 @@ class Panel:
     custom: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def dashboard(stack: str, api_servers: int, timers: Timers) -> dict[str, Any]:
-    """The dashboard of a stack with `api_servers` API servers."""
+def dashboard(stack: str, api_servers: int, timers: Timers, frontends: Sequence[str]) -> dict[str, Any]:
+    """The dashboard of a stack with `api_servers` API servers and frontends of these names."""
+    on_stack = f"stack={json.dumps(stack)}"
+    panels = [*_panels(on_stack, api_servers, timers)]
+    for frontend in frontends:
+        panels += _frontend_panels(on_stack, frontend)
     return {
         # Stable, so that a new version replaces the old one.
         "uid": "ha-api-" + hashlib.sha256(stack.encode()).hexdigest()[:12],
@@ -58,7 +62,7 @@ def dashboard(stack: str, api_servers: int, timers: Timers) -> dict[str, Any]:
             ]
         },
         "annotations": {"list": []},
-        "panels": [*_placed(_panels(f"stack={json.dumps(stack)}", api_servers, timers))],
+        "panels": [*_placed(panels)],
     }
 
 
@@ -266,6 +270,36 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
             2: ("dead or hangs", RED),
             3: ("dead or hangs", RED),
         },
+    )
+
+
+def _frontend_panels(stack: str, frontend: str) -> Iterable[Panel]:
+    clients = f'proxy="{frontend}", {stack}'
+    host = "{{host}}"
+    yield Panel(
+        title=f"Servers of {frontend}, as the load balancer with the worst view sees them",
+        kind="state-timeline",
+        queries={"{{server}}": f'min by (server) (haproxy_server_status{{state="UP", {clients}}})'},
+        width=12,
+        words={0: ("down", RED), 1: ("up", GREEN)},
+    )
+    yield Panel(
+        title=f"New connections of {frontend}",
+        kind="timeseries",
+        queries={host: f"rate(haproxy_frontend_connections_total{{{clients}}}[$__rate_interval])"},
+        width=6,
+        unit="cps",
+    )
+    yield Panel(
+        title=f"Open connections of {frontend}, of those that it may have",
+        kind="timeseries",
+        queries={
+            host: f"haproxy_frontend_current_sessions{{{clients}}} / haproxy_frontend_limit_sessions{{{clients}}}"
+        },
+        width=6,
+        unit="percentunit",
+        steps=((None, GREEN), (0.9, RED)),
+        custom={"thresholdsStyle": {"mode": "line"}},
     )
 
 

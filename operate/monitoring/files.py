@@ -40,6 +40,8 @@ class Monitored:
     api_servers: tuple[str, ...]
     """Their names in HAProxy."""
     timers: Timers
+    frontends: tuple[str, ...] = ()
+    """Names."""
 
 
 def monitoring_files(monitored: Monitored) -> dict[str, str]:
@@ -52,6 +54,7 @@ def monitoring_files(monitored: Monitored) -> dict[str, str]:
         hosts=" and ".join(monitored.load_balancers),
         api_servers=monitored.api_servers,
         timers=monitored.timers,
+        frontends=monitored.frontends,
         health_port=HEALTH_PORT,
         metrics_port=METRICS_PORT,
     )
@@ -65,7 +68,9 @@ def monitoring_files(monitored: Monitored) -> dict[str, str]:
         ),
         "scrape.yml": _yaml(jobs),
         "rules.yml": rules,
-        "dashboard.json": json.dumps(dashboard(monitored.stack, len(monitored.api_servers), monitored.timers), indent=2)
+        "dashboard.json": json.dumps(
+            dashboard(monitored.stack, len(monitored.api_servers), monitored.timers, monitored.frontends), indent=2
+        )
         + "\n",
     }
 

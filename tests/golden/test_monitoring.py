@@ -57,6 +57,18 @@ def server_up(host: int, server: int) -> str:
     return f'haproxy_server_status{haproxy(host, server)}, state="UP"}}'
 
 
+def of_frontend(metric: str, host: int, name: str, labels: str = "") -> str:
+    return f'{metric}{{job="ha-api-haproxy", stack="prod", host="k8s-lb-{host}", proxy="{name}"{labels}}}'
+
+
+def frontend_up(host: int, server: int, name: str = "ingress") -> str:
+    return of_frontend("haproxy_server_status", host, name, f', server="k8s-worker-{server}", state="UP"')
+
+
+def open_connections(host: int, name: str = "ingress") -> str:
+    return of_frontend("haproxy_frontend_current_sessions", host, name)
+
+
 def check(host: int, server: int) -> str:
     return f"haproxy_server_check_duration_seconds{haproxy(host, server)}}}"
 
@@ -127,6 +139,10 @@ def healthy() -> dict[str, tuple[float, int]]:
             disk(host): (5e9, 0),
             node("node_filesystem_size_bytes", host, ', mountpoint="/"'): (10e9, 0),
         }
+        for name in STACK.frontends:
+            series |= {frontend_up(host, server, name): (1, 0) for server in (0, 1)}
+            series[open_connections(host, name)] = (17000, 0)
+            series[of_frontend("haproxy_frontend_limit_sessions", host, name)] = (20000, 0)
         for server in (0, 1, 2):
             series |= {
                 server_up(host, server): (1, 0),
@@ -323,6 +339,28 @@ CASES = {
         trouble={server_up(host, server): during(1, 0, 10 * MINUTE) for host in (0, 1) for server in (0, 1, 2)},
         fires=[f'alertname="AllApiServersDown", {PAGE}'],
     ),
+    "a frontend has no server for three scrapes": Case(
+        trouble={frontend_up(host, server): during(1, 0, 3) for host in (0, 1) for server in (0, 1)}
+    ),
+    "a frontend has no server": Case(
+        trouble={frontend_up(host, server): during(1, 0, 10 * MINUTE) for host in (0, 1) for server in (0, 1)},
+        fires=[f'alertname="FrontendDown", proxy="ingress", {PAGE}'],
+    ),
+    "a frontend has no server on one load balancer": Case(
+        trouble={frontend_up(1, server): during(1, 0, 10 * MINUTE) for server in (0, 1)},
+        fires=[
+            f'alertname="FrontendServerDown", proxy="ingress", server="k8s-worker-{server}", {TICKET}'
+            for server in (0, 1)
+        ],
+    ),
+    "a frontend's server is down for four minutes": Case(
+        trouble={frontend_up(host, 1): during(1, 0, 4 * MINUTE) for host in (0, 1)}
+    ),
+    "a frontend is full for three scrapes": Case(trouble={open_connections(0): during(17000, 20000, 3)}),
+    "a frontend is nearly full": Case(
+        trouble={open_connections(0): during(17000, 19000, 10 * MINUTE)},
+        fires=[f'alertname="FrontendFull", proxy="ingress", {PAGE}'],
+    ),
     "an API server is slow": Case(
         trouble={check(1, 2): during(0.004, 0.25, 12 * MINUTE)},
         fires=[f'alertname="ApiServerCheckSlow", server="k8s-cp-2", {TICKET}'],
@@ -503,6 +541,9 @@ SHORTER_THAN_THE_WAIT = {
     "TwoHolders": "a failover that one scrape of the VIP and two of the hosts see",
     "AllApiServersDown": "no API server is ready for three scrapes",
     "ApiServerDown": "an API server is down for four minutes",
+    "FrontendDown": "a frontend has no server for three scrapes",
+    "FrontendServerDown": "a frontend's server is down for four minutes",
+    "FrontendFull": "a frontend is full for three scrapes",
     "ApiServerCheckSlow": "an API server is down for one load balancer, whose checks of it are slow",
     "CertificateUnknown": "an API server came up, and its certificate is read ten minutes later",
     "LoadBalancerGone": "the standby is replaced: its exporter is back after four minutes, its HAProxy a minute later",
@@ -518,6 +559,7 @@ BROKEN = {
         ("TwoHolders", "> 1", "> 0"),
         ("CertificateUnknown", "(?s)unless.*", ""),
         ("KeepalivedOut", "MASTER.BACKUP", "MASTER"),
+        ("FrontendFull", "0.9", "0.8"),
     ],
     "keepalived is stopped on both": [
         ("VipUnreachable", "(?s)and.*", ""),
@@ -566,6 +608,18 @@ BROKEN = {
     ],
     "no API server is ready": [
         ("ApiServerDown", "(?s)unless.*", ""),
+    ],
+    "a frontend has no server": [
+        ("FrontendServerDown", "(?s)unless.*", ""),
+        ("FrontendDown", "ingress", "another"),
+    ],
+    "a frontend has no server on one load balancer": [
+        ("FrontendDown", "max", "min"),
+        ("FrontendServerDown", "min", "max"),
+    ],
+    "a frontend is nearly full": [
+        ("FrontendFull", "0.9", "0.97"),
+        ("FrontendFull", "max", "min"),
     ],
     "an API server is slow": [
         ("ApiServerCheckSlow", "0.2$", "0.3"),

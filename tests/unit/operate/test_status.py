@@ -54,6 +54,12 @@ def test_five_api_servers_have_one_line_each_in_100_columns(states: dict[str, di
     assert rows[1] == f"{NAMES[1]} {'DOWN 90 s, L4TOUT, 1400 ms ' * 2}2027-11-11"
 
 
+def test_each_frontend_has_a_table_of_its_servers(states: dict[str, dict[str, Any]]):
+    states["k8s-lb-1"]["haproxy"]["frontends"] = {}
+    lines = [" ".join(line.replace("│", "").replace("┃", "").split()) for line in shown(report(states)).splitlines()]
+    assert lines[lines.index("frontend ingress k8s-lb-0 k8s-lb-1") + 2] == "k8s-worker-0 UP 60 s, L4OK, 1 ms ?"
+
+
 def test_the_holder_is_on_the_first_line(states: dict[str, Any]):
     assert shown(report(states)).startswith("k8s-lb-0 has held the VIP since 2027-01-15 07:46:40 UTC, for 13 min\n")
     nobody = states | {"k8s-lb-0": states["k8s-lb-0"] | {"holds_vip": False}}

@@ -1,5 +1,6 @@
 """What a load balancer finds out about itself: against a real TLS server, real locks, and lists of kernels."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -107,6 +108,44 @@ def test_an_answer_of_haproxy_that_is_cut_off_counts_as_none():
         ending.join()
     assert not found["alive"]
     assert found["api_servers"] == {}
+
+
+def test_servers_are_reported_by_api_and_frontend(monkeypatch: pytest.MonkeyPatch):
+    def server(proxy: str, name: str, state: str, check: str) -> str:
+        place = f'proxy="{proxy}",server="{name}"'
+        return (
+            f'haproxy_server_status{{{place},state="{state}"}} 1\nhaproxy_server_status{{{place},state="MAINT"}} 0\n'
+            f'haproxy_server_check_status{{{place},state="{check}"}} 1\nhaproxy_server_check_code{{{place}}} 200\n'
+            f"haproxy_server_check_duration_seconds{{{place}}} 0.003\n"
+        )
+
+    metrics = (
+        server("apiserver", "k8s-cp-0", "UP", "L7OK")
+        + server("last-resort", "k8s-cp-0", "UP", "L4OK")
+        + server("ingress", "k8s-worker-0", "DOWN", "L4CON")
+        + server("rke2", "k8s-cp-0", "UP", "L4OK")
+    )
+    monkeypatch.setattr(on_host, "_answer", lambda *_: (200, metrics, {}))  # pyright: ignore
+    found = haproxy(1, 2)
+    assert {name: it["check"] for name, it in found["api_servers"].items()} == {"k8s-cp-0": "L7OK"}
+    states = {frontend: {name: it["state"] for name, it in its.items()} for frontend, its in found["frontends"].items()}
+    assert states == {"ingress": {"k8s-worker-0": "DOWN"}, "rke2": {"k8s-cp-0": "UP"}}
+    assert found["frontends"]["rke2"]["k8s-cp-0"]["duration_ms"] == 3
+
+
+def test_changes_of_frontends_servers_name_the_frontend(monkeypatch: pytest.MonkeyPatch):
+    messages = [
+        "Server apiserver/k8s-cp-0 is DOWN, reason: Layer4 timeout. 0 active and 0 backup servers left.",
+        "Server last-resort/k8s-cp-0 is DOWN, reason: Layer4 timeout. 0 active and 0 backup servers left.",
+        "Server ingress/k8s-worker-0 is UP, reason: Layer4 check passed. 1 active and 0 backup servers online.",
+    ]
+    lines = [json.dumps({"MESSAGE": text, "__REALTIME_TIMESTAMP": str(10**6 * at)}) for at, text in enumerate(messages)]
+    journal = "\n".join(lines)
+    monkeypatch.setattr(on_host, "_output", lambda *command: journal if "SYSLOG_FACILITY=17" in command else "")  # pyright: ignore
+    assert [it["text"] for it in on_host.changes()] == [
+        "k8s-cp-0 is DOWN, reason: Layer4 timeout",
+        "ingress/k8s-worker-0 is UP, reason: Layer4 check passed",
+    ]
 
 
 def test_a_file_s_proven_copy_is_found_through_the_link_and_a_failed_run_s_beside_it(

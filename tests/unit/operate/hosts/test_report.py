@@ -60,6 +60,11 @@ def state(name: str, *, holds_vip: bool) -> dict[str, Any]:
             "api_servers": {
                 "k8s-cp-0": {"state": "UP", "check": "L7OK", "code": 200, "duration_ms": 3, "since": NOW - 700}
             },
+            "frontends": {
+                "ingress": {
+                    "k8s-worker-0": {"state": "UP", "check": "L4OK", "code": None, "duration_ms": 1, "since": NOW - 60}
+                }
+            },
         },
         "files": {HAPROXY_CFG: file(HAPROXY_CFG, 0o644), KEEPALIVED_CONF: file(KEEPALIVED_CONF, 0o640)},
         "changes": [{"time": NOW - 800, "source": "keepalived", "text": "VI_1 is now MASTER with priority 200"}],
@@ -155,6 +160,11 @@ def test_an_interface_that_is_the_configured_one_or_unknown_is_no_drift(
         (("services", "keepalived"), {"enabled": False}, "keepalived does not start at boot"),
         (("haproxy",), {"alive": False}, "HAProxy does not answer /healthz"),
         (("haproxy",), {"configuration_id": "old"}, "runs the configuration old, but the file has abc"),
+        (
+            ("haproxy", "frontends", "ingress", "k8s-worker-0"),
+            {"state": "DOWN", "check": "L4CON"},
+            "server k8s-worker-0 of frontend ingress is DOWN (L4CON)",
+        ),
         (("haproxy", "api_servers", "k8s-cp-0"), {"state": "DOWN", "check": "L4TOUT"}, "k8s-cp-0 is DOWN (L4TOUT)"),
         (("disks", "/"), {"free": 2**20}, "/ is nearly full (1 MiB and 90% of the inodes free)"),
         (("disks", "/"), {"free_inodes": 0.0}, "/ is nearly full (2048 MiB and 0% of the inodes free)"),

@@ -105,3 +105,13 @@ def test_api_servers_are_green_when_all_are_up_and_red_without_a_majority():
     assert steps == [
         {"value": None, "color": "red"}, {"value": 2, "color": "orange"}, {"value": 3, "color": "green"},
     ]  # fmt: skip
+
+
+def test_a_stack_without_frontends_has_no_alerts_and_panels_of_any():
+    files = monitoring_files(replace(STACK, frontends=()))
+    names = {rule["alert"] for rule in yaml.safe_load(files["rules.yml"])["groups"][0]["rules"]}
+    assert {alert["alert"] for alert in ALERTS} - names == {"FrontendDown", "FrontendServerDown", "FrontendFull"}
+    panels = json.loads(files["dashboard.json"])["panels"]
+    assert panels == DASHBOARD["panels"][: len(panels)]
+    added = [panel["title"] for panel in DASHBOARD["panels"][len(panels) :]]
+    assert [sum(name in title for title in added) for name in STACK.frontends] == [3, 3]
