@@ -18,6 +18,8 @@ Most requests end sooner. A watch lasts up to an hour, so to wait for all would 
 
 CONNECTIONS = 20_000
 """Of the API's port, and of each frontend: none takes one from another."""
+NEW_CONNECTIONS = 2_000
+"""Of each frontend in a second: a flood of them would take the CPU time that the API's connections need."""
 RESERVED_CONNECTIONS = 400
 """Of the health and metrics ports, when no more clients fit."""
 

@@ -25,7 +25,7 @@ from model.kubernetes import (
     LocalEndpoint,
     Node,
 )
-from model.load_balancers import CONNECTIONS, GRACE, LOAD_BALANCER_FILES, LoadBalancerHost
+from model.load_balancers import CONNECTIONS, GRACE, LOAD_BALANCER_FILES, NEW_CONNECTIONS, LoadBalancerHost
 from model.settings import HostKeyType, NetworkPlugin, Settings
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -55,6 +55,7 @@ def _render(template: str, **context: object) -> str:
         election_address=topology.ELECTION_ADDRESS,
         grace=GRACE,
         connections=CONNECTIONS,
+        new_connections=NEW_CONNECTIONS,
         **context,
     )
 

@@ -38,11 +38,14 @@ GATEWAY = NETWORK + 1
 INTERFACE = "ens3"
 LOAD_BALANCERS = ("k8s-lb-0", "k8s-lb-1")
 API_SERVERS = ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2")
+WORKERS = ("k8s-worker-0", "k8s-worker-1")
+"""Hosts that only a test attaches, behind a frontend."""
 CLIENT = "client"
 ADDRESSES = {
     CLIENT: NETWORK + 5,
     **{name: NETWORK + 11 + index for index, name in enumerate(LOAD_BALANCERS)},
     **{name: NETWORK + 21 + index for index, name in enumerate(API_SERVERS)},
+    **{name: NETWORK + 31 + index for index, name in enumerate(WORKERS)},
 }
 HAPROXY, KEEPALIVED = "haproxy.service", "keepalived.service"
 RUN = Path("/run")

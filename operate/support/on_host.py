@@ -33,7 +33,7 @@ FILES = (
     "/proc/pressure/*",
     "/proc/net/nf_conntrack_stat",
 )
-FOLDERS = ("/etc/sysctl.d/*", "/usr/local/lib/ha-api/*", "/etc/systemd/system/**/*")
+FOLDERS = ("/etc/modules-load.d/*", "/etc/sysctl.d/*", "/usr/local/lib/ha-api/*", "/etc/systemd/system/**/*")
 """Files and folders whose paths are listed. They show what an administrator added."""
 LOAD_BALANCER_FOLDERS = ("/etc/haproxy/**/*", "/etc/keepalived/**/*", "/etc/firewalld/**/*")
 NODE_FOLDERS = ("/etc/kubernetes/**/*", "/etc/containerd/**/*", "/etc/cni/net.d/*", "/var/lib/ha-api/kubernetes/*")

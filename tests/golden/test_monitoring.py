@@ -69,6 +69,10 @@ def open_connections(host: int, name: str = "ingress") -> str:
     return of_frontend("haproxy_frontend_current_sessions", host, name)
 
 
+def new_connections(host: int, name: str = "ingress") -> str:
+    return of_frontend("haproxy_frontend_current_session_rate", host, name)
+
+
 def check(host: int, server: int) -> str:
     return f"haproxy_server_check_duration_seconds{haproxy(host, server)}}}"
 
@@ -143,6 +147,8 @@ def healthy() -> dict[str, tuple[float, int]]:
             series |= {frontend_up(host, server, name): (1, 0) for server in (0, 1)}
             series[open_connections(host, name)] = (17000, 0)
             series[of_frontend("haproxy_frontend_limit_sessions", host, name)] = (20000, 0)
+            series[new_connections(host, name)] = (1700, 0)
+            series[of_frontend("haproxy_frontend_limit_session_rate", host, name)] = (2000, 0)
         for server in (0, 1, 2):
             series |= {
                 server_up(host, server): (1, 0),
@@ -359,6 +365,10 @@ CASES = {
     "a frontend is full for three scrapes": Case(trouble={open_connections(0): during(17000, 20000, 3)}),
     "a frontend is nearly full": Case(
         trouble={open_connections(0): during(17000, 19000, 10 * MINUTE)},
+        fires=[f'alertname="FrontendFull", proxy="ingress", {PAGE}'],
+    ),
+    "a frontend has nearly as many new connections as it may have": Case(
+        trouble={new_connections(1): during(1700, 1900, 10 * MINUTE)},
         fires=[f'alertname="FrontendFull", proxy="ingress", {PAGE}'],
     ),
     "an API server is slow": Case(
@@ -620,6 +630,9 @@ BROKEN = {
     "a frontend is nearly full": [
         ("FrontendFull", "0.9", "0.97"),
         ("FrontendFull", "max", "min"),
+    ],
+    "a frontend has nearly as many new connections as it may have": [
+        ("FrontendFull", r"(?s)\bor\b.*", ""),
     ],
     "an API server is slow": [
         ("ApiServerCheckSlow", "0.2$", "0.3"),

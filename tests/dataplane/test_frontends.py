@@ -1,0 +1,66 @@
+"""Further ports of the VIP, in front of workers."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dev.bench.world import ADDRESSES, CLIENT, HAPROXY, WORKERS, World, hosts, wait_for
+from tests.dataplane.frontends import ANOTHER, CONFIGURATION, INGRESS, ask, files, up, workers
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Our pair with a frontend, and the workers behind it."""
+    folder = tmp_path_factory.mktemp("world")
+    with World(files, folder) as world:
+        world.repair()
+        with workers(world, folder):
+            yield world
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """The same, with both workers in service."""
+    wait_for("the holder reaches both workers", lambda: up(world.holder) == {*WORKERS}, 20)
+    return world
+
+
+def test_clients_reach_all_servers_which_learn_their_address(world: World):
+    assert {ask(world) for _ in range(4)} == {f"{name} {ADDRESSES[CLIENT]}" for name in WORKERS}
+
+
+def test_a_silent_server_costs_nobody_a_request_and_is_taken_out(world: World):
+    world.segment.isolate(WORKERS[0])
+    begin = time.monotonic()
+    # Until it is taken out, one request in two tries it first.
+    while up(world.holder) != {WORKERS[1]}:
+        assert ask(world).startswith(WORKERS[1])
+        assert time.monotonic() < begin + 15
+    world.segment.restore()
+    wait_for("it is back", lambda: up(world.holder) == {*WORKERS}, 15)
+
+
+def test_a_frontend_without_servers_does_not_move_the_vip(world: World):
+    holder = world.holder
+    world.segment.isolate(*WORKERS)
+    wait_for("no worker is left", lambda: not up(holder), 15)
+    changed = world.holders.last_change
+    # Longer than any reason to move it would take.
+    time.sleep(3)
+    assert (world.holder, world.holders.last_change) == (holder, changed)
+    assert world.clients.ask(str(holder.address))
+    assert not ask(world)
+
+
+def test_a_reload_that_adds_a_frontend_interrupts_nothing(world: World):
+    assert not ask(world, 8443)
+    world.clients.begin(0.1)
+    for machine, host in zip(world.machines, hosts(), strict=True):
+        (text,) = (it.text for it in files(host, (INGRESS, ANOTHER)) if it.path == CONFIGURATION)
+        assert machine.reload_with(CONFIGURATION, text, HAPROXY) is None
+    wait_for("the new frontend serves", lambda: bool(ask(world, 8443)), 10)
+    report = world.clients.end()
+    assert not [held for held in report.held if held.lost_at]
+    assert not [it.report.reasons for it in report.patient if it.report.failures]
+    assert ask(world).startswith("k8s-worker-")
