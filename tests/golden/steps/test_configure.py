@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from model.load_balancers import LOAD_BALANCER_FILES, LoadBalancerHost, LoadBalancerPair
+from model.load_balancers import LOAD_BALANCER_FILES, Frontend, LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile, configure_script, load_balancer_files
-from model.settings import Settings
+from model.settings import FrontendSettings, Settings
 from tests.golden.steps.sandbox import Sandbox
 from tests.unit.example import example_values
 
 HAPROXY = "etc/haproxy/haproxy.cfg"
 # With all files a run takes three times as long.
 FEW = (HAPROXY, "etc/keepalived/keepalived.conf", "etc/keepalived/notify.sh", "etc/sysctl.d/60-ha-api.conf")
+ZONE = "etc/firewalld/zones/public.xml"
 STATE = "var/lib/ha-api"
 HOST = LoadBalancerHost(
     name="k8s-lb-0",
@@ -274,6 +275,53 @@ def test_a_new_api_server_that_does_not_answer_is_waited_for_and_then_reported(s
     assert done.returncode == 0, done.stderr
     assert f"no answer within 120 s from new API servers ({DEAD}:6443)" in done.stderr
     assert DEAD in serving.path(HAPROXY).read_text()
+
+
+def with_frontend(name: str, port: int) -> LoadBalancerHost:
+    """The host with a frontend whose only server never answers."""
+    frontend = Frontend(
+        settings=FrontendSettings.model_validate({"name": name, "port": port}),
+        servers=(("k8s-worker-0", IPv4Address(DEAD)),),
+    )
+    return replace(HOST, pair=replace(HOST.pair, frontends=(frontend,)))
+
+
+def with_zone(note: str, host: LoadBalancerHost) -> str:
+    return in_a_hurry(configure_script(host, files(note, host, paths=(*FEW, ZONE))))
+
+
+def test_a_frontend_is_a_reload_of_haproxy_and_a_port_opened_in_the_firewall_that_runs(host: Sandbox):
+    host.put("firewall-cmd", '[[ "$*" != *--list-ports ]] || echo "8404/tcp 6443/tcp 8405/tcp 9100/tcp"')
+    assert host.run(with_zone("first", HOST)).returncode == 0
+    host.listening = ["127.0.0.1:6443"]
+    done = host.run(with_zone("second", with_frontend("ingress", 443)))
+    assert done.returncode == 0, done.stderr
+    assert "systemctl reload haproxy" in host.calls
+    assert "firewall-cmd --quiet --zone=public --add-port=443/tcp" in host.calls
+    assert not [call for call in host.calls if "--reload" in call or "--remove-port" in call]
+    # Its server is not one of the API's, and may not be installed yet.
+    assert "sleep 1" not in host.calls
+    host.put("firewall-cmd", '[[ "$*" != *--list-ports ]] || echo "8404/tcp 6443/tcp 8405/tcp 9100/tcp 443/tcp"')
+    assert host.run(with_zone("third", HOST)).returncode == 0
+    assert "firewall-cmd --quiet --zone=public --remove-port=443/tcp" in host.calls
+
+
+@pytest.mark.parametrize("refused", ["--list-ports", "--add-port=443/tcp"])
+def test_firewalld_is_reloaded_if_it_does_not_open_a_port(host: Sandbox, refused: str):
+    host.put("firewall-cmd", f'[[ "$*" != *{refused} ]]')
+    assert host.run(with_zone("first", HOST)).returncode == 0
+    host.listening = ["127.0.0.1:6443"]
+    assert host.run(with_zone("second", with_frontend("ingress", 443))).returncode == 0
+    assert "firewall-cmd --quiet --reload" in host.calls
+
+
+def test_firewalld_is_reloaded_if_more_than_ports_has_changed(host: Sandbox):
+    assert host.run(with_zone("first", HOST)).returncode == 0
+    host.listening = ["127.0.0.1:6443"]
+    moved = replace(with_frontend("ingress", 443), peer_address=IPv4Address("198.51.100.13"))
+    assert host.run(with_zone("second", moved)).returncode == 0
+    assert "firewall-cmd --quiet --reload" in host.calls
+    assert not [call for call in host.calls if "-port=" in call]
 
 
 def test_a_new_api_server_is_waited_for_until_it_refuses(serving: Sandbox):
