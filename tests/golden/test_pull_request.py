@@ -87,7 +87,7 @@ def added(diff: str) -> list[str]:
 
 
 def test_a_template_change_shows_on_both_load_balancers_and_in_the_comment(repository: Repository):
-    repository.edit(HAPROXY, "maxconn 20000", "maxconn 10000")
+    repository.edit(HAPROXY, "maxconn {{ connections }}", "maxconn 10000")
     repository.commit("change")
     done = repository.make(*DIFFERENCES, "pull-request-comment", "BASE=base")
     assert done.returncode == 0, done.stderr
