@@ -100,7 +100,7 @@ def kinds(measured: Measurements) -> str:
         (title_of_configuration(name), *(_kinds(measured.summary(fault, name)) for fault in SILENT_DEATHS))
         for name in CONFIGURATIONS
     ]
-    return table(("watch / events / HTTP/2", *map(title_of_fault, SILENT_DEATHS)), rows)
+    return table(("watch / HTTP/2 / events", *map(title_of_fault, SILENT_DEATHS)), rows)
 
 
 def _kinds(summary: Summary | None) -> str:

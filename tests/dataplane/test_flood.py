@@ -56,7 +56,7 @@ def api_requests(world: World) -> tuple[Sequence[float], ClientsReport]:
 def insist(quiet: Sequence[float], report: ClientsReport, times: Sequence[float]) -> None:
     """The API's clients lost nothing. The bound is wide: the flood itself needs a part of the machine."""
     assert not [held for held in report.held if held.lost_at]
-    assert not [it.report.reasons for it in report.patient if it.report.failures]
+    assert not report.patient[-1].report.failures, "of requests with a timeout of 5 s"
     assert median(times) < 5 * median(quiet) + 0.05
 
 
@@ -64,7 +64,7 @@ def test_clients_that_fill_a_frontend_take_nothing_from_the_api(world: World):
     quiet, _ = api_requests(world)
     moved = world.holders.last_change
     with flooded(world, "hold", 10_000, processes=2) as had:
-        wait_for("the frontend is full", lambda: connections(world.holder) == SHARE, 30)
+        wait_for("the frontend is full", lambda: connections(world.holder) == SHARE, 120)
         times, report = api_requests(world)
         assert connections(world.holder) == SHARE
         assert not ask(world), "there is room for one more"
