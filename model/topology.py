@@ -116,8 +116,8 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
     """Everything that is allowed. There are no other rules: the groups' default rules are deleted.
 
     The cluster's ports and who uses them: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
-    ("Self" there is the role's own group here). Ingresses, and on bare hosts pod networks and NodePorts, depend on what
-    is installed later; add their rules to the groups, whose ids are among the stack's outputs.
+    ("Self" there is the role's own group here). On bare hosts, pod networks and NodePorts depend on what is installed
+    later; add their rules to the groups, whose ids are among the stack's outputs.
     """
     lb, cp, worker = Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER
     api, health = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT)

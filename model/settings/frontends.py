@@ -89,6 +89,14 @@ class FrontendSettings(Model):
     check_status: Annotated[int, Field(ge=200, le=599)] = 200
     proxy_protocol: bool = False
 
+    @field_validator("target_port")
+    @classmethod
+    def _not_the_api(cls, value: int | None, info: ValidationInfo) -> int | None:
+        # By that port, the steps and `./ha status` know API servers.
+        if value == API_PORT and info.data.get("target") is Target.WORKERS:
+            raise ValueError("is the API servers' port, which workers do not serve; choose another one")
+        return value
+
     @field_validator("check_path")
     @classmethod
     def _path_of_a_request(cls, value: str, info: ValidationInfo) -> str:

@@ -306,6 +306,25 @@ def test_a_frontend_is_a_reload_of_haproxy_and_a_port_opened_in_the_firewall_tha
     assert "firewall-cmd --quiet --zone=public --remove-port=443/tcp" in host.calls
 
 
+def test_firewalld_is_reloaded_if_its_zone_was_changed_manually(host: Sandbox):
+    assert host.run(with_zone("first", HOST)).returncode == 0
+    host.listening = ["127.0.0.1:6443"]
+    zone = host.path(ZONE)
+    zone.write_text(zone.read_text().replace('value="112"', 'value="113"'))
+    assert host.run(with_zone("first", HOST)).returncode == 0
+    assert "firewall-cmd --quiet --reload" in host.calls
+
+
+def test_firewalld_is_reloaded_if_somebody_opened_a_range(host: Sandbox):
+    """It has merged our ports into it, and would close them with it."""
+    host.put("firewall-cmd", '[[ "$*" != *--list-ports ]] || echo "6000-9100/tcp"')
+    assert host.run(with_zone("first", HOST)).returncode == 0
+    host.listening = ["127.0.0.1:6443"]
+    assert host.run(with_zone("second", with_frontend("ingress", 443))).returncode == 0
+    assert "firewall-cmd --quiet --reload" in host.calls
+    assert not [call for call in host.calls if "-port=" in call]
+
+
 @pytest.mark.parametrize("refused", ["--list-ports", "--add-port=443/tcp"])
 def test_firewalld_is_reloaded_if_it_does_not_open_a_port(host: Sandbox, refused: str):
     host.put("firewall-cmd", f'[[ "$*" != *{refused} ]]')

@@ -382,6 +382,8 @@ def test_an_old_process_closes_those_that_are_established_one_by_one(tmp_path: P
         master.sessions = "".join(SESSION.format(id=it, server="k8s-cp-0", state=8) for it in established)
         master.sessions += SESSION.format(id="0xa", server="k8s-cp-0", state=5)
         master.sessions += SESSION.format(id="0xb", server="k8s-cp-1", state=8)
+        # Of a frontend, whose servers have the same names.
+        master.sessions += SESSION.format(id="0xc", server="k8s-cp-0", state=8).replace("be=apiserver", "be=rke2")
 
     orders = orders_after(tmp_path, (20, reloaded))
     assert orders == OUT + CLOSED + [f"@!12 shutdown session {it}" for it in established]

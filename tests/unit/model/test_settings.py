@@ -700,6 +700,7 @@ def test_a_frontend_leads_to_the_same_port_of_the_workers_and_is_open_to_nobody_
         ({"port": 40000}, r"frontends\[0\].port = 40000: .*32768 to 60999"),
         ({"port": 0}, r"frontends\[0\].port = 0: .*greater than"),
         ({"targetPort": 65536}, r"frontends\[0\].targetPort = 65536: .*less than"),
+        ({"targetPort": 6443}, r"frontends\[0\].targetPort = 6443: .*which workers do not serve; choose another"),
         ({"target": "loadBalancers"}, r"frontends\[0\].target = 'loadBalancers': .*'workers' or 'controlPlane'"),
         ({"allowedCidrs": ["203.0.113.1/24"]}, r"frontends\[0\].allowedCidrs\[0\] = .*did you mean 203.0.113.0/24"),
         ({"check": "http"}, r"frontends\[0\].checkPath = '': is empty, but check is http"),

@@ -40,7 +40,9 @@ async def close_sessions(master: Path, server: str) -> None:
     for pid in (words[0] for words in map(str.split, old.splitlines()) if words[1:2] == ["worker"]):
         # An old process refuses that command, because its backends have ended. State 8 is established.
         shown = (await command(master, f"@!{pid} show sess")).splitlines()
-        sessions = [line.partition(":")[0] for line in shown if f" srv={server} " in line and " scb=[8," in line]
+        # Frontends may have servers of the same names.
+        ours = [line for line in shown if f" be={READY} " in line or f" be={HANDSHAKES} " in line]
+        sessions = [line.partition(":")[0] for line in ours if f" srv={server} " in line and " scb=[8," in line]
         for first in range(0, len(sessions), COMMANDS):
             some = sessions[first : first + COMMANDS]
             await command(master, *(f"@!{pid} shutdown session {session}" for session in some))
