@@ -1,5 +1,6 @@
 """Whether the stack has a cluster already: read from its state, before anything is registered."""
 
+import time
 from typing import Any
 
 import pulumi
@@ -7,6 +8,8 @@ import pulumi
 from model.kubernetes import ExistingCluster
 from model.settings import Settings
 from model.topology import Role
+
+TRIES, WAIT_SECONDS = 25, 0.2
 
 
 def existing_cluster(settings: Settings) -> ExistingCluster | None:
@@ -16,8 +19,7 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
     """
     # A function of the engine itself. The stack's outputs would be missing after a run that failed.
     stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    result = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})
-    resources: dict[str, dict[str, Any]] = result.value["outputs"]
+    resources = _outputs(stack)
     created = f"command:remote:Command::{settings.cluster_name}-{Role.CONTROL_PLANE}-0-kubernetes-init"
     printed = next((it["outputs"]["stdout"] for urn, it in resources.items() if urn.endswith(created)), None)
     if printed is None:
@@ -27,3 +29,20 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise pulumi.RunError(f"the configuration does not fit the cluster that exists:\n{lines}")
     return found
+
+
+def _outputs(stack: str) -> dict[str, dict[str, Any]]:
+    """The outputs of each resource in the stack's state, by URN."""
+    for _ in range(TRIES):
+        try:
+            return _read(stack)
+        except Exception as error:
+            # The engine has registered the stack, and writes the state: in a file, it is empty for a moment.
+            if "failed to load checkpoint: EOF" not in str(error):
+                raise
+        time.sleep(WAIT_SECONDS)
+    return _read(stack)
+
+
+def _read(stack: str) -> dict[str, dict[str, Any]]:
+    return pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack}).value["outputs"]

@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 2.0
 # During moves on purpose: connections, and a limit below TCP's first repetition of a lost SYN (1 s, RFC 6298).
 HELD, SLOWEST_SECONDS = 100, 0.9
 # Longer than a move takes, with a pause (seconds) after each megabyte.
-DOWNLOAD_BYTES, PAUSE_SECONDS = 200 << 20, 0.1
+DOWNLOAD_BYTES, PAUSE_SECONDS = 200 << 20, 0.2
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
