@@ -89,10 +89,10 @@ debian = @missing=; for command in $(1); do command -v $$command >/dev/null || m
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; }
 
 packages: ## the Debian packages that the golden tests need
-	$(call debian,haproxy ip keepalived mmdebstrap,debian-archive-keyring haproxy iproute2 keepalived mmdebstrap)
+	$(call debian,haproxy ip keepalived mmdebstrap nft,debian-archive-keyring haproxy iproute2 keepalived mmdebstrap nftables)
 
 bench-packages: packages
-	$(call debian,curl ip logger nc nft nsenter setpriv socat,bsdutils curl iproute2 netcat-openbsd nftables socat util-linux)
+	$(call debian,curl ip logger nc nsenter setpriv socat,bsdutils curl iproute2 netcat-openbsd socat util-linux)
 
 e2e-packages: ## arping, and the browser in which the end-to-end tests open a drill's report
 	$(call debian,arping chromium,chromium iputils-arping)

@@ -67,6 +67,7 @@ LOAD_BALANCER_FILES: Mapping[str, LoadBalancerFile] = {
     "etc/firewalld/zones/public.xml": _FIREWALLD,
     "etc/haproxy/ha-api/ca.pem": _HAPROXY,
     "etc/haproxy/ha-api/client.pem": _HAPROXY_SECRET,
+    "etc/haproxy/ha-api/new-connections.nft": _HAPROXY,
     "etc/haproxy/haproxy.cfg": _HAPROXY,
     "etc/keepalived/check_haproxy.sh": _KEEPALIVED_SCRIPT,
     "etc/keepalived/keepalived.conf": _KEEPALIVED,

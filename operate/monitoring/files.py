@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from model.load_balancers import NEW_CONNECTIONS
 from model.timers import Timers
 from model.topology import EXPORTER_PORT, HEALTH_PORT, METRICS_PORT
 from operate.monitoring.dashboard import dashboard
@@ -55,6 +56,7 @@ def monitoring_files(monitored: Monitored) -> dict[str, str]:
         api_servers=monitored.api_servers,
         timers=monitored.timers,
         frontends=monitored.frontends,
+        new_connections=NEW_CONNECTIONS,
         health_port=HEALTH_PORT,
         metrics_port=METRICS_PORT,
     )

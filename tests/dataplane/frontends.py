@@ -9,14 +9,17 @@ from pathlib import Path
 
 from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.world import ADDRESSES, DIE_WITH_BENCH, VIP, WORKERS, Machine, Namespace, World, wait_for
-from model.load_balancers import CONNECTIONS, Frontend, LoadBalancerHost
+from model.load_balancers import CONNECTIONS, NEW_CONNECTIONS, Frontend, LoadBalancerHost
 from model.rendering import HostFile
 from model.settings import FrontendSettings
 from tests.dataplane.benched import OURS
 
 CONFIGURATION = "etc/haproxy/haproxy.cfg"
+LIMITS = "etc/haproxy/ha-api/new-connections.nft"
 SHARE = 4000
 """Connections of each port: a process may open 20,000 files on the machine of the tests, and a connection needs two."""
+RATE, BURST = 500, 5000
+"""New connections in a second, and after a quieter time: the tests could not open more than the real limit."""
 # It answers with its name, and with the address of the client as the PROXY protocol has it.
 WORKER = """
 defaults
@@ -50,8 +53,14 @@ def files(host: LoadBalancerHost, frontends: Sequence[Frontend] = (INGRESS,)) ->
         text = text.replace(f"maxconn {pair.connections}\n", f"maxconn {total}\n")
         return text.replace(f"maxconn {CONNECTIONS}\n", f"maxconn {SHARE}\n")
 
+    def slower(text: str) -> str:
+        return text.replace(
+            f"{NEW_CONNECTIONS}/second burst {CONNECTIONS} packets", f"{RATE}/second burst {BURST} packets"
+        )
+
+    changed = {CONFIGURATION: smaller, LIMITS: slower}
     return tuple(
-        replace(file, text=smaller(file.text)) if file.path == CONFIGURATION else file
+        replace(file, text=changed[file.path](file.text)) if file.path in changed else file
         for file in CONFIGURATIONS[OURS].files(replace(host, pair=pair))
     )
 

@@ -148,7 +148,6 @@ def healthy() -> dict[str, tuple[float, int]]:
             series[open_connections(host, name)] = (17000, 0)
             series[of_frontend("haproxy_frontend_limit_sessions", host, name)] = (20000, 0)
             series[new_connections(host, name)] = (1700, 0)
-            series[of_frontend("haproxy_frontend_limit_session_rate", host, name)] = (2000, 0)
         for server in (0, 1, 2):
             series |= {
                 server_up(host, server): (1, 0),

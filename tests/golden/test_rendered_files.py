@@ -5,6 +5,7 @@ After an intended change: `make golden UPDATE=1`, then review the difference.
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from ipaddress import IPv4Address
@@ -70,7 +71,8 @@ FILES = [
     "etc/systemd/system/keepalived.service.d/ha-api.conf",
     "etc/systemd/system/prometheus-node-exporter.service.d/ha-api.conf",
 ]
-OF_FRONTENDS = ["etc/modules-load.d/60-ha-api.conf"]
+NEW_CONNECTIONS = "etc/haproxy/ha-api/new-connections.nft"
+OF_FRONTENDS = ["etc/modules-load.d/60-ha-api.conf", NEW_CONNECTIONS]
 PROGRAMS = [
     "etc/keepalived/notify.sh",
     *(f"usr/local/lib/ha-api/{name}.py" for name in ("handover", "haproxy", "held_connections", "metrics", "watchdog")),
@@ -138,6 +140,20 @@ def test_keepalived_accepts_its_configuration(rendered: tuple[str, Path], host: 
         text=True,
     )
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_the_kernel_accepts_the_limits_of_new_connections():
+    # Twice, as at each reload: they replace themselves.
+    limits = EXPECTED / "frontends" / HOSTS[0] / NEW_CONNECTIONS
+    command = f"nft -f {limits} && nft -f {limits} && nft list ruleset"
+    loaded = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", command],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for frontend in FRONTENDS:
+        assert len(re.findall(rf"tcp dport {frontend['port']} .* drop .*{frontend['name']}", loaded)) == 1
 
 
 def test_a_configuration_that_haproxy_refuses_fails_its_check(tmp_path: Path):
