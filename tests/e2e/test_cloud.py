@@ -91,6 +91,7 @@ def test_a_bulk_copy_out_of_an_instance_ends(instances: list[Instance]) -> None:
     assert len(arrived.stdout) == BULK_MIB * 2**20
 
 
+@pytest.mark.extended  # nearly three minutes, in which nothing else can run
 def test_an_instance_survives_a_stop_and_a_start_of_the_lab(settings: LabSettings, instances: list[Instance]) -> None:
     survivor = instances[0]
     assert survivor.run("echo precious | sudo tee /root/kept && sync").returncode == 0

@@ -319,3 +319,8 @@ def test_shrinking_keeps_the_quorum_while_another_master_is_replaced(cluster: Cl
     assert cluster.members() == {"kube-cp-0", "kube-cp-1", "kube-cp-2"}
     assert cluster.nodes().keys() == {"kube-cp-0", "kube-cp-1", "kube-cp-2", "kube-worker-0"}
     assert cluster.kubectl(*uid) != before
+
+
+def test_destroy_leaves_nothing_in_the_cloud(interrupted: System):
+    interrupted.destroy()
+    assert interrupted.left_in_the_cloud() == []

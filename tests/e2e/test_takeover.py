@@ -241,6 +241,7 @@ def test_a_pair_without_an_api_server_is_refused(takeover: Takeover):
     wait_for("the stack's pair is whole", lambda: takeover.ha("status").returncode == 0, 60)
 
 
+@pytest.mark.extended  # tests/unit/operate/takeover has all refusals, with a simulated Neutron
 @pytest.mark.parametrize(
     ("names", "because"),
     [
@@ -271,6 +272,7 @@ def addresses(takeover: Takeover, port: Any) -> list[str]:
     return [it["ip_address"] for it in takeover.by_hand.cloud.network.get_port(port.id).fixed_ips]
 
 
+@pytest.mark.extended
 def test_other_pending_changes_are_refused(takeover: Takeover):
     done = run(PULUMI, "config", "set", "--stack", takeover.stack.name, "failoverProfile", "fast")
     assert done.returncode == 0, done.stderr
@@ -278,6 +280,7 @@ def test_other_pending_changes_are_refused(takeover: Takeover):
     run(PULUMI, "config", "rm", "--stack", takeover.stack.name, "failoverProfile")
 
 
+@pytest.mark.extended
 def test_refusing_the_prompt_changes_nothing(takeover: Takeover, reserving: Any):
     pairs, vip = takeover.by_hand.pairs(), takeover.stack.outputs().vip
     ended = takeover.ha("takeover", *LOAD_BALANCERS, stdin="n\n")
