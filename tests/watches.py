@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from socket import create_connection
+from socket import create_connection, socket
 
 from dev.standin.apiserver import BACKEND_HEADER
 from model.topology import API_PORT
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 5.0
 class Watch:
     """A connection on which nothing is sent, like a watch of something that does not change."""
 
-    connection: ssl.SSLSocket
+    connection: socket
     backend: str
 
     def works(self) -> bool:

@@ -8,6 +8,7 @@ from pyroute2 import netns
 
 from dev.bench.world import VIP, World
 from model.topology import HEALTH_PORT
+from tests.dataplane.frontends import watch_ingress
 from tests.watches import PATIENCE_SECONDS, Watch, ask, download, watch
 
 THREADS = 100
@@ -27,6 +28,10 @@ class Client:
         ports = [0] * count if first_port is None else range(first_port, first_port + count)
         opening = [self._threads.submit(watch, str(VIP), port) for port in ports]
         return [it.result() for it in opening]
+
+    def watch_ingress(self, count: int) -> list[Watch]:
+        """Hold connections to a frontend open."""
+        return [it.result() for it in [self._threads.submit(watch_ingress) for _ in range(count)]]
 
     def begin_download(self, size: int) -> Callable[[], int]:
         """Begin one of some seconds; calling the result waits, and returns how many bytes have arrived."""

@@ -4,8 +4,9 @@ import re
 import subprocess
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from socket import create_connection
 
 from dev.bench.configurations import CONFIGURATIONS
 from dev.bench.world import ADDRESSES, DIE_WITH_BENCH, VIP, WORKERS, Machine, Namespace, World, wait_for
@@ -13,6 +14,7 @@ from model.load_balancers import CONNECTIONS, NEW_CONNECTIONS, Frontend, LoadBal
 from model.rendering import HostFile
 from model.settings import FrontendSettings
 from tests.dataplane.benched import OURS
+from tests.watches import PATIENCE_SECONDS, Watch
 
 CONFIGURATION = "etc/haproxy/haproxy.cfg"
 LIMITS = "etc/haproxy/ha-api/new-connections.nft"
@@ -104,3 +106,20 @@ def ask(world: World, port: int = 443) -> str:
     """What a client gets; empty if nothing within 2 s."""
     command = ["nsenter", f"--net=/proc/{world.clients.pid}/ns/net", "curl", "--silent", "--max-time", "2"]
     return subprocess.run([*command, f"http://{VIP}:{port}/"], capture_output=True, text=True, check=False).stdout
+
+
+@dataclass(frozen=True)
+class IngressWatch(Watch):
+    """A connection to the frontend on which nothing is sent."""
+
+    def works(self) -> bool:
+        """Whether a worker answers on it."""
+        self.connection.sendall(b"GET / HTTP/1.1\r\nHost: ingress\r\n\r\n")
+        return self.connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def watch_ingress() -> IngressWatch:
+    """Begin one."""
+    watch = IngressWatch(create_connection((str(VIP), 443), PATIENCE_SECONDS), "")
+    assert watch.works()
+    return watch

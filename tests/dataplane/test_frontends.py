@@ -6,7 +6,14 @@ from collections.abc import Iterator
 import pytest
 
 from dev.bench.world import ADDRESSES, CLIENT, HAPROXY, WORKERS, World, hosts, wait_for
+from dev.lab.progress import console
+from tests.dataplane.client import Client
 from tests.dataplane.frontends import ANOTHER, CONFIGURATION, INGRESS, ask, files, up, workers
+from tests.watches import ends_after
+
+WATCHES = 30
+# Two snapshots reach the peer.
+SNAPSHOTS_SECONDS = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +71,18 @@ def test_a_reload_that_adds_a_frontend_interrupts_nothing(world: World):
     assert not [held for held in report.held if held.lost_at]
     assert not [it.report.reasons for it in report.patient if it.report.failures]
     assert ask(world).startswith("k8s-worker-")
+
+
+def test_clients_that_only_listen_are_reset_as_the_api_s_when_the_holder_dies(world: World, client: Client):
+    api, ingress = client.watch(WATCHES), client.watch_ingress(WATCHES)
+    time.sleep(SNAPSHOTS_SECONDS)
+    assert all(watch.works() for watch in (*api, *ingress))
+    time.sleep(SNAPSHOTS_SECONDS)
+    world.segment.isolate(world.holder.name)
+    ends = {id(watch): seconds for watch, seconds in ends_after([*api, *ingress], 6)}
+    for name, watches in (("API", api), ("frontend", ingress)):
+        ended = [ends[id(watch)] for watch in watches if id(watch) in ends]
+        console.print(f"{name}: {len(ended)} of {len(watches)} ended, the last after {max(ended, default=0):.2f} s")
+        assert len(ended) == len(watches)
+        # As for the API's alone: test_dead_load_balancer.py.
+        assert max(ended) < 3

@@ -1,5 +1,7 @@
 """What one load balancer tells the other of its clients, and the segments that reset them."""
 
+import asyncio
+import hmac
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,11 +16,11 @@ from tests.unit.hosts.programs import load
 held = load("held_connections")
 KEY = b"the pair's"
 VIP = socket.inet_aton("198.51.100.100")
-PORT = 6443
+PORTS = API, INGRESS = 6443, 443
 
 
-def client(number: int = 0) -> Any:
-    return held.Client(IPv4Address(0xC6336400 + number // 50_000).packed, 10_000 + number % 50_000)
+def client(number: int = 0, vip_port: int = API) -> Any:
+    return held.Client(IPv4Address(0xC6336400 + number // 50_000).packed, 10_000 + number % 50_000, vip_port)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 def syn_ack(to: Any, *, number: int, acknowledged: int, options: int = 0) -> bytes:
     """The headers of a SYN/ACK of the VIP's."""
     ip = struct.pack("!BBHHHBBH4s4s", 0x45 + options, 0, 40, 0, 0, 64, 6, 0, VIP, to.address) + bytes(4 * options)
-    return ip + struct.pack("!HHIIBBHHH", PORT, to.port, number, acknowledged, 5 << 4, 0x12, 64_240, 0, 0)
+    return ip + struct.pack("!HHIIBBHHH", to.vip_port, to.port, number, acknowledged, 5 << 4, 0x12, 64_240, 0, 0)
 
 
 # ---- snapshots -------------------------------------------------------------------------------------------------------
@@ -44,14 +46,26 @@ def test_the_peer_has_what_was_packed():
     assert peer.clients() == clients
 
 
-def test_twenty_thousand_clients_are_datagrams_that_no_network_fragments():
-    clients = {client(number): held.Numbers(number, number) for number in range(20_000)}
+def test_twenty_thousand_clients_of_each_port_are_datagrams_that_no_network_fragments():
+    clients = {client(number, port): held.Numbers(number, number) for port in PORTS for number in range(20_000)}
     datagrams = [*held.pack(KEY, clients, 1)]
     # Geneve's MTU on an underlay of 1,500 bytes, less the headers of IP and UDP.
     assert max(map(len, datagrams)) <= 1442 - 28
     peer = held.Peer(KEY)
     assert all(map(peer.heard, datagrams))
     assert peer.clients() == clients
+
+
+def test_of_the_frontends_connections_only_so_many_are_handled(monkeypatch: pytest.MonkeyPatch):
+    of = {API: range(5), INGRESS: range(10, 12), 80: range(20, 23)}
+
+    def connections(_vip: bytes, port: int, _states: int) -> Iterator[int]:
+        yield from of[port]
+
+    monkeypatch.setattr(held, "connections", connections)
+    monkeypatch.setattr(held, "FRONTENDS_AT_MOST", 4)
+    assert [*held.some_connections(VIP, (API, INGRESS, 80))] == [0, 1, 2, 3, 4, 10, 11, 20, 21]
+    assert [*held.some_connections(VIP, (API,))] == [0, 1, 2, 3, 4]
 
 
 def test_no_clients_are_news():
@@ -72,7 +86,7 @@ def test_a_lost_datagram_forgets_nobody_at_once():
     assert len(peer.clients()) == 100
 
 
-@pytest.mark.parametrize("at", [0, held.DIGEST_BYTES, held.DIGEST_BYTES + held.STAMP.size, -1])
+@pytest.mark.parametrize("at", [0, held.DIGEST_BYTES, held.DIGEST_BYTES + held.HEADER.size, -1])
 def test_a_changed_datagram_is_ignored(at: int):
     peer = held.Peer(KEY)
     changed = bytearray(next(held.pack(KEY, {client(): None}, 1)))
@@ -84,7 +98,10 @@ def test_a_changed_datagram_is_ignored(at: int):
 def test_nobody_else_s_datagram_is_heard():
     peer = held.Peer(KEY)
     assert not peer.heard(next(held.pack(b"another", {client(): None}, 1)))
-    assert not any(peer.heard(bytes(length)) for length in range(held.DIGEST_BYTES + held.STAMP.size))
+    assert not any(peer.heard(bytes(length)) for length in range(held.DIGEST_BYTES + held.HEADER.size))
+    # A version that knows one port says nothing of it.
+    for text in (bytes(8), bytes(8 + held.ENTRY.size)):
+        assert not peer.heard(hmac.digest(KEY, text, "sha256") + text)
     assert peer.clients() == {}
 
 
@@ -104,38 +121,46 @@ def test_an_old_datagram_is_ignored_unless_the_peer_s_clock_was_set_back(clock: 
 
 @pytest.mark.parametrize("options", [0, 3])
 def test_the_numbers_follow_from_the_handshake_and_the_bytes_of_each_side(tmp_path: Path, options: int):
-    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
     handshakes.saw(syn_ack(client(), number=0xFFFFFFFE, acknowledged=1000, options=options))
     assert handshakes.numbers(client(), 3, 5) == held.Numbers(2, 1005)
     assert handshakes.numbers(client(1), 3, 5) is None
 
 
 def test_a_new_connection_is_reported_once_by_the_numbers_of_its_handshake(tmp_path: Path):
-    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
     handshakes.saw(syn_ack(client(), number=0xFFFFFFFF, acknowledged=1000))
     assert handshakes.new() == {client(): held.Numbers(0, 1000)}
     assert handshakes.new() == {}
 
 
-def test_a_flood_of_handshakes_is_reported_in_part(tmp_path: Path):
-    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+def test_a_flood_of_handshakes_is_reported_in_part_and_takes_nothing_from_another_port(tmp_path: Path):
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
     for number in range(held.NEW_AT_MOST + 1):
-        handshakes.saw(syn_ack(client(number), number=number, acknowledged=number))
-    assert len(handshakes.new()) == held.NEW_AT_MOST
+        handshakes.saw(syn_ack(client(number, INGRESS), number=number, acknowledged=number))
+    handshakes.saw(syn_ack(client(), number=1, acknowledged=1))
+    first, *others = handshakes.new()
+    assert (first, len(others)) == (client(), held.NEW_AT_MOST)
+
+
+def test_handshakes_of_other_ports_are_ignored(tmp_path: Path):
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
+    handshakes.saw(syn_ack(client(vip_port=22), number=1, acknowledged=1))
+    assert handshakes.new() == {}
 
 
 def test_a_restart_forgets_no_connection(tmp_path: Path):
     saved = tmp_path / "saved"
-    handshakes = held.Handshakes(VIP, PORT, saved)
+    handshakes = held.Handshakes(VIP, PORTS, saved)
     handshakes.saw(syn_ack(client(), number=1, acknowledged=2))
     handshakes.save()
-    assert held.Handshakes(VIP, PORT, saved).numbers(client(), 0, 0) == held.Numbers(2, 2)
+    assert held.Handshakes(VIP, PORTS, saved).numbers(client(), 0, 0) == held.Numbers(2, 2)
     saved.write_text("[[")
-    assert held.Handshakes(VIP, PORT, saved).numbers(client(), 0, 0) is None
+    assert held.Handshakes(VIP, PORTS, saved).numbers(client(), 0, 0) is None
 
 
 def test_a_handshake_without_a_connection_is_forgotten_after_a_while(tmp_path: Path, clock: list[float]):
-    handshakes = held.Handshakes(VIP, PORT, tmp_path / "saved")
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
     for number in range(2):
         handshakes.saw(syn_ack(client(number), number=1, acknowledged=2))
     handshakes.forget_all_but({client(0): None})
@@ -164,10 +189,24 @@ def checksum_of(data: bytes) -> int:
 @pytest.mark.parametrize("number", [0, -1, 1, 0x7FFFFFFF, 0xFFFFFFFF, *range(0x10000, 0x10000 * 50, 0x2_4321)])
 def test_a_segment_is_one_of_the_dead_host_s(monkeypatch: pytest.MonkeyPatch, number: int):
     monkeypatch.setattr(held.socket, "socket", no_socket)
-    packet = held.Resets(VIP, PORT, "eth0").packet(client(), number, held.ACK, 77)
+    packet = held.Resets(VIP, PORTS, "eth0").packet(client(), number, held.ACK, 77)
     ip, tcp = packet[:20], packet[20:]
     assert (ip[2:4], ip[9], ip[12:16], ip[16:20]) == (b"\0\x28", 6, VIP, client().address)
     assert checksum_of(ip) == 0
     found = struct.unpack("!HHIIBBHHH", tcp)
-    assert found[:6] == (PORT, client().port, number % 2**32, 77, 0x50, held.ACK)
+    assert found[:6] == (API, client().port, number % 2**32, 77, 0x50, held.ACK)
     assert checksum_of(VIP + client().address + struct.pack("!BBH", 0, 6, 20) + tcp) == 0
+
+
+def test_the_api_s_clients_do_not_wait_for_those_of_frontends(monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(held.socket, "socket", no_socket)
+        resets, sent = held.Resets(VIP, PORTS, "eth0"), list[Any]()
+
+    def send(to: Any, _packet: bytes) -> None:
+        sent.append(to)
+
+    monkeypatch.setattr(resets, "_send", send)
+    clients = [client(0, INGRESS), client(1), client(2, INGRESS), client(3)]
+    asyncio.run(resets.end(dict.fromkeys(clients, held.Numbers(1, 1))))
+    assert list(dict.fromkeys(sent)) == [client(1), client(3), client(0, INGRESS), client(2, INGRESS)]

@@ -15,6 +15,9 @@ first number of each side, which a packet socket sees in the SYN/ACK.
 
 A new connection is reported within a tenth of a second, by the numbers of its handshake.
 
+The API's port comes first, whenever something takes time. All of its clients are reported, and of the frontends' only
+so many in all: each client costs both hosts CPU time, every second.
+
 A host that loses the VIP resets its own clients: the new holder may have had the VIP all the time, cut off, and then
 knows nothing of them.
 
@@ -35,8 +38,9 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +48,10 @@ import haproxy
 from handover import CONTROL, MESSAGE, Handover, Tunnel
 
 EVERY_SECONDS = 1.0
-# New connections between two snapshots. No more than that many at a time: a flood of SYNs looks the same.
+# New connections between two snapshots. No more than that many of a port at a time: a flood of SYNs looks the same.
 NEW_EVERY_SECONDS, NEW_AT_MOST = 0.1, 2_000
+# Connections of all frontends: with as many of the API's, a snapshot takes a quarter of a core of whoever makes it.
+FRONTENDS_AT_MOST = 20_000
 # Three snapshots may be lost.
 FRESH_SECONDS = 3.5
 # keepalived announces the VIP when it has added the address. A client that answers before it has heard that answers the
@@ -65,10 +71,10 @@ ANSWER_SECONDS = 0.2
 # Of handshakes or answers of a storm of clients.
 BUFFER_BYTES = 1 << 22
 
-STAMP = struct.Struct("!Q")  # when the snapshot was made, in ns
+HEADER = struct.Struct("!QH")  # when the snapshot was made, in ns, and the port of the VIP that the clients use
 ENTRY = struct.Struct("!4sHIIB")  # address, port, next to send, next expected, whether these two are known
 DIGEST_BYTES = 32
-ENTRIES = 88  # in a datagram that no network has to fragment: 1,360 bytes
+ENTRIES = 88  # in a datagram that no network has to fragment: 1,362 bytes
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
 # From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h,
@@ -86,6 +92,7 @@ class Client(NamedTuple):
 
     address: bytes
     port: int
+    vip_port: int
 
 
 class Numbers(NamedTuple):
@@ -113,22 +120,22 @@ def attach(packets: socket.socket, *program: tuple[int, int, int, int]) -> None:
 class Handshakes:
     """The first sequence numbers of both sides of each connection."""
 
-    def __init__(self, vip: bytes, port: int, saved: Path) -> None:
+    def __init__(self, vip: bytes, ports: Sequence[int], saved: Path) -> None:
         """`saved` has those that this program knew when it ended last: a restart forgets no connection."""
-        self._vip, self._port, self._saved = vip, port, saved
+        self._vip, self._saved = vip, saved
         self._first: dict[Client, tuple[int, int, float]] = {}
-        self._new: dict[Client, Numbers] = {}
+        self._new: dict[int, dict[Client, Numbers]] = {port: {} for port in ports}
         with suppress(FileNotFoundError, ValueError):
-            for address, client_port, ours, theirs in json.loads(saved.read_text()):
-                self._first[Client(bytes.fromhex(address), client_port)] = ours, theirs, time.monotonic()
+            for address, port, vip_port, ours, theirs in json.loads(saved.read_text()):
+                self._first[Client(bytes.fromhex(address), port, vip_port)] = ours, theirs, time.monotonic()
 
     def save(self) -> None:
         """For the next run."""
-        known = [(client.address.hex(), client.port, *it[:2]) for client, it in self._first.items()]
+        known = [(client.address.hex(), *client[1:], *it[:2]) for client, it in self._first.items()]
         self._saved.write_text(json.dumps(known))
 
     def listen(self, interface: str) -> socket.socket:
-        """A socket that gets the SYN/ACKs that this host sends."""
+        """A socket that gets the SYN/ACKs that this host sends from the VIP."""
         packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         attach(
@@ -139,10 +146,10 @@ class Handshakes:
             (0x15, 0, 9, socket.IPPROTO_TCP),
             (0x28, 0, 0, 6),  # the first fragment
             (0x45, 7, 0, 0x1FFF),
-            (0xB1, 0, 0, 0),  # from the end of the IP header: the source port
-            (0x48, 0, 0, 0),
-            (0x15, 0, 4, self._port),
-            (0x50, 0, 0, 13),  # the flags
+            (0x20, 0, 0, 12),  # the source address
+            (0x15, 0, 5, int.from_bytes(self._vip, "big")),
+            (0xB1, 0, 0, 0),  # from the end of the IP header: the flags
+            (0x50, 0, 0, 13),
             (0x54, 0, 0, SYN | ACK),
             (0x15, 0, 1, SYN | ACK),
             (0x06, 0, 0, 80),
@@ -158,18 +165,18 @@ class Handshakes:
                 self.saw(packets.recv(80))
 
     def saw(self, packet: bytes) -> None:
-        """A SYN/ACK, from its IP header on."""
-        if packet[12:16] == self._vip:
-            port, number, acknowledged = struct.unpack_from("!2xHII", packet, (packet[0] & 15) * 4)
-            client = Client(packet[16:20], port)
+        """A SYN/ACK from the VIP, from its IP header on."""
+        vip_port, port, number, acknowledged = struct.unpack_from("!HHII", packet, (packet[0] & 15) * 4)
+        if vip_port in self._new:
+            client = Client(packet[16:20], port, vip_port)
             self._first[client] = number, acknowledged, time.monotonic()
-            if len(self._new) < NEW_AT_MOST:
-                self._new[client] = Numbers((number + 1) & 0xFFFFFFFF, acknowledged)
+            if len(self._new[vip_port]) < NEW_AT_MOST:
+                self._new[vip_port][client] = Numbers((number + 1) & 0xFFFFFFFF, acknowledged)
 
     def new(self) -> Clients:
-        """The connections since the last call, before they have carried any data."""
-        found, self._new = self._new, {}
-        return found
+        """The connections since the last call, before they have carried any data; of the first port first."""
+        found, self._new = self._new, {port: {} for port in self._new}
+        return {client: numbers for its in found.values() for client, numbers in its.items()}
 
     def numbers(self, client: Client, acknowledged: int, received: int) -> Numbers | None:
         """What comes next on a connection on which so many bytes went each way."""
@@ -213,7 +220,7 @@ class Connection(NamedTuple):
 
 
 def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Connection]:
-    """The connections to the VIP (sock_diag(7))."""
+    """The connections to a port of the VIP (sock_diag(7))."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
         any_socket = struct.pack("!HH", port, 0) + bytes(32) + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
         information = 1 << (INET_DIAG_INFO - 1)
@@ -229,7 +236,7 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Co
                     return
                 # struct inet_diag_msg, then attributes, one of which is struct tcp_info.
                 if answer[at + 24 : at + 28] == vip:
-                    client = Client(answer[at + 40 : at + 44], int.from_bytes(answer[at + 22 : at + 24], "big"))
+                    client = Client(answer[at + 40 : at + 44], int.from_bytes(answer[at + 22 : at + 24], "big"), port)
                     attribute = at + 88
                     while attribute < at + length:
                         size, name = struct.unpack_from("=HH", answer, attribute)
@@ -240,6 +247,12 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Co
                             break
                         attribute += (size + 3) & ~3
                 at += (length + 3) & ~3
+
+
+def some_connections(vip: bytes, ports: Sequence[int], states: int = ESTABLISHED) -> Iterator[Connection]:
+    """All connections to the first port of the VIP, the API's, and as many to the others as may be handled often."""
+    api, *frontends = (connections(vip, port, states) for port in ports)
+    return chain(api, islice(chain.from_iterable(frontends), FRONTENDS_AT_MOST))
 
 
 def destroy(sockets: Iterable[bytes]) -> None:
@@ -254,24 +267,28 @@ def destroy(sockets: Iterable[bytes]) -> None:
             kernel.send(struct.pack("=IHHII", 72, SOCK_DESTROY, REQUEST, 1, 0) + request + it)
 
 
-def forget_tracked(vip: bytes, port: int, clients: Iterable[Client]) -> None:
+def forget_tracked(vip: bytes, clients: Iterable[Client]) -> None:
     """Delete what this host's connection tracking knows of these clients: it may be an older connection's."""
     with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as kernel:
         for client in clients:
             # CTA_TUPLE_ORIG: CTA_TUPLE_IP with source and destination, CTA_TUPLE_PROTO with protocol and both ports.
             addresses = struct.pack("=HHHH4sHH4s", 20, 1 | NESTED, 8, 1, client.address, 8, 2, vip)
             protocol = struct.pack("=HHHHB3x", 28, 2 | NESTED, 5, 1, socket.IPPROTO_TCP)
-            ports = struct.pack("=HHH2xHHH2x", 6, 2, socket.htons(client.port), 6, 3, socket.htons(port))
+            ports = struct.pack("=HHH2xHHH2x", 6, 2, socket.htons(client.port), 6, 3, socket.htons(client.vip_port))
             header = struct.pack("=IHHIIB3xHH", 72, CONNTRACK_DELETE, REQUEST, 0, 0, socket.AF_INET, 52, 1 | NESTED)
             kernel.send(header + addresses + protocol + ports)
 
 
 def pack(key: bytes, clients: Clients, stamp: int) -> Iterator[bytes]:
-    """A snapshot as datagrams: at least one, because having no clients is news as well."""
-    entries = [ENTRY.pack(*client, *(known or (0, 0)), known is not None) for client, known in clients.items()]
-    for first in range(0, len(entries) or 1, ENTRIES):
-        text = STAMP.pack(stamp) + b"".join(entries[first : first + ENTRIES])
-        yield hmac.digest(key, text, "sha256") + text
+    """A snapshot as datagrams, each about one port: at least one, because having no clients is news as well."""
+    entries_of: dict[int, list[bytes]] = {}
+    for (address, port, vip_port), known in clients.items():
+        entry = ENTRY.pack(address, port, *(known or (0, 0)), known is not None)
+        entries_of.setdefault(vip_port, []).append(entry)
+    for vip_port, entries in (entries_of or {0: []}).items():
+        for first in range(0, len(entries) or 1, ENTRIES):
+            text = HEADER.pack(stamp, vip_port) + b"".join(entries[first : first + ENTRIES])
+            yield hmac.digest(key, text, "sha256") + text
 
 
 class Peer:
@@ -288,9 +305,11 @@ class Peer:
     def heard(self, datagram: bytes) -> bool:
         """Whether a datagram is the peer's, and not an old one that somebody repeats."""
         digest, text = datagram[:DIGEST_BYTES], datagram[DIGEST_BYTES:]
-        if len(text) < STAMP.size or not hmac.compare_digest(digest, hmac.digest(self._key, text, "sha256")):
+        if len(text) < HEADER.size or not hmac.compare_digest(digest, hmac.digest(self._key, text, "sha256")):
             return False
-        (stamp,) = STAMP.unpack_from(text)
+        if (len(text) - HEADER.size) % ENTRY.size:
+            return False  # a version of this program without the port
+        stamp, vip_port = HEADER.unpack_from(text)
         now = time.monotonic()
         if stamp < self.stamp and now - self._heard < SILENT_SECONDS:
             return False
@@ -298,8 +317,8 @@ class Peer:
             oldest = stamp - int(FRESH_SECONDS * 1e9)
             self._clients = {it: known for it, known in self._clients.items() if oldest < known[0] < stamp}
         self.stamp, self._heard = stamp, now
-        for address, port, send, expect, known in ENTRY.iter_unpack(text[STAMP.size :]):
-            self._clients[Client(address, port)] = stamp, Numbers(send, expect) if known else None
+        for address, port, send, expect, known in ENTRY.iter_unpack(text[HEADER.size :]):
+            self._clients[Client(address, port, vip_port)] = stamp, Numbers(send, expect) if known else None
         return True
 
     def clients(self) -> Clients:
@@ -310,15 +329,16 @@ class Peer:
 class Resets:
     """Sends segments from the VIP, to which clients answer."""
 
-    def __init__(self, vip: bytes, port: int, interface: str) -> None:
-        self._vip, self._port, self._interface = vip, port, interface
+    def __init__(self, vip: bytes, ports: Sequence[int], interface: str) -> None:
+        self._vip, self._interface = vip, interface
+        self._importance = {port: number for number, port in enumerate(ports)}
         self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
 
     def packet(self, client: Client, number: int, flags: int, acknowledge: int = 0) -> bytes:
         """A TCP segment without data, in its packet (RFC 9293, 3.1)."""
         window = 1024
         tcp = struct.pack(
-            "!HHIIBBHHH", self._port, client.port, number & 0xFFFFFFFF, acknowledge, 5 << 4, flags, window, 0, 0
+            "!HHIIBBHHH", client.vip_port, client.port, number & 0xFFFFFFFF, acknowledge, 5 << 4, flags, window, 0, 0
         )
         pseudo_header = self._vip + client.address + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
         tcp = tcp[:16] + checksum(pseudo_header + tcp) + tcp[18:]
@@ -337,20 +357,20 @@ class Resets:
             answers.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
             attach(
                 answers,
-                (0xB1, 0, 0, 0),  # from the end of the IP header: the destination port
-                (0x48, 0, 0, 2),
-                (0x15, 0, 3, self._port),
-                (0x50, 0, 0, 13),  # the flags
+                (0x20, 0, 0, 16),  # the destination address
+                (0x15, 0, 4, int.from_bytes(self._vip, "big")),
+                (0xB1, 0, 0, 0),  # from the end of the IP header: the flags
+                (0x50, 0, 0, 13),
                 (0x15, 0, 1, ACK),
                 (0x06, 0, 0, 80),
                 (0x06, 0, 0, 0),
             )
             loop.add_reader(answers, self._read, answers, waiting)
             try:
-                began, everyone = time.monotonic(), list(clients.items())
+                began, everyone = time.monotonic(), self._in_order(clients)
                 for first in range(0, len(everyone), BATCH):
                     batch = everyone[first : first + BATCH]
-                    forget_tracked(self._vip, self._port, (client for client, _ in batch))
+                    forget_tracked(self._vip, (client for client, _ in batch))
                     for client, known in batch:
                         if client in remembered:
                             self._end_older(client, remembered[client], known)
@@ -365,7 +385,7 @@ class Resets:
 
     async def end(self, clients: Clients) -> None:
         """Reset this host's own clients after it has lost the VIP, from which its kernel can send nothing any more."""
-        began, known = time.monotonic(), [(client, it) for client, it in clients.items() if it]
+        began, known = time.monotonic(), [(client, it) for client, it in self._in_order(clients) if it]
         for first in range(0, len(known), BATCH):
             batch = known[first : first + BATCH]
             for client, numbers in batch:
@@ -385,13 +405,16 @@ class Resets:
         with suppress(OSError), socket.socket(socket.AF_PACKET, datagrams, 0) as port:
             port.bind((self._interface, 0))
             *_, own = port.getsockname()
-            for count, (client, known) in enumerate(clients.items(), 1):
+            for count, (client, known) in enumerate(self._in_order(clients), 1):
                 if known:
                     packet = self.packet(client, known.send, RST | ACK, known.expect)
                     with suppress(OSError):  # a queue that is full
                         port.sendto(packet, (self._interface, ETH_P_IP, 0, 0, own))
                 if count % BATCH == 0:
                     await asyncio.sleep(BATCH / RATE)
+
+    def _in_order(self, clients: Clients) -> Sequence[tuple[Client, Numbers | None]]:
+        return sorted(clients.items(), key=lambda it: self._importance.get(it[0].vip_port, len(self._importance)))
 
     def _end_older(self, client: Client, older: Numbers | None, known: Numbers | None) -> None:
         """Make trackers on the way exchange a connection that this host remembers for the one through the dead host.
@@ -408,8 +431,8 @@ class Resets:
         with suppress(BlockingIOError):
             while True:
                 packet = answers.recv(80)
-                port, expected = struct.unpack_from("!H6xI", packet, (packet[0] & 15) * 4)
-                self._answered(Client(packet[12:16], port), expected, waiting)
+                port, vip_port, expected = struct.unpack_from("!HH4xI", packet, (packet[0] & 15) * 4)
+                self._answered(Client(packet[12:16], port, vip_port), expected, waiting)
 
     def _answered(self, client: Client, expected: int, waiting: dict[Client, Numbers | None]) -> None:
         """A client has said which number it expects; the kernel has answered with a reset."""
@@ -433,18 +456,18 @@ class HeldConnections:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._vip = socket.inet_aton(arguments.vip)
-        self._port, self._interface = arguments.port, arguments.interface
+        self._ports, self._interface = arguments.port, arguments.interface
         self._key = arguments.key.read_bytes()
         self._peer_address = (arguments.peer, arguments.exchange_port)
-        self._handshakes = Handshakes(self._vip, self._port, arguments.saved)
+        self._handshakes = Handshakes(self._vip, self._ports, arguments.saved)
         self._peer = Peer(self._key)
-        self._resets = Resets(self._vip, self._port, self._interface)
+        self._resets = Resets(self._vip, self._ports, self._interface)
         self._here, self._gone = asyncio.Event(), asyncio.Event()
         self._since = 0.0
         self._handover = Handover(
             Tunnel(
                 vip=arguments.vip,
-                port=self._port,
+                port=self._ports[0],
                 interface=self._interface,
                 address=arguments.address,
                 peer=arguments.peer,
@@ -452,10 +475,10 @@ class HeldConnections:
             ),
             self._key,
             send=self._send,
-            connections=lambda: list(connections(self._vip, self._port, UNFINISHED)),
+            connections=lambda: list(connections(self._vip, self._ports[0], UNFINISHED)),
             close=self._close_own,
             reset=self._reset_own,
-            forget=lambda: forget_tracked(self._vip, self._port, self._peer.clients()),
+            forget=lambda: forget_tracked(self._vip, self._peer.clients()),
             lost=lambda: self._reset_peers_clients("the peer is silent"),
             newest=lambda: self._peer.stamp,
         )
@@ -495,7 +518,7 @@ class HeldConnections:
     def _own(self) -> Clients:
         return {
             it.client: self._handshakes.numbers(it.client, it.acknowledged, it.received)
-            for it in connections(self._vip, self._port)
+            for it in some_connections(self._vip, self._ports)
         }
 
     async def _tell(self) -> None:
@@ -561,7 +584,7 @@ class HeldConnections:
     async def _reset_own(self) -> None:
         # Before anything else, because the VIP may come back with new connections meanwhile. Not those that HAProxy has
         # closed, of which older kernels would keep the sockets ("tcp: fix forever orphan socket caused by tcp_abort").
-        sockets = [it.socket for it in connections(self._vip, self._port)]
+        sockets = [it.socket for port in self._ports for it in connections(self._vip, port)]
         await self._resets.end(self._own())
         # Else these sockets send keep-alives once the VIP is back, and get the segments of a later connection from the
         # same port of the client, which the peer passes on.
@@ -608,7 +631,13 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Resets the clients of a load balancer that died.")
     parser.add_argument("--vip", required=True)
-    parser.add_argument("--port", type=int, required=True, help="which clients connect to")
+    parser.add_argument(
+        "--port",
+        type=int,
+        action="append",
+        required=True,
+        help="which clients connect to; may be repeated, first the API's",
+    )
     parser.add_argument("--interface", required=True, help="the one with the VIP")
     parser.add_argument("--address", required=True, help="this load balancer's own address")
     parser.add_argument("--peer", required=True, help="address of the other load balancer")
