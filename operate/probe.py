@@ -1,4 +1,4 @@
-"""Measures an interruption as clients see it: one request every 20 ms, each on a new TLS connection, in parallel.
+"""Measures an interruption as clients see it: one request every 20 ms, each on a new connection, in parallel.
 
 A probe that waits for one answer before it sends the next request misses short interruptions and stretches long ones;
 this one sends on time, whatever happened to earlier requests. Rate and duration have hard limits: it is a measuring
@@ -156,11 +156,13 @@ class ProbeReport:
 class Probe:
     """Sends requests to `url` while its context lasts, in a thread of its own; by default it reads `/readyz`.
 
+    A URL that begins with tcp:// only has connections accepted.
     `interval` and `timeout` are seconds; it stops by itself after `limit` seconds. `request` is called for each
     request. Without a `tls` context certificates are not verified, since only the arrival of an answer is measured.
     `backend_header` is a header with the server's name, if it sends one; `answers` are the statuses that count as an
     answer.
-    ValueError for a URL that is not https://HOST[:PORT], and for values beyond this module's limits.
+    ValueError for a URL that is not https://HOST[:PORT], or one with http or tcp and a port, and for values beyond this
+    module's limits.
     """
 
     def __init__(
@@ -176,8 +178,9 @@ class Probe:
         answers: Container[int] = (200,),
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise ValueError(f"the probe needs https://HOST[:PORT], not {url!r}")
+        self._scheme = parts.scheme
+        if self._scheme not in ("https", "http", "tcp") or not parts.hostname:
+            raise ValueError(f"the probe needs https://HOST[:PORT], or http or tcp with a port, not {url!r}")
         if not (interval >= MIN_INTERVAL and 0 < timeout <= MAX_TIMEOUT and 0 < limit <= MAX_SECONDS):
             raise ValueError(
                 f"out of range: interval {interval} s (at least {MIN_INTERVAL}), timeout {timeout} s "
@@ -189,7 +192,7 @@ class Probe:
         self._netloc = parts.netloc
         self._backend_header = backend_header
         self._answers = answers
-        self._tls = tls or _unverified()
+        self._tls = tls or _unverified() if self._scheme == "https" else None
         self._samples: list[Sample] = []
         self._marks: list[Mark] = []
         self._longest_stall = 0.0
@@ -261,17 +264,19 @@ class Probe:
         try:
             async with asyncio.timeout(self._timeout):
                 status, backend = await self._request_once()
-            if status not in self._answers:
+            if status is not None and status not in self._answers:
                 failure = f"status {status}"
         except NO_ANSWER as error:
             failure = type(error).__name__
         ended = time.monotonic() - self._begin
         self._samples.append(Sample(started=started, ended=ended, failure=failure, backend=backend))
 
-    async def _request_once(self) -> tuple[int, str | None]:
-        """One connection, one request: its status and the backend that answered."""
+    async def _request_once(self) -> tuple[int | None, str | None]:
+        """One connection, one request: its status, if it has one, and the backend that answered."""
         reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
         try:
+            if self._scheme == "tcp":
+                return None, None
             writer.write(self._request().encoded(self._netloc))
             head = await reader.readuntil(b"\r\n\r\n")
         finally:

@@ -14,7 +14,7 @@ from rich.text import Text
 from operate.commands.options import StackName, Yes, insist_on_writable
 from operate.drill.faults import DRILL_FAULTS, FaultName
 from operate.drill.page import page
-from operate.drill.result import DrillResult, Planned
+from operate.drill.result import Answers, DrillResult, Planned
 from operate.drill.run import Drill, undo_leftovers
 from operate.stack.applied import read_stack
 from operate.stack.files import ROOT, as_file_name
@@ -45,24 +45,38 @@ def show_plan(stack: str, profile: str, plan: list[Planned], console: Console) -
     )
 
 
+def longest(answers: Answers) -> str:
+    """The longest interruption, and how far that may be the probe's own."""
+    found = f"{answers.longest_interruption:.2f} s"
+    if answers.failed == answers.requests:
+        return f"{found}: not one answer to this machine"
+    if answers.longest_stall > 0.1:
+        found += f" (the probe itself was late by {answers.longest_stall:.2f} s)"
+    return found
+
+
 def show_result(result: DrillResult, console: Console) -> None:
     """Show what was measured."""
     columns = ("fault", "holder before", "after", "longest interruption", "failed requests", "taken over", "recovered")
     table = Table(*columns, title="What clients noticed", title_justify="left")
     for it in result.measured:
-        longest = f"{it.longest_interruption:.2f} s"
-        if it.longest_stall > 0.1:
-            longest += f" (the probe itself was late by {it.longest_stall:.2f} s)"
         table.add_row(
             f"{it.fault} on {it.host}",
             it.before,
             it.after or "?",
-            Text(longest, "red" if it.fault in result.over else "green"),
+            Text(longest(it), "red" if it.fault in result.over else "green"),
             f"{it.failed} of {it.requests}",
             "-" if it.taken_over is None else f"after {it.taken_over:.1f} s",
             "?" if it.whole_after is None else f"after {it.whole_after:.1f} s",
         )
     console.print(table)
+    if any(it.frontends for it in result.measured):
+        columns = ("fault", "frontend", "longest interruption", "failed requests")
+        table = Table(*columns, title="What clients of frontends noticed", title_justify="left")
+        for it in result.measured:
+            for name, answers in it.frontends.items():
+                table.add_row(it.fault, name, longest(answers), f"{answers.failed} of {answers.requests}")
+        console.print(table)
     console.print(Text(result.verdict, "bold green" if result.status == 0 else "bold red"), soft_wrap=True)
 
 

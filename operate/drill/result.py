@@ -28,27 +28,15 @@ class Seen(BaseModel):
     holder: str | None
 
 
-class Measured(BaseModel):
-    """What was measured of one fault."""
+class Answers(BaseModel):
+    """What the clients of one port got."""
 
-    fault: str
-    title: str
-    host: str
-    before: str
-    after: str | None = None
-    """The holder after recovery. Like all that follows, None if the drill ended before."""
     inflicted: float | None = None
-    undone: float | None = None
-    whole: float | None = None
+    """When the fault struck; None if the drill ended before."""
     duration: float = 0
     longest_stall: float = 0
     """How late the probe itself was at worst: a shorter interruption may be the probe's own."""
     samples: list[Sample] = Field(default=[], exclude=True)
-    seen: list[Seen] = []
-    undo_result: str | None = None
-    """What was undone; None if there was nothing to do, or it was not undone."""
-    left: str | None = None
-    """Why it could not be undone."""
 
     @computed_field
     @property
@@ -75,6 +63,25 @@ class Measured(BaseModel):
         """Seconds."""
         began, ended = self.gap
         return ended - began
+
+
+class Measured(Answers):
+    """What was measured of one fault: of the API's clients, and of those of each frontend, by its name."""
+
+    fault: str
+    title: str
+    host: str
+    before: str
+    after: str | None = None
+    """The holder after recovery. Like all that follows, None if the drill ended before."""
+    undone: float | None = None
+    whole: float | None = None
+    frontends: dict[str, Answers] = {}
+    seen: list[Seen] = []
+    undo_result: str | None = None
+    """What was undone; None if there was nothing to do, or it was not undone."""
+    left: str | None = None
+    """Why it could not be undone."""
 
     @computed_field
     @property

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -12,8 +12,9 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 from tenacity import RetryCallState, Retrying, stop_after_delay, wait_fixed
 
+from model.settings import FrontendSettings
 from operate.drill.faults import DRILL_FAULTS, DrillFault, InstanceStopped, Site
-from operate.drill.result import DrillResult, Measured, Planned, Seen
+from operate.drill.result import Answers, DrillResult, Measured, Planned, Seen
 from operate.hosts.lock import Lock, hold_all
 from operate.hosts.look import look
 from operate.hosts.pair import BOOT_SECONDS, STOP_SECONDS, PairError, wait_for
@@ -168,7 +169,10 @@ class Drill:
         measured.append(found)
         request = Request(path=fault.asks)
         endpoint = self._stack.outputs.endpoint
-        with Probe(endpoint, limit=MAX_SECONDS, answers=ALIVE, request=lambda: request) as probe:
+        with (
+            self._frontends_asked(found),
+            Probe(endpoint, limit=MAX_SECONDS, answers=ALIVE, request=lambda: request) as probe,
+        ):
             try:
                 with HolderWatch(self._stack.outputs.reachable_vip, probe) as watch:
                     found.seen = watch.seen
@@ -180,6 +184,24 @@ class Drill:
                 seen = probe.report()
                 found.samples, found.duration = [*seen.samples], seen.duration
                 found.longest_stall = seen.longest_stall
+
+    @contextmanager
+    def _frontends_asked(self, found: Measured) -> Generator[None]:
+        with ExitStack() as ending:
+            address = self._stack.outputs.reachable_vip
+            frontends = self._stack.settings.frontends
+            probes = {it.name: ending.enter_context(probe_of(it, address)) for it in frontends}
+            try:
+                yield
+            finally:
+                for name, probe in probes.items():
+                    seen = probe.report()
+                    found.frontends[name] = Answers(
+                        inflicted=found.inflicted,
+                        duration=seen.duration,
+                        longest_stall=seen.longest_stall,
+                        samples=[*seen.samples],
+                    )
 
     def _strike(self, fault: DrillFault, host: str, found: Measured, probe: Probe) -> None:
         def strikes() -> None:
@@ -249,6 +271,17 @@ class Drill:
             return condition()
 
         wait_for(what, ready, seconds)
+
+
+def probe_of(frontend: FrontendSettings, address: str) -> Probe:
+    """Asks a frontend as HAProxy's check asks its servers."""
+    request = Request(path=frontend.check_path)
+    return Probe(
+        f"{frontend.check}://{address}:{frontend.port}",
+        limit=MAX_SECONDS,
+        answers=(frontend.check_status,),
+        request=lambda: request,
+    )
 
 
 def undo_leftovers(stack: AppliedStack) -> Iterator[str]:

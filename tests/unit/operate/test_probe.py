@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,34 @@ def test_a_server_that_requires_authentication_counts_as_alive(standin: StandIn)
     assert refused.report().failures == refused.report().reasons["status 401"] > 0
 
 
+def test_without_tls_the_probe_reads_an_answer_or_has_its_connection_accepted() -> None:
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        serving = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
+        serving.start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        try:
+            with (
+                Probe(f"http://{address}", timeout=2, answers=(404,)) as answered,
+                Probe(f"http://{address}", timeout=2) as refused,
+            ):
+                wait_for_requests(answered, 5)
+                wait_for_requests(refused, 5)
+        finally:
+            server.shutdown()
+            serving.join()
+    assert answered.report().failures == 0
+    assert refused.report().failures == refused.report().reasons["status 404"] > 0
+    # It answers nothing.
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=1000)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Probe(f"tcp://{address}", timeout=2) as accepted:
+            wait_for_requests(accepted, 5)
+    assert accepted.report().failures == 0
+    with Probe(f"tcp://{address}", timeout=2) as closed:
+        wait_for_requests(closed, 5)
+    assert closed.report().failures == closed.report().reasons["ConnectionRefusedError"] > 0
+
+
 def test_the_probe_keeps_its_rate_while_nothing_answers() -> None:
     with closing(socket.create_server(("127.0.0.1", 0), backlog=1000)) as silent:
         started = time.monotonic()
@@ -186,7 +215,7 @@ def test_the_probe_keeps_its_rate_while_nothing_answers() -> None:
 @pytest.mark.parametrize(
     ("url", "options"),
     [
-        ("http://127.0.0.1:1", {}),
+        ("ftp://127.0.0.1:1", {}),
         ("127.0.0.1:6443", {}),
         ("https://127.0.0.1:1", {"interval": 0.001}),
         ("https://127.0.0.1:1", {"timeout": 11}),

@@ -6,13 +6,16 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
+from model.settings import FrontendSettings
 from model.timers import Profile
 from operate.commands import drill as command
 from operate.commands.drill import seconds
@@ -28,7 +31,7 @@ from operate.drill.faults import (
     OfEtcdsLeader,
 )
 from operate.drill.page import page, timeline
-from operate.drill.result import DrillResult, Measured, Planned, Seen
+from operate.drill.result import Answers, DrillResult, Measured, Planned, Seen
 from operate.drill.run import Drill
 from operate.hosts.cluster import ClusterReport, Member
 from operate.hosts.lock import Lock
@@ -47,7 +50,7 @@ from operate.measured import (
     interruption,
     measurements,
 )
-from operate.probe import Sample
+from operate.probe import ProbeReport, Request, Sample
 from operate.signals import DeferredSignals, InterruptionError
 from operate.stack.engine import StackError
 
@@ -486,6 +489,69 @@ def test_the_page_is_valid_and_self_contained():
         "systemd starts it",
     ):
         assert expected in found.text
+
+
+FRONTENDS = {
+    "ingress": Answers(inflicted=3.0, duration=10.0, samples=samples(3.0, 3.7)),
+    "closed": Answers(inflicted=3.0, duration=10.0, samples=samples(0.0, 10.0)),
+}
+
+
+def test_what_clients_of_frontends_noticed_is_reported_and_not_judged():
+    with_frontends = result(measured=[measured(frontends=FRONTENDS)])
+    console = Console(width=150, record=True, file=StringIO())
+    command.show_result(with_frontends, console)
+    shown = console.export_text()
+    for text in (shown, Page(page(with_frontends)).text):
+        assert "ingress" in text and "0.72 s" in text and "35 of 500" in text
+        assert "10.00 s: not one answer to this machine" in text and "500 of 500" in text
+    assert (with_frontends.status, with_frontends.over) == (0, [])
+    assert with_frontends.model_dump()["measured"][0]["frontends"]["ingress"]["failed"] == 35
+    console = Console(width=150, record=True, file=StringIO())
+    command.show_result(result(), console)
+    assert "frontends" not in console.export_text()
+
+
+INGRESS = {"name": "ingress", "port": 443, "check": "https", "checkPath": "/healthz", "checkStatus": 204}
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "path", "status"),
+    [
+        ({"name": "passthrough", "port": 80}, "tcp://198.51.100.100:80", "", 200),
+        (INGRESS, "https://198.51.100.100:443", "/healthz", 204),
+    ],
+)
+def test_each_frontend_is_asked_as_its_servers_are_checked_also_if_the_drill_fails(
+    settings: dict[str, Any], url: str, path: str, status: int, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[str, str, Any]] = []
+
+    class Asks:
+        def __init__(self, url: str, *, limit: float, answers: Any, request: Callable[[], Request]) -> None:
+            assert limit > 60
+            asked.append((url, request().path, answers))
+
+        def __enter__(self) -> "Asks":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def report(self) -> ProbeReport:
+            return ProbeReport(duration=10.0, samples=samples(3.0, 3.7))
+
+    monkeypatch.setattr(run_module, "Probe", Asks)
+    drill, found = Rehearsal(monkeypatch), measured()
+    untyped: Any = drill
+    frontend = FrontendSettings.model_validate(settings)
+    untyped._stack = SimpleNamespace(
+        outputs=SimpleNamespace(reachable_vip="198.51.100.100"), settings=SimpleNamespace(frontends=[frontend])
+    )
+    with pytest.raises(PairError), untyped._frontends_asked(found):
+        raise PairError("late")
+    assert asked == [(url, path, (status,))]
+    assert found.frontends[frontend.name].longest_interruption == pytest.approx(0.72)
 
 
 def test_the_page_is_valid_without_any_measurement():
