@@ -9,6 +9,7 @@ from dev.bench.world import ADDRESSES, CLIENT, HAPROXY, WORKERS, World, hosts, w
 from dev.lab.progress import console
 from tests.dataplane.client import Client
 from tests.dataplane.frontends import ANOTHER, CONFIGURATION, INGRESS, ask, files, up, workers
+from tests.dataplane.moves import STATUS, left_behind, move, work
 from tests.watches import ends_after
 
 WATCHES = 30
@@ -86,3 +87,23 @@ def test_clients_that_only_listen_are_reset_as_the_api_s_when_the_holder_dies(wo
         assert len(ended) == len(watches)
         # As for the API's alone: test_dead_load_balancer.py.
         assert max(ended) < 3
+
+
+def test_a_move_on_purpose_keeps_held_connections_and_closes_in_order_what_is_left(world: World, client: Client):
+    api, ingress = client.watch(WATCHES), client.watch_ingress(WATCHES)
+    old, new = move(world, grace=8)
+    for _ in range(3):
+        assert work([*api, *ingress]) == 2 * WATCHES
+        time.sleep(0.5)
+    for it in api:
+        it.connection.close()
+    # The frontend's are waited for as well.
+    assert (old.root / STATUS).exists()
+    for it in ingress:
+        it.connection.settimeout(15)
+        # Not a reset.
+        assert it.connection.recv(1) == b""
+        it.connection.close()
+    wait_for("the grace ends", lambda: not (old.root / STATUS).exists(), 10)
+    time.sleep(0.5)
+    assert [left_behind(machine) for machine in (old, new)] == ["", ""]

@@ -6,20 +6,19 @@ Bounds in seconds are generous, because the machine may be busy; ADR 45 has what
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
 
-from dev.bench.world import KEEPALIVED, VIP, Machine, World, wait_for
+from dev.bench.world import KEEPALIVED, VIP, World, wait_for
 from tests.dataplane.client import Client
+from tests.dataplane.moves import HANDOVER, STATUS, left_behind, move, on, work
 from tests.watches import Watch, ends_after
 
 WATCHES = 30
 HELD_CONNECTIONS = "ha-api-held-connections.service"
-STATUS = "run/ha-api-held-connections/handover.json"
-HANDOVER = "/usr/local/lib/ha-api/handover.py"
 # Longer than a move takes, and more than a tracker lets pass that sees one direction only.
 DOWNLOAD_BYTES = 100 << 20
 
@@ -31,39 +30,6 @@ def watches(client: Client) -> Iterator[list[Watch]]:
     yield watches
     for it in watches:
         it.connection.close()
-
-
-def move(world: World, grace: float | None = None) -> tuple[Machine, Machine]:
-    """Move the VIP to the peer on purpose, as `systemctl restart keepalived` does: the old holder and the new one."""
-    old, new = world.holder, world.peer
-    if grace is not None:
-        on(old, "/usr/bin/python3", HANDOVER, "--grace", str(grace))
-    assert old.systemctl("restart", KEEPALIVED) is None
-    wait_for("the VIP moves", lambda: world.holders.current() == [new.name], 5)
-    return old, new
-
-
-def on(machine: Machine, *command: str) -> str:
-    """What a command on a machine prints."""
-    enter = ["nsenter", "--target", str(machine.pid), "--all", "--root", *command]
-    return subprocess.run(enter, check=True, capture_output=True, text=True, timeout=20).stdout
-
-
-def left_behind(machine: Machine) -> str:
-    """What of a handover is in a machine's kernel."""
-    shown = [on(machine, "ip", *words) for words in (["link"], ["rule"], ["route", "show", "table", "all"])]
-    shown.append(on(machine, "nft", "list", "ruleset"))
-    return "".join(
-        line for line in "\n".join(shown).splitlines(keepends=True) if "ha-handover" in line or "16443" in line
-    )
-
-
-def work(watches: Sequence[Watch]) -> int:
-    """How many of them still work."""
-    with ThreadPoolExecutor(len(watches)) as together:
-        for it in watches:
-            it.connection.settimeout(5)
-        return sum(together.map(Watch.works, watches))
 
 
 def test_held_connections_go_on_busy_or_quiet_and_nothing_is_left_behind(world: World, watches: list[Watch]):

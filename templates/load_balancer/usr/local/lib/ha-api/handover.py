@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +42,7 @@ ASK_EVERY_SECONDS, READY_SECONDS = 0.05, 1.5
 EVERY_SECONDS, SILENT_SECONDS = 0.25, 2.0
 # Without answers from the peer: longer than its daemon takes to restart.
 DEAF_SECONDS = 5.0
-# To count 20,000 connections takes some 0.1 s.
+# To count 20,000 connections takes some 0.1 s, and there are at most twice as many (some_connections).
 COUNT_SECONDS = 1.0
 # keepalived stops within a second, unless somebody changed his mind.
 LEAVE_SECONDS = 10.0
@@ -71,8 +71,10 @@ def log(text: str) -> None:
 class Tunnel:
     """What the kernel needs to pass segments on, the same on both hosts."""
 
-    def __init__(self, *, vip: str, port: int, interface: str, address: str, peer: str, tunnel_port: int) -> None:
-        self._vip, self._port, self._interface = vip, port, interface
+    def __init__(
+        self, *, vip: str, ports: Sequence[int], interface: str, address: str, peer: str, tunnel_port: int
+    ) -> None:
+        self._vip, self._ports, self._interface = vip, ports, interface
         self._address, self._peer, self._tunnel_port = address, peer, tunnel_port
 
     def open(self) -> None:
@@ -86,10 +88,8 @@ class Tunnel:
     def _open(self) -> None:
         # Connections keep their mark for longer than the tunnel is open, so each tunnel has its own.
         mark = secrets.randbelow(1 << 32) or 1
-        client, answer = (
-            f"ip daddr {self._vip} tcp dport {self._port}",
-            f"ip saddr {self._vip} tcp sport {self._port}",
-        )
+        ports = f"{{ {', '.join(map(str, self._ports))} }}"
+        client, answer = f"ip daddr {self._vip} tcp dport {ports}", f"ip saddr {self._vip} tcp sport {ports}"
         from_peer, from_network = f'iifname "{DEVICE}"', f'iifname "{self._interface}"'
         to_peer = f'dup to {self._peer} device "{DEVICE}" drop'
         to_network = f'dup to ip daddr device "{self._interface}" drop'

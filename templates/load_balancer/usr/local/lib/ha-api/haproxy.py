@@ -9,6 +9,8 @@ from pathlib import Path
 MASTER = Path("/run/haproxy-master.sock")
 # The backend whose check is a handshake, and the one that clients use as long as one of its servers is ready.
 HANDSHAKES, READY = "last-resort", "apiserver"
+# Instead of a backend: all of them, with those of frontends.
+ALL = "-1"
 # So many at once, because HAProxy reads at most 16 KB of them.
 COMMANDS = 100
 
@@ -27,22 +29,29 @@ async def command(master: Path, *commands: str) -> str:
         writer.transport.abort()
 
 
-async def servers(master: Path) -> Sequence[Mapping[str, str]]:
-    """The statistics of the API servers, as the backend has them whose check is a handshake."""
-    stat = await command(master, f"@1 show stat {HANDSHAKES} 4 -1")
-    return list(csv.DictReader(stat.splitlines()))
+def _server_of(session: str) -> tuple[str, str]:
+    """The backend and the server of a session, from its line."""
+    fields = {name: value for name, _, value in (word.partition("=") for word in session.split())}
+    return fields["be"], fields["srv"]
 
 
-async def close_sessions(master: Path, server: str) -> None:
-    """Close the sessions of an API server, those of old processes as well."""
-    await command(master, *(f"@1 shutdown sessions server {backend}/{server}" for backend in (READY, HANDSHAKES)))
+async def servers(master: Path, backend: str) -> Sequence[Mapping[str, str]]:
+    """The statistics of a backend's servers."""
+    stat = await command(master, f"@1 show stat {backend} 4 -1")
+    return list(csv.DictReader(stat.removeprefix("# ").splitlines()))
+
+
+async def close_sessions(master: Path, servers: Sequence[tuple[str, str]]) -> None:
+    """Close the sessions of servers, each with its backend, those of old processes as well."""
+    for first in range(0, len(servers), COMMANDS):
+        some = servers[first : first + COMMANDS]
+        await command(master, *(f"@1 shutdown sessions server {backend}/{server}" for backend, server in some))
+    theirs = set(servers)
     old = (await command(master, "show proc")).partition("# old workers\n")[2]
     for pid in (words[0] for words in map(str.split, old.splitlines()) if words[1:2] == ["worker"]):
         # An old process refuses that command, because its backends have ended. State 8 is established.
         shown = (await command(master, f"@!{pid} show sess")).splitlines()
-        # Frontends may have servers of the same names.
-        ours = [line for line in shown if f" be={READY} " in line or f" be={HANDSHAKES} " in line]
-        sessions = [line.partition(":")[0] for line in ours if f" srv={server} " in line and " scb=[8," in line]
+        sessions = [line.partition(":")[0] for line in shown if " scb=[8," in line and _server_of(line) in theirs]
         for first in range(0, len(sessions), COMMANDS):
             some = sessions[first : first + COMMANDS]
             await command(master, *(f"@!{pid} shutdown session {session}" for session in some))

@@ -467,7 +467,7 @@ class HeldConnections:
         self._handover = Handover(
             Tunnel(
                 vip=arguments.vip,
-                port=self._ports[0],
+                ports=self._ports,
                 interface=self._interface,
                 address=arguments.address,
                 peer=arguments.peer,
@@ -475,7 +475,7 @@ class HeldConnections:
             ),
             self._key,
             send=self._send,
-            connections=lambda: list(connections(self._vip, self._ports[0], UNFINISHED)),
+            connections=lambda: list(some_connections(self._vip, self._ports, UNFINISHED)),
             close=self._close_own,
             reset=self._reset_own,
             forget=lambda: forget_tracked(self._vip, self._peer.clients()),
@@ -593,8 +593,8 @@ class HeldConnections:
     async def _close_own(self) -> None:
         """Close this host's connections in order, as far as HAProxy does."""
         with suppress(OSError):
-            for server in await haproxy.servers(haproxy.MASTER):
-                await haproxy.close_sessions(haproxy.MASTER, server["svname"])
+            servers = await haproxy.servers(haproxy.MASTER, haproxy.ALL)
+            await haproxy.close_sessions(haproxy.MASTER, [(server["pxname"], server["svname"]) for server in servers])
 
     async def _take_over(self) -> None:
         while True:

@@ -277,7 +277,7 @@ class Sessions:
 
     async def check(self) -> None:
         """Check once; OSError if HAProxy does not answer."""
-        servers = await haproxy.servers(self._master)
+        servers = await haproxy.servers(self._master, haproxy.HANDSHAKES)
         unanswered = {server["svname"] for server in servers if is_unanswered(server)}
         if not any(server["status"].startswith("UP") for server in servers):
             unanswered.clear()
@@ -289,7 +289,7 @@ class Sessions:
                 await haproxy.command(self._master, f"@1 set server {haproxy.READY}/{name} health down")
             elif checks == self._close_after:
                 log(f"{name} still answers no TCP handshake: closing its sessions")
-                await haproxy.close_sessions(self._master, name)
+                await haproxy.close_sessions(self._master, [(haproxy.READY, name), (haproxy.HANDSHAKES, name)])
 
 
 def is_unanswered(server: Mapping[str, str]) -> bool:
