@@ -613,8 +613,8 @@ class HeldConnections:
         for turn in range(1 + REPEATS):
             await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
             own = self._own()
-            # From the same port, which is a connection of its own.
-            reconnected = {it for it in own if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
+            # From the same port, which is a connection of its own: by its handshake, because `own` may not have it.
+            reconnected = {it for it in clients if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
             await self._resets.send(
                 {it: known for it, known in clients.items() if it not in reconnected},
                 remembered={it: own[it] for it in clients.keys() & own.keys() - reconnected},
