@@ -1,6 +1,8 @@
 """What a cluster's clients notice when a master or a load balancer fails: for the demo and the tests on the lab."""
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +50,19 @@ def wait_until_whole(stack: AppliedStack) -> ClusterReport:
     return report.cluster
 
 
-def measure(stack: AppliedStack, kubeconfig: Path, kind: type[DrillFault], host: str) -> ClusterMeasured:
-    """Inflicts a fault on a host and undoes it, while the cluster is read, written and watched.
-
-    Returns when everything is whole again.
-    """
-    fault = kind(Site(stack))
+@contextmanager
+def used(kubeconfig: Path) -> Generator[ClusterClient]:
+    """The cluster is read, written and watched meanwhile; all of that works at the beginning and at the end."""
     with ClusterClient(kubeconfig.read_text()) as client:
         _wait_until_steady(client)
+        yield client
+        _wait_until_steady(client)
+
+
+def measure(stack: AppliedStack, kubeconfig: Path, kind: type[DrillFault], host: str) -> ClusterMeasured:
+    """Inflicts a fault on a host and undoes it, while the cluster is used, until everything is whole again."""
+    fault = kind(Site(stack))
+    with used(kubeconfig) as client:
         try:
             fault.inflict(host, lambda: None)
             wait_for(f"on {host} {fault.title}", lambda: fault.in_effect(host), STOP_SECONDS)
@@ -64,7 +71,6 @@ def measure(stack: AppliedStack, kubeconfig: Path, kind: type[DrillFault], host:
         finally:
             fault.undo(host)
         wait_until_whole(stack)
-        _wait_until_steady(client)
     return ClusterMeasured(fault=fault, host=host, seen=client.report())
 
 

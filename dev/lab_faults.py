@@ -8,7 +8,7 @@ from operate.drill.faults import DrillFault
 
 
 class LinkCut(DrillFault):
-    """The port of a load balancer, or of a master, is taken down through Neutron.
+    """The port of any host is taken down through Neutron.
 
     For everybody else this is a crash: a load balancer that is shut down sends priority 0, this one cannot.
     """
@@ -26,7 +26,8 @@ class LinkCut(DrillFault):
 
     def in_effect(self, host: str) -> bool:
         """Whether the host is unreachable."""
-        addresses = {**self.site.outputs.load_balancers, **self.site.outputs.control_plane}
+        outputs = self.site.outputs
+        addresses = {**outputs.load_balancers, **outputs.control_plane, **outputs.workers}
         try:
             socket.create_connection((addresses[host], SSH_PORT), timeout=0.5).close()
         except OSError:

@@ -1,4 +1,6 @@
-"""A real cluster behind the pair: created by one `up`, used, and used on while its masters and load balancers fail.
+"""A real cluster behind the pair: created by one `up`, used, and used on while its hosts and load balancers fail.
+
+Used means its API, and an ingress on its workers.
 
 The tests are one story and run in the order of the file; each leaves the cluster whole.
 """
@@ -13,19 +15,21 @@ from pathlib import Path
 import pytest
 
 from dev.cluster_client import Seen
-from dev.cluster_faults import leader, measure, table, wait_until_whole
+from dev.cluster_faults import leader, measure, table, used, wait_until_whole
 from dev.lab.kubernetes import versions
 from dev.lab.progress import console
+from dev.lab.settings import LabSettings
 from dev.lab_faults import LinkCut
 from dev.lab_stack import PROJECT, cluster_config, kubectl_path
 from model.topology import API_PORT
-from operate.drill.faults import DrillFault, InstanceStopped
+from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
 from operate.hosts.pair import STOP_SECONDS, wait_for
+from operate.probe import ProbeReport
+from tests.e2e import ingress
 from tests.e2e.harness import System
 
 WORKLOAD = Path(__file__).with_name("workload.yaml")
 FLANNEL = f"ghcr.io/flannel-io/flannel:{versions.TAGS['flannel-io/flannel']}"
-COREDNS = f"registry.k8s.io/coredns/coredns:{versions.TAGS['coredns/coredns']}"
 NODES = "jsonpath={.items[*].spec.nodeName}"
 QUIET_SECONDS = 120
 # For how long a read or a write may find nobody, in seconds, when a master or a load balancer fails: generous, because
@@ -33,6 +37,9 @@ QUIET_SECONDS = 120
 LONGEST_GAP = 6.0
 # A pod's resolver asks the Service of CoreDNS, and waits 5 s for each answer from a pod that is gone.
 LONGEST_GAP_IN_A_POD = 30.0
+# While a worker is gone, the other one answers. Twice as long as HAProxy tries to connect to a dead one, and more for a
+# busy machine.
+LONGEST_GAP_WITHOUT_A_WORKER = 2.0
 
 
 class Cluster:
@@ -117,7 +124,7 @@ def test_a_pod_reaches_another_worker_s_by_its_service_s_name(cluster: Cluster):
     for name, value in {
         "SERVER_NODE": server,
         "CLIENT_NODE": client,
-        "SERVER_IMAGE": COREDNS,
+        "SERVER_IMAGE": ingress.COREDNS,
         "CLIENT_IMAGE": FLANNEL,
     }.items():
         manifest = manifest.replace(name, value)
@@ -198,6 +205,44 @@ def test_quiet_logs_and_exec_outlive_two_minutes(quiet: list[subprocess.Popen[st
 
 
 @pytest.mark.measures
+def test_adding_a_frontend_is_one_reload_and_fails_no_request(cluster: Cluster):
+    system = cluster.system
+    cluster.kubectl("apply", "--filename", "-", stdin=ingress.manifest(system.outputs))
+    cluster.kubectl("--namespace=ingress", "rollout", "status", "daemonset/ingress", "--timeout=120s")
+    main_process = "systemctl show --property=MainPID,NRestarts haproxy"
+    before = {name: system.run(name, main_process).stdout for name in system.outputs.load_balancers}
+    began = time.time()
+    with used(cluster.kubeconfig) as client:
+        system.up(frontends=[ingress.frontend()])
+        wait_until_whole(system.applied())
+    seen = client.report()
+    for what, report in (("reads", seen.reads), ("writes", seen.writes)):
+        failed = f"{report.failures} of {report.requests} failed"
+        console.print(f"{what}: {failed}, longest gap {report.longest_gap:.2f} s, {report.reasons}")
+    # A busy machine answers one late now and then, but nothing is cut.
+    for report in (seen.reads, seen.writes):
+        assert report.failures == report.reasons.get("TimeoutError", 0) <= report.requests / 100
+    assert seen.watch.closed == 0
+    reloads = f"sudo journalctl --unit=haproxy --output=cat --since=@{began:.0f} | grep -c '^Reloaded '"
+    for name, process in before.items():
+        assert system.run(name, main_process).stdout == process
+        assert str(system.run(name, reloads).stdout).strip() == "1"
+
+
+def test_the_ingress_learns_its_client_s_address(cluster: Cluster):
+    assert ingress.client_address(cluster.system.outputs) == str(LabSettings.from_environ().instance_gateway)
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("fault", [LinkCut, pytest.param(InstanceStopped, marks=pytest.mark.extended)])
+def test_a_worker_behind_the_ingress_is_missed_by_nobody(cluster: Cluster, fault: type[DrillFault]):
+    _, asked = inflict(cluster, fault, next(iter(cluster.system.outputs.workers)))
+    # Those that the dead worker had accepted.
+    assert asked.failures <= asked.requests / 100
+    assert asked.longest_gap <= LONGEST_GAP_WITHOUT_A_WORKER + asked.longest_stall
+
+
+@pytest.mark.measures
 def test_etcd_s_leader_that_stops_in_order_fails_no_request(cluster: Cluster):
     host = leader(wait_until_whole(cluster.system.applied()))
     seen = survives(cluster, InstanceStopped, host)
@@ -219,7 +264,7 @@ def test_a_master_that_is_cut_off_is_missed_for_seconds_at_most(cluster: Cluster
 
 
 @pytest.mark.measures
-@pytest.mark.parametrize("fault", [InstanceStopped, LinkCut])
+@pytest.mark.parametrize("fault", [InstanceStopped, LinkCut, HAProxyKilled])
 def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: type[DrillFault]):
     survives(cluster, fault, cluster.system.holder_and_standby()[0])
 
@@ -227,17 +272,27 @@ def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: 
 def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> Seen:
     """A fault interrupts clients and pods for a short time."""
     began = time.time()
-    measured = measure(cluster.system.applied(), cluster.kubeconfig, fault, host)
-    console.print(table([measured]))
+    seen, asked = inflict(cluster, fault, host)
     in_a_pod = cluster.longest_gap_in_a_pod(began)
-    seen = measured.seen
     console.print(f"in a pod: {in_a_pod:.2f} s; {seen.reads.reasons}, {seen.writes.reasons}")
+    assert asked.longest_gap <= LONGEST_GAP + asked.longest_stall
     assert seen.reads.longest_gap <= LONGEST_GAP + seen.longest_stall
     assert seen.writes.longest_gap <= LONGEST_GAP + seen.longest_stall
     # Its connection is closed by the watchdog or reset by the new holder, long before the client would give it up.
     assert seen.watch.longest_silence <= LONGEST_GAP + seen.longest_stall
     assert in_a_pod <= LONGEST_GAP_IN_A_POD
     return seen
+
+
+def inflict(cluster: Cluster, fault: type[DrillFault], host: str) -> tuple[Seen, ProbeReport]:
+    """What clients of the API and of the ingress notice of a fault that is undone again."""
+    with ingress.probe(cluster.system.outputs) as asking:
+        measured = measure(cluster.system.applied(), cluster.kubeconfig, fault, host)
+    console.print(table([measured]))
+    asked = asking.report()
+    slowest = max(it.ended - it.started for it in asked.samples if it.failure is None)
+    console.print(asked.render(), f"the slowest answer of the ingress took {slowest:.2f} s")
+    return measured.seen, asked
 
 
 @pytest.mark.measures
