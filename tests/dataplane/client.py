@@ -7,7 +7,7 @@ from socket import create_connection
 from pyroute2 import netns
 
 from dev.bench.world import VIP, World
-from model.topology import HEALTH_PORT
+from model.topology import API_PORT, HEALTH_PORT
 from tests.dataplane.frontends import watch_ingress
 from tests.watches import PATIENCE_SECONDS, Watch, ask, download, watch
 
@@ -29,6 +29,12 @@ class Client:
         opening = [self._threads.submit(watch, str(VIP), port) for port in ports]
         return [it.result() for it in opening]
 
+    def leave_in_time_wait(self, count: int, first_port: int) -> None:
+        """Connections from ports that follow each other, which HAProxy closes before the client does."""
+        ports = range(first_port, first_port + count)
+        for it in [self._threads.submit(self._is_closed, port) for port in ports]:
+            it.result()
+
     def watch_ingress(self, count: int) -> list[Watch]:
         """Hold connections to a frontend open."""
         return [it.result() for it in [self._threads.submit(watch_ingress) for _ in range(count)]]
@@ -48,6 +54,13 @@ class Client:
     def close(self) -> None:
         """End its threads."""
         self._threads.shutdown()
+
+    @staticmethod
+    def _is_closed(port: int) -> None:
+        with create_connection((str(VIP), API_PORT), PATIENCE_SECONDS, ("", port)) as connection:
+            connection.sendall(b"no TLS, so the API server closes it\r\n\r\n")
+            while connection.recv(1000):
+                pass
 
     @staticmethod
     def _request() -> str:

@@ -44,9 +44,10 @@ def kill(machine: Machine) -> None:
     time.sleep(2)
 
 
-def sockets(machine: Machine) -> str:
+def sockets(machine: Machine, state: str = "connected") -> str:
     """Its connections to the VIP."""
-    command = ["nsenter", "--target", str(machine.pid), "--net", "ss", "-Htn", "src", f"{VIP}:{API_PORT}"]
+    command = ["nsenter", "--target", str(machine.pid), "--net", "ss", "-Htn", "state", state]
+    command += ["src", f"{VIP}:{API_PORT}"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -120,6 +121,17 @@ def test_clients_of_which_the_new_holder_has_an_older_connection_end_as_well(wor
         world.wait_until_serving(40, world.machines)
         assert world.holder is second
         check(world, client.watch(WATCHES, FIRST_PORT))
+
+
+def test_clients_of_which_the_new_holder_has_a_connection_in_time_wait_end_as_well(world: World, client: Client):
+    """From the same port: its kernel acknowledges what they send, instead of resetting them."""
+    first, second = world.holder, world.peer
+    client.leave_in_time_wait(WATCHES, FIRST_PORT)
+    assert len(sockets(first, "time-wait").splitlines()) >= WATCHES
+    assert first.systemctl("restart", KEEPALIVED) is None
+    world.wait_until_serving(40, world.machines)
+    assert world.holder is second
+    check(world, client.watch(WATCHES, FIRST_PORT))
 
 
 def test_watches_through_a_holder_that_gives_the_vip_up_end_as_well(world: World, client: Client):

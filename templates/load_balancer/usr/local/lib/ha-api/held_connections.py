@@ -83,6 +83,8 @@ ETH_P_IP, ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 0x0800, 3, 26, 33
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, SOCK_DESTROY, REQUEST_DUMP, INET_DIAG_INFO = 4, 20, 21, 0x301, 2
 # States of TCP, as bits: ESTABLISHED, and with FIN_WAIT1, CLOSE_WAIT, LAST_ACK and CLOSING, which may have data left.
 ESTABLISHED, UNFINISHED = 1 << 1, 1 << 1 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11
+# All of these but ESTABLISHED, and FIN_WAIT2 and TIME_WAIT: the kernel answers for a connection that is over.
+ENDED = UNFINISHED & ~ESTABLISHED | 1 << 5 | 1 << 6
 RTMGRP_IPV4_IFADDR, RTM_NEWADDR, RTM_DELADDR, IFA_LOCAL = 0x10, 20, 21, 2
 NETFILTER, CONNTRACK_DELETE, REQUEST, NESTED = 12, 0x102, 1, 0x8000
 
@@ -237,15 +239,16 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Co
                 # struct inet_diag_msg, then attributes, one of which is struct tcp_info.
                 if answer[at + 24 : at + 28] == vip:
                     client = Client(answer[at + 40 : at + 44], int.from_bytes(answer[at + 22 : at + 24], "big"), port)
+                    acknowledged = received = 0  # in FIN_WAIT2 and TIME_WAIT, of which the kernel keeps little
                     attribute = at + 88
                     while attribute < at + length:
                         size, name = struct.unpack_from("=HH", answer, attribute)
                         if name == INET_DIAG_INFO:
                             # tcpi_bytes_acked and tcpi_bytes_received.
                             acknowledged, received = struct.unpack_from("=QQ", answer, attribute + 4 + 120)
-                            yield Connection(client, acknowledged, received, answer[at + 20 : at + 68])
                             break
                         attribute += (size + 3) & ~3
+                    yield Connection(client, acknowledged, received, answer[at + 20 : at + 68])
                 at += (length + 3) & ~3
 
 
@@ -613,6 +616,9 @@ class HeldConnections:
         for turn in range(1 + REPEATS):
             await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
             own = self._own()
+            for port in self._ports:
+                # Their numbers are unknown, but the kernel would answer for them.
+                own |= {it.client: None for it in connections(self._vip, port, ENDED)}
             # From the same port, which is a connection of its own: by its handshake, because `own` may not have it.
             reconnected = {it for it in clients if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
             await self._resets.send(
