@@ -116,6 +116,11 @@ def install_script(settings: Settings) -> str:
     return _render("steps/install.sh.j2", settings=settings)
 
 
+def try_firewalld_script(settings: Settings) -> str:
+    """For `./ha preflight --boot`, after the packages: firewalld starts, and the kernel has what its rules need."""
+    return _render("steps/try_firewalld.sh.j2", settings=settings)
+
+
 def pair_key_script(key: str) -> str:
     """A step between a load balancer's second and third: the pair's secret, which `configure`'s previews never show."""
     return _render("steps/pair_key.sh.j2", key=key)

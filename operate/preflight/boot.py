@@ -25,7 +25,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from openstack.exceptions import ConflictException, ForbiddenException, ResourceFailure, ResourceTimeout, SDKException
 
-from model.rendering import install_script, kubernetes_version_script, prepare_script, user_data
+from model.rendering import (
+    install_script,
+    kubernetes_version_script,
+    prepare_script,
+    try_firewalld_script,
+    user_data,
+)
 from model.settings import HostKeyType, RoleSettings, Settings
 from model.topology import ELECTION_ADDRESS, SSH_PORT, Role
 from operate.hosts.ssh import Access, failure_of, output
@@ -342,9 +348,25 @@ async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: 
         )
     else:
         findings.append(ok("packages", f"installed a load balancer's in {time.monotonic() - began:.0f} s"))
+        findings.append(await _firewalld(settings, step))
         if settings.kubernetes:
             findings += await _sources_of_the_cluster(settings, step)
     return findings
+
+
+async def _firewalld(settings: Settings, step: Callable[[str], Awaitable[str]]) -> Finding:
+    """Whether firewalld starts: an image's kernel may lack modules that its rules need."""
+    try:
+        await step(try_firewalld_script(settings))
+    except asyncssh.ProcessError as error:
+        return problem(
+            "firewalld",
+            failure_of(error),
+            "if modules are missing, use an image with the distribution's full kernel (linux-image-amd64, "
+            "linux-image-generic), or add the package with the rest of the kernel's modules (on Ubuntu "
+            "linux-modules-extra); else see the message",
+        )
+    return ok("firewalld", "it starts, and the kernel takes all rules")
 
 
 async def _sources_of_the_cluster(settings: Settings, step: Callable[[str], Awaitable[str]]) -> list[Finding]:

@@ -1529,3 +1529,36 @@ def test_where_kubernetes_comes_from_is_tried_from_an_instance() -> None:
     assert "http://registry.example:5000/v2/" in tried[1]
     assert registry.result is Outcome.PROBLEM
     assert "curl: (7) refused" in registry.found
+
+
+def test_a_kernel_that_firewalld_does_not_start_on_is_a_problem() -> None:
+    settings = Settings.parse(example_values())
+    said = "k8s-preflight: firewalld does not start, because the kernel 6.8.0 lacks nft_fib_inet: ERROR: ..."
+    script = ""
+
+    async def step(tried: str) -> str:
+        nonlocal script
+        script = tried
+        raise asyncssh.ProcessError(None, "sudo -n bash -s", None, 1, None, 1, "", said)
+
+    finding = asyncio.run(boot._firewalld(settings, step))  # pyright: ignore[reportPrivateUsage]
+    assert finding.result is Outcome.PROBLEM
+    assert said in finding.found
+    assert "linux-modules-extra" in finding.to_do
+    assert "nft_limit" not in script  # without frontends
+
+
+def test_an_instance_on_which_firewalld_starts_is_ok() -> None:
+    settings = Settings.parse(
+        example_values(frontends=[{"name": "ingress", "port": 443, "targetPort": 30443, "allowedCidrs": ["0.0.0.0/0"]}])
+    )
+    script = ""
+
+    async def step(tried: str) -> str:
+        nonlocal script
+        script = tried
+        return "firewalld runs"
+
+    finding = asyncio.run(boot._firewalld(settings, step))  # pyright: ignore[reportPrivateUsage]
+    assert finding.result is Outcome.OK
+    assert "nft_limit" in script
