@@ -44,8 +44,8 @@ DELETE_SECONDS = 300
 LEFT_AFTER = timedelta(days=1)
 """A run takes minutes. Older resources are leftovers, whichever machine created them."""
 PID_NAMESPACE = Path("/proc/self/ns/pid")
-NO_METADATA = ("DataSourceNone", "Used fallback datasource")
-"""What cloud-init writes on the console if no source of metadata answers."""
+NO_METADATA = ("DataSourceNone", "Used fallback datasource", "no datasource found")
+"""What cloud-init writes on the console if no source of metadata answers; the last, if the image allows no fallback."""
 _DESCRIPTION = "Temporary, for `./ha preflight --boot`"
 
 
@@ -262,10 +262,11 @@ def _metadata(facts: Facts, server: Any) -> Iterator[Finding]:
     if signs:
         yield problem(
             "metadata",
-            f"cloud-init got none (its console has {signs[0]!r}): no login key, no host key",
+            f"cloud-init got none in time (its console has {signs[0]!r}), so no login key and no host key: it asks "
+            "once, for 10 s",
             "ask the cloud's operator about the metadata service"
             if facts.settings.config_drive
-            else "set configDrive to true, or ask the cloud's operator about the metadata service",
+            else "set configDrive to true, or ask the cloud's operator why the metadata service is missing or slow",
         )
 
 
@@ -285,8 +286,8 @@ async def _log_in(facts: Facts, access: Access, address: str, began: float) -> l
         findings.append(
             problem(
                 looked_at,
-                "its host key is not the one in its user data",
-                "the image's cloud-init ignores user data: use another image",
+                "its host key is not the one in its user data: cloud-init did not get that, or ignored it",
+                "see metadata if the console (`openstack console log show`) has DataSourceNone; else use another image",
             )
         )
     except asyncssh.PermissionDenied:

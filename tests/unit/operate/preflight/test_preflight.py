@@ -805,14 +805,32 @@ def test_an_endpoint_that_only_openstacksdk_overrides_is_a_problem(cloud: Cloud)
     assert all_ok(account.endpoints(cloud.facts(), both))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Cloud-init v. 22.4.2 finished. Datasource DataSourceNone. Up 122.85 seconds",
+        # Where the image's datasource_list has no None, as the lab's. SSH then has no host key, and does not start.
+        "cloud-init[115]: Can not apply stage final, no datasource found! Likely bad things to come!",
+    ],
+)
 @pytest.mark.parametrize(("drive", "remedy"), [("false", "set configDrive"), ("true", "operator")])
-def test_a_cloud_without_metadata_is_recognized_by_the_console(cloud: Cloud, drive: str, remedy: str) -> None:
-    console = {"output": "Cloud-init v. 22.4.2 finished. Datasource DataSourceNone. Up 122.85 seconds"}
+def test_a_cloud_without_metadata_is_recognized_by_the_console(
+    cloud: Cloud, drive: str, remedy: str, said: str
+) -> None:
+    console = {"output": said}
     cloud.compute.get_server_console_output = saying(lambda: console)
     facts = cloud.facts(configDrive=drive)
     assert remedy in only(boot._metadata(facts, server("k8s-preflight"))).to_do  # pyright: ignore[reportPrivateUsage]
     console["output"] = "Datasource DataSourceOpenStackLocal"
     assert [*boot._metadata(facts, server("k8s-preflight"))] == []  # pyright: ignore[reportPrivateUsage]
+
+
+def test_an_instance_with_another_host_key_leads_to_its_metadata(cloud: Cloud) -> None:
+    access: Any = plain(user="debian", connect=refusal(asyncssh.HostKeyNotVerifiable("Host key is not trusted")))
+    untyped: Any = boot
+    (finding,) = asyncio.run(untyped._log_in(cloud.facts(), access, "198.51.100.9", 0))
+    assert "did not get that, or ignored it" in finding.found
+    assert "DataSourceNone" in finding.to_do
 
 
 def test_hypervisors_are_counted_if_the_user_may_see_them(cloud: Cloud) -> None:
