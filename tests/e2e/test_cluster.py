@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import time
 from collections.abc import Generator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,13 @@ from dev.lab.kubernetes import versions
 from dev.lab.progress import console
 from dev.lab.settings import LabSettings
 from dev.lab_faults import LinkCut
-from dev.lab_stack import PROJECT, cluster_config, kubectl_path
+from dev.lab_stack import PROJECT, cluster_config
 from model.topology import API_PORT
 from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
 from operate.hosts.pair import STOP_SECONDS, wait_for
 from operate.probe import ProbeReport
 from tests.e2e import ingress
+from tests.e2e.cluster import Cluster
 from tests.e2e.harness import System
 
 WORKLOAD = Path(__file__).with_name("workload.yaml")
@@ -40,47 +40,6 @@ LONGEST_GAP_IN_A_POD = 30.0
 # While a worker is gone, the other one answers. Twice as long as HAProxy tries to connect to a dead one, and more for a
 # busy machine.
 LONGEST_GAP_WITHOUT_A_WORKER = 2.0
-
-
-class Cluster:
-    """The stack with the cluster, and the kubectl of its administrator."""
-
-    def __init__(self, system: System) -> None:
-        self.system = system
-        self.kubeconfig = system.stack.kubeconfig()
-
-    def command(self, *arguments: str) -> list[str | Path]:
-        """kubectl's command line."""
-        return [kubectl_path(), "--kubeconfig", self.kubeconfig, *arguments]
-
-    def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        """What kubectl prints; it must succeed."""
-        done = subprocess.run(
-            self.command(*arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def nodes(self) -> dict[str, tuple[str, str, str]]:
-        """By name: status, role and version."""
-        rows = [line.split() for line in self.kubectl("get", "nodes", "--no-headers").splitlines()]
-        return {name: (status, role, version) for name, status, role, _, version in rows}
-
-    def members(self) -> set[str]:
-        """The names of etcd's members, all of which are well."""
-        return {it.name for it in wait_until_whole(self.system.applied()).members}
-
-    def longest_gap_in_a_pod(self, since: float) -> float:
-        """For how long (seconds) the pod on one worker has had no answer from the Service, since a time (Unix)."""
-        lines = [line.split() for line in self.kubectl("logs", "client").splitlines()]
-        answered = [float(at) for at, what in lines if what == "answered" and float(at) > since]
-        return max(later - earlier for earlier, later in pairwise([since, *answered, time.time()]))
 
 
 @pytest.fixture(scope="module")
