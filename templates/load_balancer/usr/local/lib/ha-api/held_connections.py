@@ -615,10 +615,9 @@ class HeldConnections:
         unknown = sum(known is None for known in clients.values())
         for turn in range(1 + REPEATS):
             await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
-            own = self._own()
-            for port in self._ports:
-                # Their numbers are unknown, but the kernel would answer for them.
-                own |= {it.client: None for it in connections(self._vip, port, ENDED)}
+            # Of those that have ended the numbers are unknown, but the kernel would answer for them.
+            ended = {it.client: None for port in self._ports for it in connections(self._vip, port, ENDED)}
+            own = {**ended, **self._own()}
             # From the same port, which is a connection of its own: by its handshake, because `own` may not have it.
             reconnected = {it for it in clients if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
             await self._resets.send(
