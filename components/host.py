@@ -9,16 +9,13 @@ the old value back in the configuration Pulumi would see no change, and the host
 """
 
 import asyncio
-import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pulumi
 import pulumi_command as command
 
+from components.ssh import OWN_FAILURE, bastion_trouble, run_script
 from model.settings import BastionSettings, HostKeyType
 
 
@@ -131,6 +128,11 @@ class Host:
             dial_error_limit=-1,
             per_dial_timeout=10,
         )
+        self._hooks = None
+        if login.bastion:
+            self._hooks = pulumi.ResourceHookBinding(
+                on_error=[pulumi.ErrorHook(f"{name}-bastion", self._blame_bastion)]
+            )
 
     def run(
         self,
@@ -156,6 +158,7 @@ class Host:
                 deleted_with=self.instance,
                 replace_on_changes=["*"],
                 delete_before_replace=True,
+                hooks=self._hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
             ),
         )
@@ -183,6 +186,7 @@ class Host:
                 parent=parent,
                 depends_on=[self.instance, *after],
                 ignore_changes=["*"] if settled else None,
+                hooks=self._hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
             ),
         )
@@ -196,35 +200,25 @@ class Host:
         key, address, host_key = [str(await it.future()) for it in (login.private_key, self.address, self.host_key)]
         known_hosts = f"{address} {host_key}\n" + (login.bastion.known_hosts if login.bastion else "")
         # In a thread: while it waits, the program goes on to register what it may be waiting for.
-        done = await asyncio.to_thread(_ssh, f"{self.user}@{address}", login.bastion, key, known_hosts, script)
+        done = await asyncio.to_thread(run_script, f"{self.user}@{address}", login.bastion, key, known_hosts, script)
         said = done.stderr.strip()
-        if done.returncode == 255:  # ssh(1): its own failures
-            raise UnreachableError(f"{self.name}: {said}")
+        if done.returncode == OWN_FAILURE:
+            raise UnreachableError(f"{self.name}: {await self._bastion_trouble() or said}")
         if done.returncode:
             raise StepError(said)
         if said:
             pulumi.log.warn(said)
 
+    async def _bastion_trouble(self) -> str | None:
+        """Why the bastion, if there is one, lets nothing through to this host; None if it does."""
+        login = self._login
+        if not login.bastion:
+            return None
+        key, address = str(await login.private_key.future()), str(await self.address.future())
+        return await asyncio.to_thread(bastion_trouble, login.bastion, key, address)
 
-def _ssh(
-    login: str, bastion: BastionSettings | None, private_key: str, known_hosts: str, script: str
-) -> subprocess.CompletedProcess[str]:
-    with TemporaryDirectory() as folder:
-        key, known = Path(folder, "key"), Path(folder, "known_hosts")
-        key.touch(mode=0o600)
-        key.write_text(private_key)
-        known.write_text(known_hosts)
-        # Nothing of the user's own configuration, and no agent.
-        ssh = ["ssh", "-F", "none", "-i", str(key)]
-        for option in (
-            "BatchMode=yes", "ConnectTimeout=15", "IdentitiesOnly=yes", "IdentityAgent=none",
-            "ServerAliveInterval=15", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}",
-        ):  # fmt: skip
-            ssh += ["-o", option]
-        proxy: list[str] = []
-        if bastion:
-            jump = [*ssh, "-W", "%h:%p", "-p", str(bastion.port), f"{bastion.user}@{bastion.host}"]
-            proxy = ["-o", f"ProxyCommand={shlex.join(jump)}"]
-        return subprocess.run(
-            [*ssh, *proxy, login, "sudo -n bash -s"], input=script, capture_output=True, check=False, text=True
-        )
+    async def _blame_bastion(self, args: pulumi.ErrorHookArgs) -> bool:
+        """After a step has failed: say so if it was the bastion, of which the plugin's error need not say anything."""
+        if trouble := await self._bastion_trouble():
+            pulumi.log.error(f"{args.name} did not reach {self.name} through {trouble}; then run `pulumi up` again")
+        return False  # the step is not repeated in this run

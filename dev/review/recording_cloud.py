@@ -113,10 +113,15 @@ class RecordingCallbacks:
 
     def __init__(self) -> None:
         self.hooks: dict[str, pulumi.ResourceHook] = {}
+        self.error_hooks: dict[str, pulumi.ErrorHook] = {}
 
     def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
         """What the SDK calls for each."""
         self.hooks[hook.name] = hook
+
+    def register_error_hook(self, hook: pulumi.ErrorHook) -> None:
+        """The same for hooks that run after a failure."""
+        self.error_hooks[hook.name] = hook
 
 
 @dataclass

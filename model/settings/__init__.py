@@ -8,10 +8,11 @@ from model.settings.kubernetes import NetworkPlugin
 from model.settings.roles import RoleSettings, ServerGroupPolicy
 from model.settings.secrets import SECRET_KEYS, client_certificate_file
 from model.settings.settings import ConfigurationError, Settings
-from model.settings.ssh import BastionSettings, HostKeyType
+from model.settings.ssh import BastionFault, BastionSettings, HostKeyType
 
 __all__ = [
     "SECRET_KEYS",
+    "BastionFault",
     "BastionSettings",
     "Check",
     "ConfigurationError",

@@ -1,6 +1,6 @@
 """How hosts are reached: key pair, time limit, jump host; and the type of the hosts' own keys."""
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -20,6 +20,15 @@ class HostKeyType(StrEnum):
         return cls.ED25519 if public_key.startswith("ssh-ed25519 ") else cls.ECDSA
 
 
+class BastionFault(Enum):
+    """Why a bastion lets no connection through. That it does not reach the host behind it is none of these."""
+
+    UNREACHABLE = auto()
+    HOST_KEY = auto()
+    LOGIN = auto()
+    FORWARDING = auto()
+
+
 class BastionSettings(Model):
     """A jump host for SSH."""
 
@@ -33,6 +42,27 @@ class BastionSettings(Model):
         """Its line in a known_hosts file, with the newline (sshd(8): the port is part of the name, unless it is 22)."""
         name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
         return f"{name} {self.host_key}\n"
+
+    def trouble(self, fault: BastionFault) -> tuple[str, str]:
+        """What is wrong with it, and what to do."""
+        match fault:
+            case BastionFault.UNREACHABLE:
+                return f"does not answer on port {self.port}", "start it, or correct bastionHost or bastionPort"
+            case BastionFault.HOST_KEY:
+                return (
+                    "its host key is not bastionHostKey",
+                    f"compare with `ssh-keyscan -p {self.port} {self.host}`, and find out why it changed",
+                )
+            case BastionFault.LOGIN:
+                return (
+                    f"refuses {self.user} with sshPrivateKey",
+                    "correct bastionUser, or install the public key there",
+                )
+            case BastionFault.FORWARDING:
+                return (
+                    f"does not forward connections for {self.user}",
+                    "allow them in its sshd_config (AllowTcpForwarding, PermitOpen)",
+                )
 
 
 class SshSettings(Model):

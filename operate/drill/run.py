@@ -155,7 +155,8 @@ class Drill:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in report.reasons.most_common())
         raise PairError(
             f"{endpoint} does not answer this machine reliably ({report.failures} of {report.requests} requests "
-            f"failed: {reasons}), so nothing was done: is its address in apiAllowedCidrs, and is an API server up?"
+            f"failed: {reasons}), so nothing was done: is its address in apiAllowedCidrs, and is an API server up? "
+            "A drill measures from where it runs: run it on a machine that reaches the endpoint as its clients do"
         )
 
     def _measure(self, fault: DrillFault, measured: list[Measured]) -> None:

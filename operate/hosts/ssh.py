@@ -6,13 +6,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncssh
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from asyncssh.constants import DISC_CONNECTION_LOST, OPEN_ADMINISTRATIVELY_PROHIBITED
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from model.settings import BastionSettings
+from model.settings import BastionFault, BastionSettings
 
 # While a host boots, connections to it, also from the jump host, are refused, cut or time out. A wrong host key or a
 # refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
+
+
+class BastionError(asyncssh.Error):
+    """The bastion lets no connection through; the text says why and what to do, and is shown as it is."""
+
+    def __init__(self, bastion: BastionSettings, fault: BastionFault, reason: str) -> None:
+        found, to_do = bastion.trouble(fault)
+        super().__init__(DISC_CONNECTION_LOST, f"the bastion {bastion.host}: {found} ({reason}); {to_do}")
+        self.fault = fault
 
 
 class HostError(Exception):
@@ -27,25 +37,31 @@ class Access:
     private_key: str = field(repr=False)
     known_hosts: str
     bastion: BastionSettings | None = None
-    """The jump host, which accepts the same key."""
+    """The bastion, which accepts the same key."""
     port: int = 22
     patience: float = 60.0
     """Seconds during which a failed connection is tried again."""
 
     @asynccontextmanager
     async def connect(self, address: str) -> AsyncGenerator[asyncssh.SSHClientConnection]:
-        """A connection to a host. OSError or asyncssh.Error if there is none within `patience` seconds."""
+        """A connection to a host. OSError or asyncssh.Error if there is none within `patience` seconds.
 
-        @retry(
-            retry=retry_if_exception_type(NOT_YET),
-            stop=stop_after_delay(self.patience),
-            wait=wait_fixed(1),
-            reraise=True,
+        BastionError, which is one, if that is the bastion's doing.
+        """
+        dial = AsyncRetrying(
+            retry=retry_if_exception(_may_pass), stop=stop_after_delay(self.patience), wait=wait_fixed(1), reraise=True
         )
+        async with AsyncExitStack() as open_ones:
+            yield await dial(self._attempt, address, open_ones)
+
+    async def _attempt(self, address: str, open_ones: AsyncExitStack) -> asyncssh.SSHClientConnection:
+        # Each attempt has its own connection to the bastion, so that a broken one is not used again.
+        await open_ones.aclose()
+
         async def dial(
             host: str, port: int, user: str, known_hosts: str, tunnel: asyncssh.SSHClientConnection | None = None
         ) -> asyncssh.SSHClientConnection:
-            return await asyncssh.connect(
+            connecting = asyncssh.connect(
                 host,
                 port,
                 tunnel=tunnel,
@@ -57,17 +73,20 @@ class Access:
                 connect_timeout=10,
                 login_timeout=30,
             )
+            return await open_ones.enter_async_context(await connecting)
 
-        async with AsyncExitStack() as open_ones:
-            jump = None
-            if self.bastion:
-                there = self.bastion
-                jump = await open_ones.enter_async_context(
-                    await dial(there.host, there.port, there.user, there.known_hosts)
-                )
-            yield await open_ones.enter_async_context(
-                await dial(address, self.port, self.user, self.known_hosts, tunnel=jump)
-            )
+        there, jump = self.bastion, None
+        if there:
+            try:
+                jump = await dial(there.host, there.port, there.user, there.known_hosts)
+            except (OSError, asyncssh.Error) as error:
+                raise BastionError(there, bastion_fault(error), failure_of(error)) from error
+        try:
+            return await dial(address, self.port, self.user, self.known_hosts, tunnel=jump)
+        except asyncssh.ChannelOpenError as error:
+            if there and error.code == OPEN_ADMINISTRATIVELY_PROHIBITED:
+                raise BastionError(there, BastionFault.FORWARDING, failure_of(error)) from error
+            raise
 
     async def run(self, address: str, command: str) -> str:
         """Run a command on a host and return its output; asyncssh.ProcessError if it fails."""
@@ -85,10 +104,29 @@ async def output(
     return _text(result.stdout)
 
 
+def bastion_fault(error: OSError | asyncssh.Error) -> BastionFault:
+    """Why there is no connection to a bastion."""
+    match error:
+        case asyncssh.HostKeyNotVerifiable():
+            return BastionFault.HOST_KEY
+        case asyncssh.PermissionDenied():
+            return BastionFault.LOGIN
+        case _:
+            return BastionFault.UNREACHABLE
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, BastionError):
+        return error.fault is BastionFault.UNREACHABLE
+    return isinstance(error, NOT_YET)
+
+
 def failure_of(error: OSError | asyncssh.Error) -> str:
     """Why a connection or a command failed, in one line."""
     if isinstance(error, asyncssh.ProcessError):
         return f"{error.command!r} ended with status {error.exit_status}: {_text(error.stderr)}"
+    if isinstance(error, BastionError):
+        return str(error)
     # Some exceptions have no text.
     return ": ".join(filter(None, (type(error).__name__, str(error))))
 

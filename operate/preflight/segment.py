@@ -14,9 +14,9 @@ from ipaddress import IPv4Address
 
 import asyncssh
 
-from model.settings import BastionSettings
+from model.settings import BastionFault, BastionSettings
 from model.topology import API_PORT, SSH_PORT, Role, host_names
-from operate.hosts.ssh import Access, failure_of
+from operate.hosts.ssh import Access, bastion_fault, failure_of
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, not_checked, note, ok, problem
 from operate.stack.applied import StackConfiguration
@@ -235,21 +235,18 @@ def bastion(configuration: StackConfiguration) -> Generator[Finding]:
     if there is None:
         return
     looked_at = f"bastion {there.host}"
+
+    async def log_in() -> None:
+        # No command: a bastion may have no shell.
+        async with _bastion_access(there, configuration.private_key).connect(there.host):
+            pass
+
     try:
-        asyncio.run(_bastion_access(there, configuration.private_key).run(there.host, "true"))
-    except asyncssh.HostKeyNotVerifiable:
-        yield problem(
-            looked_at,
-            "its host key is not bastionHostKey",
-            f"compare with `ssh-keyscan -p {there.port} {there.host}`, and find out why it changed",
-        )
-    except asyncssh.PermissionDenied:
-        yield problem(
-            looked_at,
-            f"refuses {there.user} with sshPrivateKey",
-            "correct bastionUser, or install the public key there",
-        )
+        asyncio.run(log_in())
     except (OSError, asyncssh.Error) as error:
-        yield problem(looked_at, f"unreachable: {failure_of(error)}", "correct bastionHost or bastionPort, or start it")
+        fault = bastion_fault(error)
+        found, to_do = there.trouble(fault)
+        reason = f": {failure_of(error)}" if fault is BastionFault.UNREACHABLE else ""
+        yield problem(looked_at, f"{found}{reason}", to_do)
     else:
         yield ok(looked_at, f"{there.user} can log in, and its host key is the pinned one")

@@ -26,11 +26,12 @@ STORIES = {
     "lab": ("test_networks", "test_containers", "test_cloud"),
     "pair": ("test_system", "test_faults", "test_maintenance", "test_end"),
     "preflight": ("test_preflight",),
+    "bastion": ("test_bastion",),
     "takeover": ("test_takeover",),
     "cluster": ("test_cluster_on_bare_hosts", "test_cluster_on_debian_13", "test_cluster"),
     "watched": ("test_monitoring", "test_support", "test_interruptions", "test_tenant_network", "test_guard_rails"),
 }
-LANES = (("pair", "preflight"), ("takeover", "watched"))  # about as long as each other
+LANES = (("pair", "preflight", "bastion"), ("takeover", "watched"))  # about as long as each other
 
 
 class Story:

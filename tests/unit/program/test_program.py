@@ -1,5 +1,6 @@
 """The whole program against mocks, in preview and in update: what would be made, in which order, and what is secret."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -7,7 +8,7 @@ from collections import Counter
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import NAMESPACE_DNS, uuid5
 
 import pulumi
@@ -505,6 +506,41 @@ def test_a_bastion_is_used_and_its_key_is_pinned():
     proxy = run(**EVERY_OPTION).of_type("remote:Command")["k8s-lb-0-prepare"].inputs["connection"]["proxy"]
     assert (proxy["host"], proxy["port"], proxy["user"]) == ("2001:db8::1", 2222, "first.last")
     assert proxy["hostKey"] == key_pair()[1]
+
+
+def test_a_step_that_fails_names_the_bastion_if_that_is_the_reason(monkeypatch: pytest.MonkeyPatch):
+    cloud = run(**EVERY_OPTION)
+    for command in cloud.of_type("remote:Command").values():
+        (hook,) = command.registration.hooks.on_error
+        assert command.name.startswith(f"{hook.removesuffix('-bastion')}-")
+    found, errors = ["the bastion b: is down; start it"], list[str]()
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "components.host.bastion_trouble",
+        lambda *arguments: asked.append(arguments) or found[0],  # pyright: ignore
+    )
+    monkeypatch.setattr(pulumi.log, "error", errors.append)
+    args = cast("Any", pulumi.ErrorHookArgs)(urn="", id="", name="k8s-lb-0-prepare", type="")
+
+    async def fail() -> bool:
+        return await cast("Any", cloud.callbacks.error_hooks["k8s-lb-0-bastion"](args))
+
+    assert asyncio.run(fail()) is False  # the step is not repeated
+    assert errors == [
+        "k8s-lb-0-prepare did not reach k8s-lb-0 through the bastion b: is down; start it; then run `pulumi up` again"
+    ]
+    ((bastion, key, address),) = asked
+    assert (bastion.host, key.strip(), address) == (
+        "2001:db8::1", key_pair()[0].strip(), cloud.outputs["addresses"]["loadBalancers"]["k8s-lb-0"],
+    )  # fmt: skip
+    found[0] = ""
+    assert asyncio.run(fail()) is False
+    assert len(errors) == 1
+
+
+def test_without_a_bastion_no_step_has_a_hook():
+    assert not run().callbacks.error_hooks
+    assert all(not it.registration.hooks.on_error for it in run().of_type("remote:Command").values())
 
 
 def test_the_output_known_hosts_checks_the_bastion_in_the_ssh_commands_too():

@@ -5,16 +5,19 @@ import socket
 import threading
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import asyncssh
 import pytest
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from model.settings import BastionSettings
-from operate.hosts.ssh import Access, HostError, failure_of, on_all, output
+from operate.hosts.ssh import Access, BastionError, HostError, failure_of, on_all, output
 
 ADDRESS = "127.0.0.1"
 
@@ -35,6 +38,28 @@ def access() -> Access:
     return Access(user="debian", private_key=new_key().decode(), known_hosts="", patience=0)
 
 
+Forward = Callable[[str, int], Any]
+
+
+class Forwarder(asyncssh.SSHServer):
+    """What a bastion does with requests to forward a connection."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:  # noqa: ARG002
+        return self._forward(dest_host, dest_port)
+
+
+def admit(_host: str, _port: int) -> Any:
+    return True
+
+
+def forbid(_host: str, _port: int) -> Any:
+    """As sshd with `AllowTcpForwarding no`."""
+    raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
+
+
 class Server:
     """An SSH server in a thread, on a loopback port: it accepts the access's key, and runs commands here."""
 
@@ -48,10 +73,12 @@ class Server:
         self._thread.start()
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
-    def start(self) -> None:
+    def start(self, forward: Forward = lambda _host, _port: False) -> None:
+        """`forward` answers a request to forward a connection, as `SSHServer.connection_requested` does."""
         listening = asyncssh.listen(
             ADDRESS,
             self.access.port,
+            server_factory=partial(Forwarder, forward),
             server_host_keys=[asyncssh.import_private_key(HOST_KEY)],
             authorized_client_keys=asyncssh.import_authorized_keys(self._key.export_public_key().decode()),
             process_factory=run_here,
@@ -128,6 +155,75 @@ def test_a_bastion_s_key_is_found_by_its_address_and_port(host: str, port: int) 
     keys = known.match(host, "", None if port == 22 else port)[0]
     assert [key.export_public_key().decode().strip() for key in keys] == [public]
     assert not known.match(host, "", 2200)[0] or port == 22
+
+
+@pytest.fixture
+def bastion(access: Access) -> Iterator[Server]:
+    """A bastion, in front of the server, with the same key."""
+    bastion = Server(access)
+    yield bastion
+    bastion.end()
+
+
+def behind(bastion: Server, host: Access, *, key: bytes = HOST_KEY) -> Access:
+    """A host's access, through a bastion of which this host key is known."""
+    public = asyncssh.import_private_key(key).export_public_key().decode().strip()
+    return replace(host, bastion=BastionSettings(host=ADDRESS, port=bastion.access.port, user="jump", host_key=public))
+
+
+def test_a_host_is_reached_through_a_bastion(server: Server, bastion: Server) -> None:
+    server.start()
+    bastion.start(admit)
+    assert asyncio.run(behind(bastion, server.access).run(ADDRESS, "echo up")) == "up"
+
+
+def test_a_bastion_that_lets_nothing_through_is_named(server: Server, bastion: Server) -> None:
+    server.start()
+    through = behind(bastion, server.access)
+
+    def error(access: Access) -> str:
+        with pytest.raises(BastionError) as failed:
+            asyncio.run(access.run(ADDRESS, "true"))
+        return failure_of(failed.value)
+
+    named = f"the bastion {ADDRESS}: "
+    assert error(through).startswith(f"{named}does not answer on port {bastion.access.port} (ConnectionRefused")
+    assert error(through).endswith("; start it, or correct bastionHost or bastionPort")
+    bastion.start(forbid)
+    assert error(through).startswith(f"{named}does not forward connections for jump (ChannelOpenError: ")
+    assert "AllowTcpForwarding" in error(through)
+    assert error(behind(bastion, server.access, key=OTHER_KEY)).startswith(f"{named}its host key is not bastionHostKey")
+    stranger = replace(through, private_key=OTHER_KEY.decode())
+    assert error(stranger).startswith(f"{named}refuses jump with sshPrivateKey")
+
+
+def test_a_bastion_is_not_blamed_for_the_host_behind_it(server: Server, bastion: Server) -> None:
+    bastion.start(admit)
+    through = behind(bastion, server.access)
+    with pytest.raises(asyncssh.ChannelOpenError):
+        asyncio.run(through.run(ADDRESS, "true"))
+    server.start()
+    with pytest.raises(asyncssh.HostKeyNotVerifiable):
+        asyncio.run(replace(through, known_hosts=known_hosts(OTHER_KEY, through.port)).run(ADDRESS, "true"))
+
+
+def test_host_and_bastion_may_be_booting(server: Server, bastion: Server) -> None:
+    patient = replace(behind(bastion, server.access), patience=20)
+    starts = [threading.Timer(0.3, bastion.start, [admit]), threading.Timer(1.8, server.start)]
+    for it in starts:
+        it.start()
+    assert asyncio.run(patient.run(ADDRESS, "echo up")) == "up"
+    for it in starts:
+        it.join()
+
+
+def test_a_bastion_that_refuses_is_not_asked_again(server: Server, bastion: Server) -> None:
+    server.start()
+    bastion.start(forbid)
+    began = time.monotonic()
+    with pytest.raises(BastionError):
+        asyncio.run(replace(behind(bastion, server.access), patience=60).run(ADDRESS, "true"))
+    assert time.monotonic() - began < 10
 
 
 def test_all_failures_are_reported_with_host_and_reason(server: Server) -> None:
