@@ -30,7 +30,7 @@ NAME = "lab-bastion"
 USER = "jump"
 HOSTS = ("behind-lb-0", "behind-lb-1", "behind-cp-0")
 SOCKS_PORT = 20_080
-STOP_SECONDS, BOOT_SECONDS = 120, 120
+STOP_SECONDS, BOOT_SECONDS = 120, 300  # on a machine that does other things as well
 
 
 class Bastion:
@@ -100,9 +100,11 @@ class Bastion:
 @pytest.fixture(scope="module")
 def bastion(member: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[Bastion]:
     bastion = Bastion(member, tmp_path_factory.mktemp("bastion"))
-    bastion.wait_until_it_answers()
-    yield bastion
-    bastion.remove()
+    try:
+        bastion.wait_until_it_answers()
+        yield bastion
+    finally:
+        bastion.remove()
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,18 @@ import pulumi
 from pulumi_command import local
 
 from components.host import Host, Login
+from model.settings import BastionSettings
 
 config = pulumi.Config()
-login = Login(private_key=config.require_secret("privateKey"), bastion=None, timeout=20)
+bastion = None
+if config.get("bastionPort"):
+    bastion = BastionSettings(
+        host="127.0.0.1",
+        port=config.require_int("bastionPort"),
+        user="jump",
+        host_key=config.require("bastionHostKey").strip(),
+    )
+login = Login(private_key=config.require_secret("privateKey"), bastion=bastion, timeout=120)
 group = pulumi.ComponentResource("test:index:Group", "group")
 configured: list[pulumi.Resource] = []
 scripts: list[pulumi.Output[str]] = []
