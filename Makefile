@@ -62,8 +62,8 @@ golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by th
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
 # Most of it waits, so two files run at the same time; storm and flood need the processors to themselves.
-dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 7 minutes)
-	.venv/bin/pytest -n 2 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py \
+dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 6 minutes)
+	.venv/bin/pytest -n 4 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py \
 	    --ignore tests/dataplane/test_flood.py tests/dataplane
 	.venv/bin/pytest tests/dataplane/test_storm.py tests/dataplane/test_flood.py
 
