@@ -220,5 +220,5 @@ class Host:
     async def _blame_bastion(self, args: pulumi.ErrorHookArgs) -> bool:
         """After a step has failed: say so if it was the bastion, of which the plugin's error need not say anything."""
         if trouble := await self._bastion_trouble():
-            pulumi.log.error(f"{args.name} did not reach {self.name} through {trouble}; then run `pulumi up` again")
+            pulumi.log.error(f"{args.name} has no connection to {self.name}: {trouble}; then run `pulumi up` again")
         return False  # the step is not repeated in this run

@@ -121,6 +121,7 @@ def behind(bastion: Bastion) -> Generator[System]:
         bastionHost=bastion.address,
         bastionUser=USER,
         bastionHostKey=bastion.host_key,
+        sshTimeout=240,  # what has yet to log in waits for the bastion that long
     )
     system.delete_leftovers()
     system.configure()
@@ -141,12 +142,14 @@ def test_preflight_logs_in_to_the_bastion(behind: System, bastion: Bastion):
 
 def test_an_up_names_the_bastion_that_dies_and_the_next_one_goes_on(behind: System, bastion: Bastion):
     shown: list[str] = []
+    stopped = False
     with start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", behind.name) as up:
         try:
             assert up.stdout
             for line in up.stdout:
                 shown.append(line)
-                if "behind-lb-0-install creating" in line:
+                if "behind-lb-0-install creating" in line and not stopped:
+                    stopped = True  # the line is shown again with each thing that the step says
                     bastion.stop()
         finally:
             if up.poll() is None:
@@ -156,10 +159,10 @@ def test_an_up_names_the_bastion_that_dies_and_the_next_one_goes_on(behind: Syst
     assert up.returncode != 0
     # Hosts that were booting were waited for.
     assert re.search(r"behind-lb-0-prepare created", text)
-    blamed = re.search(r"error: behind-lb-0-install did not reach behind-lb-0 .*", text)
+    blamed = re.search(r"error: behind-lb-0-install has no connection to behind-lb-0: .*", text)
     assert blamed
     for words in (
-        f"through the bastion {bastion.address}",
+        f"the bastion {bastion.address}",
         "does not answer on port 22",
         "start it",
         "`pulumi up` again",
@@ -212,7 +215,9 @@ def test_the_endpoint_answers_inside_alone_and_through_the_bastion_s_tunnel(
     url = f"https://{behind.outputs.vip}:{API_PORT}/readyz"
     with subprocess.Popen(tunnel) as process:
         try:
-            wait_for("the tunnel", lambda: subprocess.run([*curl, url], check=False).returncode == 0, 30)
+            wait_for(
+                "the tunnel", lambda: subprocess.run([*curl, url], check=False, capture_output=True).returncode == 0, 30
+            )
         finally:
             process.terminate()
 
@@ -227,7 +232,9 @@ def test_the_commands_of_ha_work_through_the_bastion(behind: System, tmp_path: P
     behind.ha("drain", "--yes", holder)
     behind.ha("resume", holder)
     _, bundled = behind.bundle(tmp_path / "bundle.tar.gz")
-    assert {name.split("/")[0] for name in bundled} >= {*HOSTS}
+    for name in behind.outputs.load_balancers:
+        assert f"{name}/unavailable.txt" not in bundled
+        assert any(it.startswith(f"{name}/journal/") for it in bundled)
     refused = behind.ha("drill", "--yes", status=2).words
     assert "as its clients do" in refused
     behind.wait_until_whole()

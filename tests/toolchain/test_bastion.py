@@ -41,7 +41,7 @@ def test_the_bastion_that_died_is_named_and_the_next_run_goes_on(tmp_path: Path)
             use(stack, bastion)
             text = failure_of(stack)
         assert (
-            "error: lb-0-install did not reach lb-0 through the bastion 127.0.0.1: does not answer on port "
+            "error: lb-0-install has no connection to lb-0: the bastion 127.0.0.1: does not answer on port "
             f"{bastion.port} (" in text
         ), text
         assert "start it, or correct bastionHost or bastionPort; then run `pulumi up` again" in text

@@ -527,7 +527,7 @@ def test_a_step_that_fails_names_the_bastion_if_that_is_the_reason(monkeypatch: 
 
     assert asyncio.run(fail()) is False  # the step is not repeated
     assert errors == [
-        "k8s-lb-0-prepare did not reach k8s-lb-0 through the bastion b: is down; start it; then run `pulumi up` again"
+        "k8s-lb-0-prepare has no connection to k8s-lb-0: the bastion b: is down; start it; then run `pulumi up` again"
     ]
     ((bastion, key, address),) = asked
     assert (bastion.host, key.strip(), address) == (
