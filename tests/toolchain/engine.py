@@ -17,12 +17,15 @@ def options(state: Path) -> automation.LocalWorkspaceOptions:
 
 
 @contextmanager
-def stack_of(program: Path, server: SshServer, state: Path) -> Generator[automation.Stack]:
-    """A program's stack, not yet up, whose host is the server; destroyed afterwards."""
-    stack = automation.create_or_select_stack("check", work_dir=str(program), opts=options(state))
+def stack_of(program: Path, server: SshServer, state: Path, name: str = "check") -> Generator[automation.Stack]:
+    """A program's stack, not yet up, whose host is the server; destroyed afterwards.
+
+    The name is of the file with its configuration, in the program's folder: files that run at once need two.
+    """
+    stack = automation.create_or_select_stack(name, work_dir=str(program), opts=options(state))
     stack.set_config("port", automation.ConfigValue(str(server.port)))
     stack.set_config("hostKey", automation.ConfigValue(server.identity.export_public_key().decode()))
     stack.set_config("privateKey", automation.ConfigValue(server.login.export_private_key().decode(), secret=True))
     yield stack
     stack.destroy()
-    stack.workspace.remove_stack("check")
+    stack.workspace.remove_stack(name)

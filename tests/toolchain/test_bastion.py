@@ -34,7 +34,7 @@ def test_the_bastion_that_died_is_named_and_the_next_run_goes_on(tmp_path: Path)
         return "interface=ens3\n", 1 if "fail" in script else 0
 
     bastion, host = SshServer(lambda _script: ("", 1), login), SshServer(answer, login)
-    with host.running(), stack_of(PROGRAM, host, tmp_path) as stack:
+    with host.running(), stack_of(PROGRAM, host, tmp_path, "check-bastion") as stack:
         for key in ("prepare", "content"):
             stack.set_config(key, automation.ConfigValue("first"))
         with bastion.running():
