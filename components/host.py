@@ -219,6 +219,10 @@ class Host:
 
     async def _blame_bastion(self, args: pulumi.ErrorHookArgs) -> bool:
         """After a step has failed: say so if it was the bastion, of which the plugin's error need not say anything."""
-        if trouble := await self._bastion_trouble():
-            pulumi.log.error(f"{args.name} has no connection to {self.name}: {trouble}; then run `pulumi up` again")
+        try:
+            if trouble := await self._bastion_trouble():
+                pulumi.log.error(f"{args.name} has no connection to {self.name}: {trouble}; then run `pulumi up` again")
+        except OSError as error:
+            # An exception would replace the step's own error, which may have nothing to do with the bastion.
+            pulumi.log.warn(f"whether the bastion is the reason is unknown: {error}")
         return False  # the step is not repeated in this run

@@ -31,7 +31,12 @@ def run_script(
     with _ssh(private_key, known_hosts) as ssh:
         proxy = ["-o", f"ProxyCommand={shlex.join(_through(ssh, bastion, '%h:%p'))}"] if bastion else []
         return subprocess.run(
-            [*ssh, *proxy, login, "sudo -n bash -s"], input=script, capture_output=True, check=False, text=True
+            [*ssh, *proxy, login, "sudo -n bash -s"],
+            input=script,
+            capture_output=True,
+            check=False,
+            text=True,
+            errors="replace",
         )
 
 
@@ -44,7 +49,7 @@ def bastion_trouble(bastion: BastionSettings, private_key: str, address: str) ->
         try:
             done = subprocess.run(
                 _through(ssh, bastion, f"{address}:22"),
-                stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, timeout=45,
+                stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace", timeout=45,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             # Without the bastion ssh would have ended by itself (ConnectTimeout): it is waiting for the host.

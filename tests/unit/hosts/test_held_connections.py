@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import json
 import socket
 import struct
 from collections.abc import Iterator
@@ -154,6 +155,8 @@ def test_a_restart_forgets_no_connection(tmp_path: Path):
     handshakes = held.Handshakes(VIP, PORTS, saved)
     handshakes.saw(syn_ack(client(), number=1, acknowledged=2))
     handshakes.save()
+    assert held.Handshakes(VIP, PORTS, saved).numbers(client(), 0, 0) == held.Numbers(2, 2)
+    saved.write_text(json.dumps([[client().address.hex(), client().port, 1, 2]]))  # of a version without the VIP's port
     assert held.Handshakes(VIP, PORTS, saved).numbers(client(), 0, 0) == held.Numbers(2, 2)
     saved.write_text("[[")
     assert held.Handshakes(VIP, PORTS, saved).numbers(client(), 0, 0) is None

@@ -537,6 +537,13 @@ def test_a_step_that_fails_names_the_bastion_if_that_is_the_reason(monkeypatch: 
     assert asyncio.run(fail()) is False
     assert len(errors) == 1
 
+    def no_ssh(*_: object) -> None:
+        raise FileNotFoundError("ssh")
+
+    # An exception would replace the step's own error.
+    monkeypatch.setattr("components.host.bastion_trouble", no_ssh)
+    assert asyncio.run(fail()) is False
+
 
 def test_without_a_bastion_no_step_has_a_hook():
     assert not run().callbacks.error_hooks

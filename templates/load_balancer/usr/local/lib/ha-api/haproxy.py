@@ -30,9 +30,9 @@ async def command(master: Path, *commands: str) -> str:
 
 
 def _server_of(session: str) -> tuple[str, str]:
-    """The backend and the server of a session, from its line."""
+    """The backend and the server of a session, from its line; empty if it has none."""
     fields = {name: value for name, _, value in (word.partition("=") for word in session.split())}
-    return fields["be"], fields["srv"]
+    return fields.get("be", ""), fields.get("srv", "")
 
 
 async def servers(master: Path, backend: str) -> Sequence[Mapping[str, str]]:

@@ -128,8 +128,10 @@ class Handshakes:
         self._first: dict[Client, tuple[int, int, float]] = {}
         self._new: dict[int, dict[Client, Numbers]] = {port: {} for port in ports}
         with suppress(FileNotFoundError, ValueError):
-            for address, port, vip_port, ours, theirs in json.loads(saved.read_text()):
-                self._first[Client(bytes.fromhex(address), port, vip_port)] = ours, theirs, time.monotonic()
+            # Without the port of the VIP: from a version that knew the API's alone.
+            for address, port, *vip_port, ours, theirs in json.loads(saved.read_text()):
+                client = Client(bytes.fromhex(address), port, *vip_port or ports[:1])
+                self._first[client] = ours, theirs, time.monotonic()
 
     def save(self) -> None:
         """For the next run."""
@@ -587,7 +589,10 @@ class HeldConnections:
     async def _reset_own(self) -> None:
         # Before anything else, because the VIP may come back with new connections meanwhile. Not those that HAProxy has
         # closed, of which older kernels would keep the sockets ("tcp: fix forever orphan socket caused by tcp_abort").
-        sockets = [it.socket for port in self._ports for it in connections(self._vip, port)]
+        sockets: list[bytes] = []
+        for port in self._ports:
+            sockets += (it.socket for it in connections(self._vip, port))
+            await asyncio.sleep(0)
         await self._resets.end(self._own())
         # Else these sockets send keep-alives once the VIP is back, and get the segments of a later connection from the
         # same port of the client, which the peer passes on.
@@ -616,7 +621,7 @@ class HeldConnections:
         for turn in range(1 + REPEATS):
             await asyncio.sleep(max(0.0, began + turn * REPEAT_SECONDS - time.monotonic()))
             # Of those that have ended the numbers are unknown, but the kernel would answer for them.
-            ended = {it.client: None for port in self._ports for it in connections(self._vip, port, ENDED)}
+            ended = {it.client: None for it in some_connections(self._vip, self._ports, ENDED)}
             own = {**ended, **self._own()}
             # From the same port, which is a connection of its own: by its handshake, because `own` may not have it.
             reconnected = {it for it in clients if self._handshakes.seen_since(it, self._since - AT_ONCE_SECONDS)}
