@@ -61,9 +61,9 @@ unit: setup ## logic and components, against mocks; seconds, any user
 golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by the real HAProxy and keepalived of two Debian releases; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
-# Most of it waits, so two files run at the same time; storm and flood need the processors to themselves.
+# Most of it waits, so three files run at the same time; storm and flood need the processors to themselves.
 dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 6 minutes)
-	.venv/bin/pytest -n 4 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py \
+	.venv/bin/pytest -n 3 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py \
 	    --ignore tests/dataplane/test_flood.py tests/dataplane
 	.venv/bin/pytest tests/dataplane/test_storm.py tests/dataplane/test_flood.py
 
