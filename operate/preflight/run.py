@@ -106,7 +106,10 @@ def _checks(configuration: StackConfiguration, *, with_instance: bool) -> dict[s
             "VRRP on the segment": segment.vrrp_on_the_segment,
         },
         "endpoint": {"endpoint's name": endpoint.name},
-        "reachability": {"SSH": partial(segment.admission, configuration=configuration)},
+        "reachability": {
+            "SSH": partial(segment.admission, configuration=configuration),
+            "forwarding": partial(segment.forwarding, configuration=configuration),
+        },
     }
     if with_instance:
         checks["temporary instance"] = {"temporary instance": partial(try_boot, configuration=configuration)}

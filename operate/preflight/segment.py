@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 import asyncssh
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from model.settings import BastionFault, BastionSettings
 from model.topology import API_PORT, SSH_PORT, Role, host_names
@@ -217,6 +218,39 @@ def admission(facts: Facts, configuration: StackConfiguration) -> Generator[Find
             f"{who} uses the address {route.source} towards the subnet, not in adminCidrs; NAT may change it",
             "add the address that the hosts see to adminCidrs; --boot verifies that SSH passes",
         )
+
+
+def forwarding(facts: Facts, configuration: StackConfiguration) -> Generator[Finding]:
+    """The bastion forwards connections to port 22 in the subnet.
+
+    sshd refuses at once what its configuration forbids (sshd_config(5): AllowTcpForwarding, PermitOpen), whether or not
+    there is a host.
+    """
+    inside, bastion = facts.cidr[1], facts.settings.bastion
+    if bastion is None:
+        return
+    looked_at = "forwarding by the bastion"
+
+    async def forwards() -> bool:
+        async with _bastion_access(bastion, configuration.private_key).connect(bastion.host) as connection:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await connection.open_connection(str(inside), SSH_PORT)  # pyright: ignore[reportUnknownMemberType]
+            except TimeoutError:
+                return True  # it is still trying
+            except asyncssh.ChannelOpenError as error:
+                return error.code != OPEN_ADMINISTRATIVELY_PROHIBITED
+            return True
+
+    try:
+        allowed = asyncio.run(forwards())
+    except (OSError, asyncssh.Error) as error:
+        raise CannotCheckError(f"no connection to the bastion: {failure_of(error)}") from None
+    if allowed:
+        yield ok(looked_at, f"it forwards connections to port {SSH_PORT} of the subnet")
+    else:
+        found, to_do = bastion.trouble(BastionFault.FORWARDING)
+        yield problem(looked_at, found, to_do)
 
 
 def _bastion_access(bastion: BastionSettings, private_key: str) -> Access:

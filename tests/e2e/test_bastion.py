@@ -30,6 +30,8 @@ NAME = "lab-bastion"
 USER = "jump"
 HOSTS = ("behind-lb-0", "behind-lb-1", "behind-cp-0")
 SOCKS_PORT = 20_080
+# An address of the subnet outside of Neutron's pool.
+OTHER_VIP = str(LabSettings.from_environ().tenant_network[230])
 STOP_SECONDS, BOOT_SECONDS = 120, 300  # on a machine that does other things as well
 
 
@@ -51,9 +53,12 @@ class Bastion:
         port = self._network.create_port(
             name=NAME, network_id=self._network.find_network(TENANT_NETWORK).id, security_group_ids=[group.id]
         )
+        self._port = port
         self.inside = str(port.fixed_ips[0]["ip_address"])
         user_data = {
             "users": [{"name": USER, "ssh_authorized_keys": [ssh_key().public]}],
+            # Nobody gets an answer from it until its port may use it.
+            "runcmd": [["ip", "address", "add", f"{OTHER_VIP}/32", "dev", "eth0"]],
             "ssh_keys": {"ecdsa_private": key.read_text(), "ecdsa_public": self.host_key},
         }
         self._server = self._compute.create_server(
@@ -84,6 +89,12 @@ class Bastion:
         self._compute.start_server(self._server)
         self._compute.wait_for_server(self._compute.get_server(self._server), wait=BOOT_SECONDS, interval=0.5)
         self.wait_until_it_answers()
+
+    def may_hold(self, address: str) -> None:
+        self._network.update_port(self._port, allowed_address_pairs=[{"ip_address": address}])
+
+    def address_pairs(self) -> list[Any]:
+        return self._network.get_port(self._port).allowed_address_pairs
 
     def remove(self) -> None:
         for server in list(self._compute.servers(name=f"^{NAME}$")):
@@ -138,6 +149,7 @@ def test_preflight_logs_in_to_the_bastion(behind: System, bastion: Bastion):
     assert found[f"bastion {bastion.address}"]["result"] == "ok"
     assert bastion.inside in found["SSH from the bastion"]["found"]
     assert found["SSH from the bastion"]["result"] == "ok"
+    assert found["forwarding by the bastion"]["result"] == "ok"
 
 
 def test_an_up_names_the_bastion_that_dies_and_the_next_one_goes_on(behind: System, bastion: Bastion):
@@ -237,6 +249,29 @@ def test_the_commands_of_ha_work_through_the_bastion(behind: System, tmp_path: P
         assert any(it.startswith(f"{name}/journal/") for it in bundled)
     refused = behind.ha("drill", "--yes", status=2).words
     assert "as its clients do" in refused
+    behind.ha("drill", "--undo")
+    behind.ha("monitoring", "--output", tmp_path / "monitoring")
+    behind.ha("guard")
+    behind.wait_until_whole()
+
+
+@pytest.mark.extended
+def test_an_instance_is_rebuilt_through_the_bastion(behind: System):
+    _, standby = behind.holder_and_standby()
+    behind.ha("rebuild", "--yes", standby)
+    behind.wait_until_whole()
+
+
+@pytest.mark.extended
+def test_a_vip_is_taken_over_through_the_bastion(behind: System, bastion: Bastion):
+    """From the bastion itself, which has a second address."""
+    bastion.may_hold(OTHER_VIP)
+    behind.config["vip"] = OTHER_VIP
+    behind.configure()
+    assert f"holds {OTHER_VIP}" in behind.ha("takeover", "--yes", NAME).words
+    assert bastion.address_pairs() == []
+    assert behind.has_no_changes()
+    behind.up()
     behind.wait_until_whole()
 
 

@@ -37,7 +37,7 @@ from operate.preflight.run import Preflight, run_checks
 from operate.preflight.segment import Route, parse_route, parse_vrrp
 from operate.stack.applied import StackConfiguration
 from tests.unit.example import example_values, key_pair
-from tests.unit.operate.hosts.test_ssh import HOST_KEY, OTHER_KEY, Server, known_hosts
+from tests.unit.operate.hosts.test_ssh import HOST_KEY, OTHER_KEY, Server, forbid, known_hosts
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 PROJECT, OTHER_PROJECT = "own-project", "other-project"
@@ -1275,6 +1275,27 @@ def test_a_bastion_must_accept_the_login_and_have_the_pinned_host_key(bastion: S
     stranger = replace(configuration(**at(bastion, HOST_KEY)), private_key=OTHER_KEY.decode())
     assert "refuses debian" in only(segment.bastion(stranger)).found
     assert [*segment.bastion(configuration())] == []
+
+
+def test_a_bastion_must_forward_connections(cloud: Cloud, bastion: Server) -> None:
+    settings = at(bastion, HOST_KEY)
+
+    def forwarding() -> Iterable[Finding]:
+        return segment.forwarding(cloud.facts(**settings), configuration(**settings))
+
+    with pytest.raises(CannotCheckError, match="no connection to the bastion"):
+        list(forwarding())
+    bastion.start(forbid)
+    found = only(forwarding())
+    assert "does not forward connections for debian" in found.found
+    assert "AllowTcpForwarding" in found.to_do
+    assert [*segment.forwarding(cloud.facts(), configuration())] == []
+
+
+def test_a_bastion_may_forward_to_a_host_that_is_not_there(cloud: Cloud, bastion: Server) -> None:
+    settings = at(bastion, HOST_KEY)
+    bastion.start()
+    assert all_ok(segment.forwarding(cloud.facts(**settings), configuration(**settings)))
 
 
 def test_an_open_or_refused_port_shows_that_a_host_is_there() -> None:
