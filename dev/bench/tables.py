@@ -52,7 +52,7 @@ def benches(measured: Measurements, keys: Iterable[str]) -> str:
 def _bench(measured: Measurements, key: str) -> str:
     it = measured.benches[key]
     return (
-        f"Measured on {day(key)}: {it.runs} runs in {it.minutes} minutes. keepalived {it.keepalived}, HAProxy "
+        f"Measured on {day(key)}: {it.runs} runs in {it.minutes} min. keepalived {it.keepalived}, HAProxy "
         f"{it.haproxy}, Linux {it.kernel}, {it.cores} cores, {it.memory_gib:g} GiB; load average {it.load_before:.1f} "
         f"before and {it.load_after:.1f} after.\n"
     )

@@ -1,4 +1,4 @@
-"""How hosts are reached: key pair, time limit, jump host; and the type of the hosts' own keys."""
+"""How hosts are reached: key pair, time limit, bastion; and the type of the hosts' own keys."""
 
 from enum import Enum, StrEnum, auto
 from typing import Annotated
@@ -30,7 +30,7 @@ class BastionFault(Enum):
 
 
 class BastionSettings(Model):
-    """A jump host for SSH."""
+    """A bastion: a jump host for SSH."""
 
     host: str
     port: int
@@ -96,7 +96,7 @@ class SshSettings(Model):
 
     @property
     def bastion(self) -> BastionSettings | None:
-        """The jump host, if one is configured."""
+        """The bastion, if one is configured."""
         if not self.bastion_host:
             return None
         return BastionSettings(

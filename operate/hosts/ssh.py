@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_f
 
 from model.settings import BastionFault, BastionSettings
 
-# While a host boots, connections to it, also from the jump host, are refused, cut or time out. A wrong host key or a
+# While a host boots, connections to it, also from the bastion, are refused, cut or time out. A wrong host key or a
 # refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 

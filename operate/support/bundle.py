@@ -55,7 +55,7 @@ CONTROL_PLANE_UNITS = (*NODE_UNITS, "ha-api-control-plane", "ha-api-kubelet-cert
 NODE_FILES = [f"/{path}" for path in HOST_FILES]
 WORKER_FILES = [*NODE_FILES, *(f"/{path}" for path in LOCAL_ENDPOINT_FILES)]
 TOGETHER = 8
-"""Hosts that are queried at a time: a jump host's sshd drops logins when more than ten have only begun."""
+"""Hosts that are queried at a time: a bastion's sshd drops logins when more than ten have only begun."""
 HOST_SECONDS = 180
 """Some 30 commands of up to 15 s each, four at a time: bundles are for hosts in trouble."""
 Texts = Mapping[str, str]

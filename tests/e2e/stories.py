@@ -5,7 +5,7 @@ cluster needs all of the machine: these run alone, until the cluster is destroye
 lanes of stories run beside each other, and a test that measures an interruption has the lab to itself meanwhile. Two,
 because the lab is made for two processors: a third lane would only make all tests slower.
 
-Tests marked `extended` run only with --extended, because CI stops after 90 minutes: they take long, and a quicker test
+Tests marked `extended` run only with --extended, to keep `make test` short: they take long, and a quicker test
 or a cheaper tier shows most of the same.
 """
 
