@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_openstack as openstack
 
+from model.ports import FLANNEL_PORT
 from model.settings import Settings
 from model.topology import Role, security_rules
 
@@ -36,8 +37,11 @@ class SecurityGroups(pulumi.ComponentResource):
         self.ids = {role: group.id for role, group in groups.items()}
         for rule in security_rules(args.settings):
             low, high = rule.ports or (None, None)
+            name = f"{args.settings.cluster_name}-{rule.role}-{rule.name}"
+            # What stacks of older versions have.
+            former = name.replace(f"-plugin-udp-{FLANNEL_PORT}-", "-flannel-")
             openstack.networking.SecGroupRule(
-                f"{args.settings.cluster_name}-{rule.role}-{rule.name}",
+                name,
                 security_group_id=self.ids[rule.role],
                 description=rule.purpose,
                 direction="egress" if rule.egress else "ingress",
@@ -47,6 +51,11 @@ class SecurityGroups(pulumi.ComponentResource):
                 port_range_max=high,
                 remote_group_id=self.ids[rule.source] if isinstance(rule.source, Role) else None,
                 remote_ip_prefix=None if isinstance(rule.source, Role) else rule.source,
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    aliases=[pulumi.Alias(name=former)] if former != name else None,
+                    # It would replace the rule, which Neutron refuses while its equal is there.
+                    ignore_changes=["description"],
+                ),
             )
         self.register_outputs({"ids": {str(role): group_id for role, group_id in self.ids.items()}})

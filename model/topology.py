@@ -63,9 +63,10 @@ class _RoleFacts:
 
 
 # The provider would change image and flavor in place. A rebuild onto another image keeps the instance's id, so no step
-# would run again on a host that is empty. A resize keeps the disk, which suits control plane and workers. A load
-# balancer has nothing worth keeping, and a resize that hangs is worse than a new instance: Nova waits for a
-# confirmation between two hypervisors, and steps could not tell when the host is back.
+# would run again on a host that is empty. A resize keeps the disk, which suits bare hosts (a cluster's nodes are
+# replaced, see components/instance.py). A load balancer has nothing worth keeping, and a resize that hangs is worse
+# than a new instance: Nova waits for a confirmation between two hypervisors, and steps could not tell when the host is
+# back.
 _ROLE_FACTS = {
     Role.LOAD_BALANCER: _RoleFacts("loadBalancer", "loadBalancers", ("imageId", "flavorId")),
     Role.CONTROL_PLANE: _RoleFacts("controlPlane", "controlPlane", ("imageId",)),
@@ -150,11 +151,9 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
         yield worker, "kubelet", (cp, worker), "tcp", (10250, 10250)
         yield worker, "kube-proxy", (worker,), "tcp", (10256, 10256)
 
-        # Two frontends may lead to the same port, and one to the API servers'; Neutron refuses a rule that is there.
-        targets = dict.fromkeys((role_of(it.target), it.server_port) for it in settings.frontends)
-        for role, port in targets:
-            if (role, port) != (cp, API_PORT):
-                yield role, f"frontend-to-{port}", (lb,), "tcp", (port, port)
+        for frontend in settings.frontends:
+            port = frontend.server_port
+            yield role_of(frontend.target), f"frontend-to-{port}", (lb,), "tcp", (port, port)
 
         if settings.kubernetes:
             yield from cluster_table()
@@ -164,19 +163,21 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
 
     def cluster_table() -> Iterator[tuple[Role, str, tuple[Role | str, ...], str, tuple[int, int] | None]]:
         for role in (cp, worker):
-            if settings.network_plugin is NetworkPlugin.FLANNEL:
-                yield role, "flannel", (cp, worker), "udp", (FLANNEL_PORT, FLANNEL_PORT)
-            for protocol, ports in settings.network_plugin_ports:
+            # Flannel's is named like any plugin's: so another plugin on this port keeps the rule.
+            flannel = (("udp", (FLANNEL_PORT, FLANNEL_PORT)),)
+            for protocol, ports in (
+                flannel if settings.network_plugin is NetworkPlugin.FLANNEL else settings.network_plugin_ports
+            ):
                 name = "-".join(["plugin", protocol, *map(str, dict.fromkeys(ports or ()))])
                 yield role, name, (cp, worker), protocol, ports
         for protocol in ("tcp", "udp"):
             yield worker, f"node-ports-{protocol}", tuple(map(str, settings.node_port_cidrs)), protocol, NODE_PORTS
 
-    ingress = tuple(
-        Rule(role, purpose, source, protocol, ports)
-        for role, purpose, sources, protocol, ports in table()
-        for source in sources
-    )
+    # Neutron refuses a second rule that is equal. Two frontends may lead to one port; a plugin may want the kubelet's.
+    ingress: dict[tuple[Role, Role | str, str, tuple[int, int] | None], Rule] = {}
+    for role, purpose, sources, protocol, ports in table():
+        for source in sources:
+            ingress.setdefault((role, source, protocol, ports), Rule(role, purpose, source, protocol, ports))
     # Packages, DNS, NTP, and replies that do not belong to a tracked connection.
     egress = tuple(Rule(role, "all", "0.0.0.0/0", protocol=None, egress=True) for role in Role)
-    return ingress + egress
+    return (*ingress.values(), *egress)

@@ -289,6 +289,7 @@ _OURS = {
     "clusterDNS": "which follows from serviceNetwork",
     "clusterDomain": "which certificates and DNS have as cluster.local",
     "containerRuntimeEndpoint": "which is containerd's",
+    "port": "which is 10250, as the security groups admit",
     "rotateCertificates": "without which nodes leave the cluster after a year",
     "serverTLSBootstrap": "which has the cluster's CA sign the kubelets' certificates",
     "staticPodPath": "where the control plane is",

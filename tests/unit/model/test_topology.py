@@ -131,10 +131,20 @@ def opened_for_the_cluster(**changes: str) -> set[tuple[str, str, str, str | Non
 
 def test_a_cluster_opens_flannel_s_port_between_its_hosts_and_nothing_else():
     assert opened_for_the_cluster() == {
-        (role, f"flannel-from-{source}", source, "udp", (8472, 8472))
+        (role, f"plugin-udp-8472-from-{source}", source, "udp", (8472, 8472))
         for role in ("cp", "worker")
         for source in ("cp", "worker")
     }
+
+
+def test_another_plugin_with_flannel_s_port_keeps_its_rule():
+    opened = opened_for_the_cluster()
+    assert opened_for_the_cluster(networkPlugin="none", networkPluginPorts='["udp/8472"]') == opened
+
+
+def test_a_port_that_is_open_already_gets_no_second_rule():
+    """Neutron would refuse it."""
+    assert not opened_for_the_cluster(networkPlugin="none", networkPluginPorts='["tcp/10250"]')
 
 
 def test_another_plugin_s_ports_are_those_of_the_configuration():
