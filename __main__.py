@@ -22,7 +22,7 @@ from program.outputs import export_outputs
 configuration = read_configuration()
 settings = configuration.settings
 cluster = settings.cluster_name
-running = existing_cluster(settings) is not None
+existing = existing_cluster(settings)
 cloud = look_up(settings, vip_port_name=vip_port_name(settings))
 login = Login(private_key=configuration.ssh_private_key, bastion=settings.bastion, timeout=settings.ssh_timeout)
 
@@ -31,7 +31,8 @@ if settings.public_key:
     key_pair = openstack.compute.Keypair(cluster, name=cluster, public_key=settings.public_key)
 vip = VirtualIp("vip", VirtualIpArgs(settings=settings, cloud=cloud))
 groups = SecurityGroups("security-groups", SecurityGroupsArgs(settings=settings))
-departure = Departure(settings, login, running=running) if settings.kubernetes else None
+# Also on bare hosts: those of a first run that failed early, and had a cluster in its configuration, have its hooks.
+departure = Departure(settings, login, running=existing is not None and not existing.ending)
 authorities = CertificateAuthorities("certificate-authorities", cluster) if settings.kubernetes else None
 roles = {
     role: RoleArgs(
@@ -42,7 +43,7 @@ roles = {
         key_pair_name=settings.key_pair or cluster,
         key_pair=key_pair,
         login=login,
-        hooks=departure.of_instances(role) if departure else None,
+        hooks=departure.of_instances(role) if settings.kubernetes else None,
     )
     for role in Role
 }
@@ -65,7 +66,7 @@ load_balancers = LoadBalancers(
 # fails, keeps no change from the load balancers.
 prepared = [servers.prepare(after=load_balancers.configured) for servers in (control_plane, workers)]
 kubernetes = None
-if departure and authorities:
+if authorities:
     departure.control_plane = control_plane.hosts
     kubernetes = Kubernetes(
         "kubernetes",
@@ -78,7 +79,7 @@ if departure and authorities:
             endpoint_host=vip.endpoint_host,
             authorities=authorities.everything,
             departure=departure,
-            running=running,
+            running=existing is not None,
         ),
     )
 hosts = {

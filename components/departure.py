@@ -30,14 +30,14 @@ class Departure:
         self._settings = settings
         self._login = login
         self._running = running
-        """Whether the cluster existed before this run: a host of one that does not exist has nothing to leave."""
+        """Whether there is a cluster to leave."""
         self._ends = False
-        self._one_at_a_time = asyncio.Lock()
+        # Of each role: one that waits for workers must not keep a control-plane host from leaving, for which they wait.
+        self._one_at_a_time = {role: asyncio.Lock() for role in (Role.CONTROL_PLANE, Role.WORKER)}
         self.control_plane: list[Host] = []
         """The hosts that stay, or are replaced; known when the first hook runs."""
         self._hooks = {
-            role: pulumi.ResourceHook(f"leave-cluster-{role}", self._leaves_as(role))
-            for role in (Role.CONTROL_PLANE, Role.WORKER)
+            role: pulumi.ResourceHook(f"leave-cluster-{role}", self._leaves_as(role)) for role in self._one_at_a_time
         }
         self._end_hook = pulumi.ResourceHook("cluster-ends", self._end)
 
@@ -58,7 +58,7 @@ class Departure:
             # An instance that Nova could not build has no address, and has never been a node.
             address = (args.old_outputs or {}).get("accessIpV4")
             if self._running and not self._ends and address:
-                async with self._one_at_a_time:
+                async with self._one_at_a_time[role]:
                     await self._leave(role, args.name, str(address))
 
         return leave

@@ -187,7 +187,10 @@ class Host:
                 depends_on=[self.instance, *after],
                 ignore_changes=["*"] if settled else None,
                 hooks=self._hooks,
-                custom_timeouts=pulumi.CustomTimeouts(create=f"{self._login.timeout}s"),
+                # An update runs the script too.
+                custom_timeouts=pulumi.CustomTimeouts(
+                    create=f"{self._login.timeout}s", update=f"{self._login.timeout}s"
+                ),
             ),
         )
 

@@ -17,7 +17,8 @@ from model.rendering import prepare_script, user_data
 from model.settings import RoleSettings, ServerGroupPolicy, Settings
 from model.topology import Role
 
-# Nova gives a guest 60 s to shut down. A hypervisor that is gone never answers, and would be waited for for 30 minutes.
+# Nova gives a guest 60 s to shut down. On a hypervisor that is gone it never does: the run fails after this time, and
+# the next one deletes the instance, because Nova refuses a second stop at once. By default it would take 30 minutes.
 DELETE_TIMEOUT = "5m"
 
 
@@ -70,7 +71,12 @@ def make_server_group(args: RoleArgs, parent: pulumi.Resource) -> openstack.comp
     if not args.wanted.count or policy is ServerGroupPolicy.NONE:
         return None
     return openstack.compute.ServerGroup(
-        args.group_name, name=args.group_name, policies=policy, opts=pulumi.ResourceOptions(parent=parent)
+        args.group_name,
+        name=args.group_name,
+        policies=policy,
+        # Because of its fixed name, the engine would delete it first, and before it all its instances at once. In Nova,
+        # two groups may have one name.
+        opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=False),
     )
 
 

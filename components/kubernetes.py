@@ -73,8 +73,7 @@ class Kubernetes(pulumi.ComponentResource):
             for servers, control_plane in ((args.control_plane, True), (args.workers, False))
             for server in servers
         }
-        # Between the instances and the record that there is a cluster: so a destroy deletes that record, then the
-        # certificate, then instances, also of a cluster that never became ready, and it can be repeated.
+        # After all instances, so that a destroy deletes it before them.
         administrator = make_admin_certificate(
             args.settings.cluster_name,
             args.authorities,
@@ -86,7 +85,9 @@ class Kubernetes(pulumi.ComponentResource):
             "kubernetes-init",
             self._script(first.host, kubernetes_init_script, control_plane=True),
             parent=self,
-            after=[packages[first.host.name], administrator.record],
+            # The first run creates a cluster only when its end can be noticed. Later runs must not wait for all
+            # instances here: a host that is replaced joins before the next one leaves.
+            after=[packages[first.host.name], *([] if args.running else [administrator.record])],
         )
         joins: list[pulumi.CustomResource] = []
         for server in args.control_plane:
@@ -114,7 +115,8 @@ class Kubernetes(pulumi.ComponentResource):
             kubernetes_ready_script(args.settings),
             parent=self,
             after=[network, *joins],
-            triggers=[step.id for step in (network, *joins)],
+            # Packages too: they restart the kubelets with what may be another configuration.
+            triggers=[step.id for step in (*packages.values(), network, *joins)],
         )
         facts = pulumi.Output.all(args.endpoint_host, args.authorities, administrator.certificate, administrator.key)
         self.kubeconfig = pulumi.Output.secret(
@@ -150,7 +152,7 @@ class Kubernetes(pulumi.ComponentResource):
             )
         )
 
-    def _packages(self, server: Server, after: pulumi.Resource, *, control_plane: bool) -> pulumi.Resource:
+    def _packages(self, server: Server, after: pulumi.Resource, *, control_plane: bool) -> pulumi.CustomResource:
         # No key is in it, so previews may show it.
         script = pulumi.Output.unsecret(
             self._script(server.host, kubernetes_packages_script, control_plane=control_plane)

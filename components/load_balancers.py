@@ -76,11 +76,9 @@ class LoadBalancers(pulumi.ComponentResource):
                 after=[server.prepared, *configured],
             )
             keyed = host.run("pair-key", key.apply(pair_key_script), parent=self, after=[server.prepared, *configured])
-            # Only their creation is waited for: the script gives new ones a limited time to boot.
-            created = [it.instance for it in args.control_plane.hosts]
-            configured = [
-                host.run("configure", script, parent=self, after=[installed, keyed, noticed, *configured, *created])
-            ]
+            # Not after the control plane's instances, whose hosts wait for this: one that is replaced could not join
+            # before the next one leaves. The script gives new ones a limited time to boot.
+            configured = [host.run("configure", script, parent=self, after=[installed, keyed, noticed, *configured])]
             servers[host_name], scripts[host_name] = server, script
         self.configured = configured
         # From here on in the order of their names: which was first is no change.

@@ -221,12 +221,19 @@ class ExistingCluster:
     version: str
     pod_network: str
     service_network: str
+    ending: bool
+    """A destroy has begun, and did not come to its end: what is left of the cluster is nothing to leave in order."""
 
     @classmethod
-    def parse(cls, printed: str) -> "ExistingCluster":
+    def parse(cls, printed: str, *, ending: bool) -> "ExistingCluster":
         """From what the step that created it has printed (templates/steps/kubernetes/init.sh.j2)."""
         facts = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
-        return cls(version=facts["version"], pod_network=facts["podNetwork"], service_network=facts["serviceNetwork"])
+        return cls(
+            version=facts["version"],
+            pod_network=facts["podNetwork"],
+            service_network=facts["serviceNetwork"],
+            ending=ending,
+        )
 
     def problems(self, settings: Settings) -> list[str]:
         """Why the stack cannot have these settings, one line each."""

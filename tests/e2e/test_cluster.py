@@ -24,9 +24,10 @@ from model.topology import API_PORT
 from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
 from operate.hosts.pair import STOP_SECONDS, wait_for
 from operate.probe import ProbeReport
+from operate.stack.engine import PULUMI
 from tests.e2e import ingress
 from tests.e2e.cluster import Cluster
-from tests.e2e.harness import System
+from tests.e2e.harness import System, start
 
 WORKLOAD = Path(__file__).with_name("workload.yaml")
 FLANNEL = f"ghcr.io/flannel-io/flannel:{versions.TAGS['flannel-io/flannel']}"
@@ -315,6 +316,36 @@ def test_without_load_balancers_nodes_stay_ready_and_a_new_pod_starts(cluster: C
 
 
 @pytest.mark.extended
+def test_a_run_that_replaces_every_node_takes_one_after_another(cluster: Cluster):
+    """Of each role: the hook of the next host waits until the one before has joined again."""
+    system = cluster.system
+    names = [*system.outputs.control_plane, *system.outputs.workers]
+    uids = ("get", "nodes", '--output=jsonpath={range .items[*]}{.metadata.uid}{" "}{end}')
+    before = set(cluster.kubectl(*uids).split())
+    replaced = [option for name in names for option in ("--replace", instance_urn(system, name))]
+    with used(cluster.kubeconfig) as client:
+        up = start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", system.name, *replaced)
+        said, _ = up.communicate(timeout=1800)
+    console.print(said, markup=False)
+    assert up.returncode == 0
+    assert cluster.members() == {*system.outputs.control_plane}
+    assert cluster.nodes().keys() == {*names}
+    assert not before & set(cluster.kubectl(*uids).split())
+    seen = client.report()
+    for what, report in (("reads", seen.reads), ("writes", seen.writes)):
+        failed = f"{report.failures} of {report.requests} failed"
+        console.print(f"{what}: {failed}, longest gap {report.longest_gap:.2f} s, {report.reasons}")
+        # Without a majority there would be no answer until somebody repairs etcd.
+        assert report.longest_gap <= LONGEST_GAP + seen.longest_stall
+
+
+def instance_urn(system: System, name: str) -> str:
+    """Of a host of the control plane or a worker."""
+    servers = "openstack-ha-api:compute:Servers$openstack:compute/instance:Instance"
+    return f"urn:pulumi:{system.name}::{PROJECT}::{servers}::{name}"
+
+
+@pytest.mark.extended
 def test_growing_replaces_a_master_that_vanished(cluster: Cluster):
     cluster.system.pair.delete_instance(cluster.system.pair.instance("kube-cp-2").id)
     cluster.system.up(refresh=True, controlPlaneCount=5)
@@ -325,9 +356,8 @@ def test_growing_replaces_a_master_that_vanished(cluster: Cluster):
 def test_shrinking_keeps_the_quorum_while_another_master_is_replaced(cluster: Cluster):
     uid = ("get", "node", "kube-cp-1", "--output=jsonpath={.metadata.uid}")
     before = cluster.kubectl(*uid)
-    servers = "openstack-ha-api:compute:Servers$openstack:compute/instance:Instance"
-    urn = f"urn:pulumi:{cluster.system.name}::{PROJECT}::{servers}::kube-cp-1"
     cluster.system.configure(controlPlaneCount=3, workerCount=1)
+    urn = instance_urn(cluster.system, "kube-cp-1")
     done = cluster.system.pulumi("up", "--yes", "--skip-preview", "--replace", urn)
     assert done.returncode == 0, done.words
     assert cluster.members() == {"kube-cp-0", "kube-cp-1", "kube-cp-2"}

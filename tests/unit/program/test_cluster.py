@@ -17,12 +17,14 @@ from tests.unit.example import example_values
 VIP = "198.51.100.100"
 PARENT = "urn:pulumi:test::openstack-ha-api::openstack-ha-api:kubernetes:Kubernetes"
 STEP = f"{PARENT}$command:remote:Command::k8s-cp-0-kubernetes"
+CERTIFICATE = f"{PARENT}$command:local:Command::k8s-admin-certificate"
 EXISTING: dict[str, dict[str, Any]] = {
     f"{STEP}-init": {
         "type": "command:remote:Command",
         "outputs": {"stdout": "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16\n"},
     },
     f"{STEP}-version": {"type": "command:remote:Command", "outputs": {"stdout": "version=1.37.2\n"}},
+    CERTIFICATE: {"type": "command:local:Command", "outputs": {"stdout": "{}"}},
 }
 
 
@@ -51,7 +53,7 @@ def test_without_a_version_nothing_of_a_cluster_is_registered():
     cloud = run(kubernetesVersion="")
     assert not steps(cloud)
     assert not [it.name for it in cloud.resources if "kubernetes" in it.type.lower() or "certificate" in it.name]
-    assert not cloud.callbacks.hooks
+    assert not [it for it in cloud.of_type("compute/instance:Instance").values() if hooks_of(cloud, it.name)]
     assert "kubeconfig" not in cloud.outputs
     assert "kubeadmConfig" in cloud.outputs
 
@@ -259,9 +261,44 @@ def test_the_end_of_the_cluster_is_noticed_before_its_instances_go():
     assert "*" not in certificate.registration.replaceOnChanges
 
 
-def test_the_record_of_the_cluster_goes_before_its_instances():
-    """Otherwise a second destroy, after one that failed half-way, would have the hosts leave what is gone."""
+def test_a_cluster_is_created_when_its_end_can_be_noticed():
     assert "k8s-admin-certificate" in steps(run())["cp-0-init"].depends_on
+
+
+def waits_for(cloud: RecordingCloud, name: str) -> set[str]:
+    """Names of the instances that must be there, or replaced, before a step is registered."""
+    known = {(it.type, it.name): it for it in cloud.resources}
+    found, left = set[tuple[str, str]](), [("command:remote:Command", name)]
+    while left:
+        key = left.pop()
+        if key not in found and key in known:
+            found.add(key)
+            urns = [urn.split("::") for urn in known[key].registration.dependencies]
+            left += [(parts[-2].rpartition("$")[2], parts[-1]) for parts in urns]
+    return {name for kind, name in found if kind == "openstack:compute/instance:Instance"}
+
+
+def test_a_host_that_is_replaced_joins_before_the_next_one_leaves():
+    """The hook of the next one waits for that: a join that waited for all instances would wait for ever."""
+    cloud = run(existing=True, workerCount="2")
+    load_balancers = {"k8s-lb-0", "k8s-lb-1"}
+    assert waits_for(cloud, "k8s-cp-0-kubernetes-join") == load_balancers | {"k8s-cp-0"}
+    assert waits_for(cloud, "k8s-cp-1-kubernetes-join") == load_balancers | {"k8s-cp-0", "k8s-cp-1"}
+    assert waits_for(cloud, "k8s-worker-1-kubernetes-join") == load_balancers | {"k8s-cp-0", "k8s-worker-1"}
+
+
+def test_after_a_destroy_that_failed_half_way_no_host_leaves_what_is_gone(monkeypatch: pytest.MonkeyPatch):
+    """The end was noticed by the run before: the certificate is gone."""
+    state = {urn: it for urn, it in EXISTING.items() if urn != CERTIFICATE}
+    cloud = RecordingCloud(state=state).run(example_values(vip=VIP, kubernetesVersion="1.37"))
+    leaving = Leaving(monkeypatch, cloud)
+    leaving.delete("leave-cluster-cp", "k8s-cp-1")
+    assert leaving.hosts == []
+
+
+def test_hooks_are_registered_also_when_the_cluster_is_not_wanted_any_more():
+    """A first run that failed early left instances with hooks, and no cluster."""
+    assert run(kubernetesVersion="").callbacks.hooks.keys() == run().callbacks.hooks.keys()
 
 
 class Leaving:
