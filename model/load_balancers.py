@@ -23,6 +23,15 @@ NEW_CONNECTIONS = 2_000
 RESERVED_CONNECTIONS = 400
 """Of the health and metrics ports, when no more clients fit."""
 
+FORGOTTEN_AFTER = 10
+"""Seconds for which the kernel tracks a connection that has ended: as long as one that was reset, and not 120.
+
+Such an entry is there for late segments alone, and within this time a lost FIN is repeated several times. All these
+connections end on this host, and for 60 s its kernel itself (TIME-WAIT) tells their segments from a later connection's.
+"""
+KERNELS_TRACKED = 262_144
+"""Entries that the kernel allows by itself on a host with more than 4 GiB."""
+
 
 class Consequence(StrEnum):
     """What has to happen on the host after a file has changed. templates/steps/configure.sh.j2 does it."""
@@ -126,8 +135,15 @@ class LoadBalancerPair:
 
     @property
     def tracked_connections(self) -> int:
-        """Entries of the kernel's connection tracking, if there are frontends: never fewer than a large host has."""
-        return max(262_144, 2 * self.connections)
+        """Entries of the kernel's connection tracking: a connection has two, the client's and the server's.
+
+        Each port has up to 20,000 connections. In the time until an ended one is forgotten, 20,000 new ones may come at
+        once, after a failover, and 2,000 in each second: 2 x (20,000 + 20,000 + 10 x 2,000) = 120,000 entries. They
+        take some 320 bytes each, so 38 MB for a port, while they are there. The API's port has no limit of new
+        connections, and gets what a frontend gets. The kernel's own limit is never lowered.
+        """
+        new = CONNECTIONS + NEW_CONNECTIONS * FORGOTTEN_AFTER
+        return max(KERNELS_TRACKED, 2 * (self.connections + new * (1 + len(self.frontends))))
 
     @classmethod
     def from_settings(

@@ -25,7 +25,14 @@ from model.kubernetes import (
     LocalEndpoint,
     Node,
 )
-from model.load_balancers import CONNECTIONS, GRACE, LOAD_BALANCER_FILES, NEW_CONNECTIONS, LoadBalancerHost
+from model.load_balancers import (
+    CONNECTIONS,
+    FORGOTTEN_AFTER,
+    GRACE,
+    LOAD_BALANCER_FILES,
+    NEW_CONNECTIONS,
+    LoadBalancerHost,
+)
 from model.settings import HostKeyType, NetworkPlugin, Settings
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -56,6 +63,7 @@ def _render(template: str, **context: object) -> str:
         grace=GRACE,
         connections=CONNECTIONS,
         new_connections=NEW_CONNECTIONS,
+        forgotten_after=FORGOTTEN_AFTER,
         **context,
     )
 

@@ -55,6 +55,7 @@ SYSCTLS = (
     "net.core.somaxconn",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
     "fs.file-nr",
 )
 COMMANDS: Mapping[str, tuple[str, ...]] = {

@@ -130,3 +130,28 @@ def test_all_ports_together_never_fill_haproxy():
     assert total >= sum(ports) + RESERVED_CONNECTIONS
     # A connection has two, a check one. The kernel's limit for a process: fs.nr_open.
     assert 2 * total + sum(len(it.servers) for it in pair.frontends) < 1_048_576
+
+
+@pytest.mark.parametrize("frontends", [0, 1, 2, MOST])
+def test_no_allowed_number_of_connections_fills_the_kernel_s_connection_tracking(frontends: int):
+    """A full table drops new connections of all ports, and HAProxy's own checks."""
+    values = example_values(frontends=json.dumps([{"name": f"f{it}", "port": 1000 + it} for it in range(frontends)]))
+    pair = LoadBalancerPair.from_settings(
+        Settings.parse(values), vip=IPv4Address("198.51.100.100"), control_plane={}, workers={}
+    )
+    host = replace(load_balancer(*ADDRESSES), pair=pair)
+    files = {file.path: file.text for file in load_balancer_files(host)}
+    found = re.findall(
+        r"^-net\.netfilter\.nf_conntrack_(\S+) = (\d+)$", files["etc/sysctl.d/60-ha-api.conf"], re.MULTILINE
+    )
+    kernel = {name: int(value) for name, value in found}
+    limits = re.findall(r"rate over (\d+)/second burst (\d+) ", files.get("etc/haproxy/ha-api/new-connections.nft", ""))
+    assert len(limits) == frontends
+    # The API's port has no limit of new connections: as many as a frontend's.
+    rate, burst = map(int, limits[0]) if limits else (2_000, 20_000)
+    port = files["etc/haproxy/haproxy.cfg"].partition("\nfrontend apiserver\n")[2]
+    held = int(re.findall(r"^ *maxconn (\d+)$", port, re.MULTILINE)[0])
+    ended = burst + rate * kernel["tcp_timeout_time_wait"]
+    assert kernel["max"] >= 2 * ((held + ended) * (1 + frontends) + RESERVED_CONNECTIONS)
+    # Of a host with more than 4 GiB.
+    assert kernel["max"] >= 262_144
