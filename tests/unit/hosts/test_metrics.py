@@ -17,7 +17,7 @@ import pytest
 
 from dev.standin.certificate import self_signed
 from model.rendering import LOAD_BALANCER_TEMPLATES
-from operate.hosts.on_host import DRAINED
+from operate.hosts.on_host import DRAINED, SERVICES
 from tests.unit.hosts.programs import FOLDER, load
 
 PROGRAM = FOLDER / "metrics.py"
@@ -26,6 +26,17 @@ KEEPALIVED_UNIT = LOAD_BALANCER_TEMPLATES / "etc/systemd/system/keepalived.servi
 
 
 metrics = load("metrics")
+
+# One block for each unit, in the order of the command line, and properties in an order of its own.
+SYSTEMCTL = """#!/bin/sh
+[ "$1 $2" = "show --property=ActiveState,NRestarts" ] || exit 1
+shift 2
+for unit; do
+    [ -z "$next" ] || echo
+    next=yes
+    cat "$0.$unit" 2>/dev/null || printf 'NRestarts=0\\nActiveState=active\\n'
+done
+"""
 
 
 class Host:
@@ -40,6 +51,13 @@ class Host:
             (tree / "etc").mkdir(exist_ok=True, parents=True)
             for name in ("one", "two"):
                 (tree / "etc" / name).write_text("as it was proven\n")
+        self.systemctl = root / "bin/systemctl"
+        self.systemctl.parent.mkdir()
+        self.systemctl.write_text(SYSTEMCTL)
+        self.systemctl.chmod(0o755)
+
+    def unit(self, name: str, state: str, restarts: int) -> None:
+        self.systemctl.with_suffix(f".{name}").write_text(f"NRestarts={restarts}\nActiveState={state}\n")
 
     def arguments(self, vip: str = "127.0.0.1", api_server: str = "k8s-cp-0=127.0.0.1:9") -> list[str]:
         arguments = {
@@ -64,8 +82,10 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = Host(tmp_path)
+    monkeypatch.setenv("PATH", str(host.systemctl.parent), prepend=os.pathsep)
+    return host
 
 
 def test_the_program_needs_only_the_standard_library(host: Host):
@@ -99,6 +119,28 @@ def test_the_watchdog_s_values_are_exported(host: Host):
     (host.folder / "api_servers").write_text("-50\n")
     found = host.run()
     assert (found["ha_api_watchdog_haproxy_dead"], found["ha_api_watchdog_priority_change"]) == (1, -50)
+
+
+def test_the_services_that_ha_status_shows_are_exported(host: Host):
+    found = host.run()
+    for name in SERVICES:
+        assert (
+            found[f'ha_api_unit_active{{unit="{name}"}}'],
+            found[f'ha_api_unit_restarts_total{{unit="{name}"}}'],
+        ) == (1, 0)
+    assert sum("ha_api_unit_active" in name for name in found) == len(SERVICES)
+
+
+@pytest.mark.parametrize(
+    ("state", "active"), [("active", 1), ("reloading", 1), ("activating", 0), ("inactive", 0), ("failed", 0)]
+)
+def test_a_unit_that_is_down_or_was_restarted_is_reported(host: Host, state: str, active: int):
+    host.unit("ha-api-held-connections", state, 7)
+    found = host.run()
+    assert found['ha_api_unit_active{unit="ha-api-held-connections"}'] == active
+    assert found['ha_api_unit_restarts_total{unit="ha-api-held-connections"}'] == 7
+    assert found['ha_api_unit_active{unit="keepalived"}'] == 1
+    assert found['ha_api_unit_restarts_total{unit="keepalived"}'] == 0
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {

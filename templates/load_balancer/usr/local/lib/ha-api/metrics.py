@@ -21,6 +21,7 @@ from pathlib import Path
 
 RUNNING = ("MASTER", "BACKUP", "FAULT")
 STATES = (*RUNNING, "STOP")
+UNITS = ("firewalld", "haproxy", "ha-api-watchdog", "ha-api-held-connections", "keepalived")
 CERTIFICATES_SECONDS = 600
 ANSWER_SECONDS = 5
 
@@ -44,6 +45,14 @@ def holds(vip: str) -> bool:
     """Whether an interface of this host has the VIP, whatever keepalived believes."""
     command = ["ip", "-oneline", "-4", "address", "show", "to", f"{vip}/32"]
     return bool(subprocess.run(command, capture_output=True, check=True, timeout=ANSWER_SECONDS).stdout)
+
+
+def units() -> dict[str, Mapping[str, str]]:
+    """What systemd says of each unit that the pair needs."""
+    command = ["systemctl", "show", "--property=ActiveState,NRestarts", *UNITS]
+    shown = subprocess.run(command, capture_output=True, check=True, text=True, timeout=ANSWER_SECONDS).stdout
+    found = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.strip().split("\n\n")]
+    return dict(zip((f'{{unit="{name}"}}' for name in UNITS), found, strict=True))
 
 
 def vrrp(folder: Path) -> tuple[str, int | None]:
@@ -84,6 +93,7 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
     """The metrics of this host."""
     vrrp_state, since = vrrp(folder)
     states = dict.fromkeys((*STATES, vrrp_state) if vrrp_state else STATES, 0) | {vrrp_state: 1}
+    services = units()
     return "".join(
         [
             metric(
@@ -118,6 +128,18 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
                 "gauge",
                 "What the watchdog adds to the VRRP priority: -50 where HAProxy reaches no API server, else 0.",
                 {"": number(folder / "api_servers")},
+            ),
+            metric(
+                "ha_api_unit_active",
+                "gauge",
+                "1 if a unit that the pair needs is active, else 0.",
+                {unit: +(it["ActiveState"] in ("active", "reloading")) for unit, it in services.items()},
+            ),
+            metric(
+                "ha_api_unit_restarts_total",
+                "counter",
+                "How often systemd has restarted a unit by itself since somebody started it.",
+                {unit: int(it["NRestarts"]) for unit, it in services.items()},
             ),
             metric(
                 "ha_api_configuration_files_differing",
