@@ -246,6 +246,8 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         queries={host: f"node_nf_conntrack_entries{{{stack}}} / node_nf_conntrack_entries_limit{{{stack}}}"},
         width=6,
         unit="percentunit",
+        steps=((None, GREEN), (0.8, RED)),
+        custom={"thresholdsStyle": {"mode": "line"}},
     )
     yield Panel(
         title="Reboot required",
@@ -270,6 +272,13 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
             2: ("dead or hangs", RED),
             3: ("dead or hangs", RED),
         },
+    )
+    yield Panel(
+        title="Services",
+        kind="state-timeline",
+        queries={f"{{{{unit}}}} on {host}": f"max by (host, unit) (ha_api_unit_active{{{stack}}})"},
+        width=12,
+        words={0: ("down", RED), 1: ("active", GREEN)},
     )
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from model.load_balancers import LoadBalancerHost, LoadBalancerPair
 from model.rendering import configure_script, load_balancer_files
+from operate.hosts.on_host import SERVICES
 from operate.monitoring.files import monitoring_files
 from operate.stack.files import ROOT
 from tests.unit.operate.monitoring.example import STACK
@@ -105,6 +106,18 @@ def certificate(host: int, server: int) -> str:
     return node("ha_api_certificate_expiry_timestamp_seconds", host, f', server="k8s-cp-{server}"')
 
 
+def active(host: int, unit: str) -> str:
+    return node("ha_api_unit_active", host, f', unit="{unit}"')
+
+
+def restarts(host: int, unit: str) -> str:
+    return node("ha_api_unit_restarts_total", host, f', unit="{unit}"')
+
+
+def tracked(host: int) -> str:
+    return node("node_nf_conntrack_entries", host)
+
+
 def clock(host: int) -> str:
     return node("node_time_seconds", host)
 
@@ -142,7 +155,11 @@ def healthy() -> dict[str, tuple[float, int]]:
             written(host): (3600, 15),
             disk(host): (5e9, 0),
             node("node_filesystem_size_bytes", host, ', mountpoint="/"'): (10e9, 0),
+            tracked(host): (200_000, 0),
+            node("node_nf_conntrack_entries_limit", host): (262_144, 0),
         }
+        for unit in SERVICES:
+            series |= {active(host, unit): (1, 0), restarts(host, unit): (1, 0)}
         for name in STACK.frontends:
             series |= {frontend_up(host, server, name): (1, 0) for server in (0, 1)}
             series[open_connections(host, name)] = (17000, 0)
@@ -198,6 +215,7 @@ def drain(host: int, since: int = 300) -> dict[str, str]:
         drained(host): during(0, since, 20 * MINUTE),
         state(host, "BACKUP"): during(1, 0, 20 * MINUTE),
         state(host, "STOP"): during(0, 1, 20 * MINUTE),
+        active(host, "keepalived"): during(1, 0, 20 * MINUTE),
     }
 
 
@@ -418,7 +436,8 @@ CASES = {
     ),
     "HAProxy is dead on the standby": Case(
         trouble=gone(1, 4 * MINUTE, "haproxy")
-        | {state(1, "BACKUP"): during(1, 0, 4 * MINUTE), state(1, "FAULT"): during(0, 1, 4 * MINUTE)},
+        | {state(1, "BACKUP"): during(1, 0, 4 * MINUTE), state(1, "FAULT"): during(0, 1, 4 * MINUTE)}
+        | {active(1, "haproxy"): during(1, 0, 4 * MINUTE)},
         fires=[
             f'alertname="HaproxyDown", host="k8s-lb-1", {TICKET}',
             f'alertname="KeepalivedOut", host="k8s-lb-1", {TICKET}',
@@ -429,12 +448,39 @@ CASES = {
         | {state(1, "BACKUP"): during(1, 0, MINUTE), state(1, "FAULT"): during(0, 1, MINUTE)},
     ),
     "HAProxy crashes every minute on the standby, and each scrape finds it up": Case(
-        trouble={started(1): values(("600", 20), *((f"{900 + 60 * turn}", MINUTE) for turn in range(10)), "1440")},
+        trouble={
+            started(1): values(("600", 20), *((f"{900 + 60 * turn}", MINUTE) for turn in range(10)), "1440"),
+            restarts(1, "haproxy"): values(("1", 20), *((f"{2 + turn}", MINUTE) for turn in range(10)), "11"),
+        },
         fires=[f'alertname="HaproxyCrashLooping", host="k8s-lb-1", {TICKET}'],
     ),
     "HAProxy was started five times, by `pulumi up` and a drill": Case(
         trouble={started(0): values(("600", 20), *((f"{900 + 15 * turn}", 1) for turn in range(4)), "960")},
     ),
+    "the watchdog is stopped on one host": Case(
+        trouble={active(1, "ha-api-watchdog"): during(1, 0, 5 * MINUTE)},
+        fires=[f'alertname="ServiceDown", host="k8s-lb-1", unit="ha-api-watchdog", {TICKET}'],
+    ),
+    "a service was down for a minute, and others were restarted by `pulumi up` and a drill": Case(
+        trouble={
+            active(0, "ha-api-held-connections"): during(1, 0, MINUTE),
+            restarts(0, "ha-api-held-connections"): values(("3", 20), "0"),
+            restarts(0, "keepalived"): values(("1", 20), *((f"{2 + turn}", 1) for turn in range(4)), "6"),
+        }
+    ),
+    "a service crashes as it starts, and scrapes find it up": Case(
+        trouble={restarts(0, "ha-api-held-connections"): values(("1", 20), ("16+15", 6 * MINUTE), "391")},
+        fires=[f'alertname="ServiceDown", host="k8s-lb-0", unit="ha-api-held-connections", {TICKET}'],
+    ),
+    "keepalived crashes every minute": Case(
+        trouble={restarts(0, "keepalived"): values(("1", 20), *((f"{2 + turn}", MINUTE) for turn in range(10)), "11")},
+        fires=[f'alertname="ServiceDown", host="k8s-lb-0", unit="keepalived", {TICKET}'],
+    ),
+    "connection tracking is nearly full": Case(
+        trouble={tracked(0): during(200_000, 230_000, 5 * MINUTE)},
+        fires=[f'alertname="ConnectionTrackingFull", host="k8s-lb-0", {PAGE}'],
+    ),
+    "connection tracking is nearly full for three scrapes": Case(trouble={tracked(0): during(200_000, 230_000, 3)}),
     "a file was edited": Case(
         trouble={differing(0): during(0, 1, 18 * MINUTE)},
         fires=[f'alertname="ConfigurationDrift", host="k8s-lb-0", {TICKET}'],
@@ -558,6 +604,8 @@ SHORTER_THAN_THE_WAIT = {
     "LoadBalancerGone": "the standby is replaced: its exporter is back after four minutes, its HAProxy a minute later",
     "HaproxyDown": "the standby is replaced: its exporter is back after four minutes, its HAProxy a minute later",
     "KeepalivedOut": "HAProxy was dead for a minute",
+    "ServiceDown": "a service was down for a minute, and others were restarted by `pulumi up` and a drill",
+    "ConnectionTrackingFull": "connection tracking is nearly full for three scrapes",
     "ConfigurationDrift": "`pulumi up` has changed files and not proven them yet",
     "HostMetricsStale": "the standby is gone",
     "DiskAlmostFull": "a disk was nearly full for ten minutes, and another is three quarters full",
@@ -569,11 +617,13 @@ BROKEN = {
         ("CertificateUnknown", "(?s)unless.*", ""),
         ("KeepalivedOut", "MASTER.BACKUP", "MASTER"),
         ("FrontendFull", "0.9", "0.8"),
+        ("ConnectionTrackingFull", "0.8", "0.7"),
     ],
     "keepalived is stopped on both": [
         ("VipUnreachable", "(?s)and.*", ""),
     ],
     "a load balancer is drained": [
+        ("ServiceDown", "haproxy.keepalived", "haproxy"),
         ("KeepalivedOut", "(?s)unless.*", ""),
     ],
     "a load balancer was left drained over night": [
@@ -659,9 +709,29 @@ BROKEN = {
     ],
     "HAProxy crashes every minute on the standby, and each scrape finds it up": [
         ("HaproxyCrashLooping", "> 5", "> 10"),
+        ("ServiceDown", 'unit!="haproxy", ', ""),
     ],
     "HAProxy was started five times, by `pulumi up` and a drill": [
         ("HaproxyCrashLooping", "> 5", "> 4"),
+    ],
+    "HAProxy is dead on the standby": [
+        ("ServiceDown", "haproxy.keepalived", "keepalived"),
+    ],
+    "a service was down for a minute, and others were restarted by `pulumi up` and a drill": [
+        ("ServiceDown", "5.5", "4.5"),
+    ],
+    "a service crashes as it starts, and scrapes find it up": [
+        ("ServiceDown", r"(?s)\bor\b.*", ""),
+    ],
+    "the watchdog is stopped on one host": [
+        ("ServiceDown", r"(?s).*\bor\b", ""),
+    ],
+    "keepalived crashes every minute": [
+        ("ServiceDown", "5.5", "10.5"),
+        ("ServiceDown", 'unit!="haproxy"', 'unit!~"haproxy|keepalived"'),
+    ],
+    "connection tracking is nearly full": [
+        ("ConnectionTrackingFull", "0.8", "0.9"),
     ],
     "a file was edited": [
         ("ConfigurationDrift", "> 0", "> 1"),
