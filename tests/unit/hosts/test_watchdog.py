@@ -283,7 +283,9 @@ OLD_PROCESS = """\
 # programs
 
 """
-SESSION = "{id}: proto=tcpv4 src=198.51.100.5:1 fe=apiserver be=apiserver srv={server} scb=[{state},1h,fd=14] exp=57s\n"
+SESSION = "{id}: proto=tcpv4 src=198.51.100.5:1 fe=apiserver be=apiserver srv={server} {sides} exp=57s\n"
+# Of HAProxy 2.6, and of 2.4.
+SIDES = "scf=[8,0h,fd=13] scb=[{state},1h,fd=14]", "s0=[8,80008h,fd=13,ex=] s1=[{state},118h,fd=14,ex=]"
 
 
 class StandInMaster:
@@ -373,17 +375,21 @@ def test_a_server_that_answers_again_in_time_keeps_its_sessions(tmp_path: Path):
     assert orders_after(tmp_path, (OUT_AFTER, servers(SILENT, ANSWERS)), (20, servers(ANSWERS, ANSWERS))) == OUT
 
 
-def test_an_old_process_closes_those_that_are_established_one_by_one(tmp_path: Path):
+@pytest.mark.parametrize("sides", SIDES)
+def test_an_old_process_closes_those_that_are_established_one_by_one(tmp_path: Path, sides: str):
     established = [f"0x{number}" for number in range(250)]
+
+    def session(identity: str, server: str, state: int) -> str:
+        return SESSION.format(id=identity, server=server, sides=sides.format(state=state))
 
     def reloaded(master: StandInMaster) -> None:
         master.servers = [SILENT, ANSWERS]
         master.processes = PROCESSES + OLD_PROCESS
-        master.sessions = "".join(SESSION.format(id=it, server="k8s-cp-0", state=8) for it in established)
-        master.sessions += SESSION.format(id="0xa", server="k8s-cp-0", state=5)
-        master.sessions += SESSION.format(id="0xb", server="k8s-cp-1", state=8)
+        master.sessions = "".join(session(it, "k8s-cp-0", 8) for it in established)
+        master.sessions += session("0xa", "k8s-cp-0", 5)
+        master.sessions += session("0xb", "k8s-cp-1", 8)
         # Of a frontend, whose servers have the same names.
-        master.sessions += SESSION.format(id="0xc", server="k8s-cp-0", state=8).replace("be=apiserver", "be=rke2")
+        master.sessions += session("0xc", "k8s-cp-0", 8).replace("be=apiserver", "be=rke2")
 
     orders = orders_after(tmp_path, (20, reloaded))
     assert orders == OUT + CLOSED + [f"@!12 shutdown session {it}" for it in established]

@@ -13,6 +13,8 @@ HANDSHAKES, READY = "last-resort", "apiserver"
 ALL = "-1"
 # So many at once, because HAProxy reads at most 16 KB of them.
 COMMANDS = 100
+# How `show sess` shows that the server's side of a session is established: since 2.6, and before.
+ESTABLISHED = " scb=[8,", " s1=[8,"
 
 
 async def command(master: Path, *commands: str) -> str:
@@ -49,9 +51,10 @@ async def close_sessions(master: Path, servers: Sequence[tuple[str, str]]) -> No
     theirs = set(servers)
     old = (await command(master, "show proc")).partition("# old workers\n")[2]
     for pid in (words[0] for words in map(str.split, old.splitlines()) if words[1:2] == ["worker"]):
-        # An old process refuses that command, because its backends have ended. State 8 is established.
+        # An old process refuses that command, because its backends have ended.
         shown = (await command(master, f"@!{pid} show sess")).splitlines()
-        sessions = [line.partition(":")[0] for line in shown if " scb=[8," in line and _server_of(line) in theirs]
+        established = [line for line in shown if any(it in line for it in ESTABLISHED)]
+        sessions = [line.partition(":")[0] for line in established if _server_of(line) in theirs]
         for first in range(0, len(sessions), COMMANDS):
             some = sessions[first : first + COMMANDS]
             await command(master, *(f"@!{pid} shutdown session {session}" for session in some))
