@@ -46,14 +46,14 @@ class Side:
         self.peer: Side | None = None
         self.sent: list[bytes] = []
         self.connections = ["client"]
-        self.closed = self.lost = self.forgot = self.newest = 0
+        self.closed = self.reset = self.lost = self.forgot = self.newest = 0
         self.it: Any = handover.Handover(
             self.tunnel,
             key,
             send=self._send,
             connections=lambda: self.connections,
             close=self._close,
-            reset=self._close,
+            reset=self._reset,
             forget=self._forget,
             lost=self._lose,
             newest=lambda: self.newest,
@@ -69,6 +69,10 @@ class Side:
 
     async def _close(self) -> None:
         self.closed += 1
+        self.connections = []
+
+    async def _reset(self) -> None:
+        self.reset += 1
         self.connections = []
 
     async def _lose(self) -> None:
@@ -146,6 +150,34 @@ def test_a_vip_that_comes_back_or_does_not_leave_closes_nothing():
 
     old, new = run(story)
     assert (old.closed, old.connections) == (0, ["client"])
+    assert not (old.tunnel.opened or new.tunnel.opened)
+
+
+def test_a_status_that_cannot_be_written_ends_no_grace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(handover, "STATUS", tmp_path / "missing/handover.json")
+
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        await asyncio.sleep(0.2)
+        assert (old.it.giving, new.it.receiving) == (True, True)
+
+    old, _ = run(story)
+    assert (old.closed, old.reset) == (0, 0)
+
+
+@pytest.mark.parametrize(("left", "reset"), [(True, 1), (False, 0)])
+def test_clients_are_reset_if_a_handover_fails_after_the_vip_has_left(left: bool, reset: int):
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        if left:
+            old.vip_moves_to(new)
+        # Something that nobody has thought of.
+        old.connections = None  # type: ignore[assignment]
+        await until("the handover ends", lambda: not old.it.giving)
+
+    old, new = run(story)
+    assert old.reset == reset
     assert not (old.tunnel.opened or new.tunnel.opened)
 
 

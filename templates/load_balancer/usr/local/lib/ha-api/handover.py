@@ -187,10 +187,12 @@ def _mac(address: str) -> str:
 
 
 def _show(connections: int, seconds_left: float) -> None:
-    # Renamed, so that nobody reads half of it.
     new = STATUS.with_suffix(".new")
-    new.write_text(json.dumps({"connections": connections, "seconds_left": max(0, round(seconds_left))}))
-    new.replace(STATUS)
+    # Without it nobody sees the progress, but connections go on.
+    with suppress(OSError):
+        new.write_text(json.dumps({"connections": connections, "seconds_left": max(0, round(seconds_left))}))
+        # Renamed, so that nobody reads half of it.
+        new.replace(STATUS)
 
 
 class Handover:
@@ -296,6 +298,9 @@ class Handover:
             await self._last()
         except Exception as error:
             log(f"the handover has failed: {error!r}")
+            # Clients that only listen would wait for what nobody passes on any more.
+            if self._vip_left.is_set() and not self._vip_came.is_set():
+                await self._reset()
         finally:
             beating.cancel()
             self._end_giving()
