@@ -259,11 +259,26 @@ def test_a_repeated_or_forged_message_has_no_effect(monkeypatch: pytest.MonkeyPa
 
         # Long afterwards, when this host has heard of the peer's connections.
         monkeypatch.setattr(handover, "STAMP_SECONDS", 0.0)
-        new.newest = time.time_ns()
+        new.newest = handover.next_stamp()
         new.it.heard(asked)
 
     _, new = run(story)
     assert not new.it.receiving
+
+
+def test_a_clock_that_is_set_back_makes_nobody_deaf(monkeypatch: pytest.MonkeyPatch):
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        now = time.time_ns()
+        monkeypatch.setattr(handover.time, "time_ns", lambda: now - 5 * 10**9)
+        watching = asyncio.create_task(new.it.run())
+        await asyncio.sleep(2 * handover.DEAF_SECONDS)
+        assert (old.it.giving, new.it.receiving) == (True, True)
+        watching.cancel()
+
+    old, new = run(story)
+    assert (old.closed, new.lost) == (0, 0)
 
 
 def test_a_shutdown_shortens_the_grace(monkeypatch: pytest.MonkeyPatch):

@@ -52,8 +52,10 @@ LEAST_SECONDS = 5.5
 CLOSE_SECONDS = 5.0
 # At a shutdown: Nova cuts the power after 60 s, and there is more to stop.
 SHUTDOWN_SECONDS = 30.0
-# After that an older stamp is accepted, because the peer's clock was set back.
+# After that an older stamp is accepted, because the peer has started again after its clock was set back.
 STAMP_SECONDS = 10.0
+# Stamps begin with the time at which this program starts, and go on by a clock that nobody sets.
+EPOCH = time.time_ns() - time.monotonic_ns()
 
 MESSAGE = struct.Struct("!QB")  # when it was sent, in ns, and one of these
 GIVE, READY, END = 1, 2, 3
@@ -66,6 +68,11 @@ class HandoverError(Exception):
 def log(text: str) -> None:
     """Write a line to the journal."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 systemd sends standard error to the journal
+
+
+def next_stamp() -> int:
+    """The time for a datagram, in ns: later than the last one's even if the clock has been set back meanwhile."""
+    return EPOCH + time.monotonic_ns()
 
 
 class Tunnel:
@@ -418,7 +425,7 @@ class Handover:
                 await self._lost()
 
     def _say(self, what: int) -> None:
-        text = MESSAGE.pack(time.time_ns(), what)
+        text = MESSAGE.pack(next_stamp(), what)
         self._send(hmac.digest(self._key, text, "sha256") + text)
 
     # ---- requests of this host

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import haproxy
-from handover import CONTROL, MESSAGE, Handover, Tunnel
+from handover import CONTROL, MESSAGE, Handover, Tunnel, next_stamp
 
 EVERY_SECONDS = 1.0
 # New connections between two snapshots. No more than that many of a port at a time: a flood of SYNs looks the same.
@@ -61,7 +61,7 @@ DELAY_SECONDS, REPEAT_SECONDS, REPEATS = 0.05, 0.6, 2
 RATE, BATCH = 20_000, 100
 # For how long a handshake may be without a connection: until the client's ACK has come.
 FORGET_SECONDS = 5.0
-# After that an older stamp is accepted, because the peer's clock was set back.
+# After that an older stamp is accepted, because the peer has started again after its clock was set back.
 SILENT_SECONDS = 10.0
 
 # Between two events that are handled in one turn, in any order.
@@ -539,7 +539,7 @@ class HeldConnections:
                     await self._tell_of(new)
 
     async def _tell_of(self, clients: Clients) -> None:
-        for count, datagram in enumerate(pack(self._key, clients, time.time_ns()), 1):
+        for count, datagram in enumerate(pack(self._key, clients, next_stamp()), 1):
             # Lost ones are sent again in a second, and a peer that is down has no use for them.
             self._send(datagram)
             # The peer reads meanwhile.
