@@ -46,12 +46,14 @@ class Side:
         self.peer: Side | None = None
         self.sent: list[bytes] = []
         self.connections = ["client"]
+        self.counting_seconds, self.counted = 0.0, 0
+        self.closes = True
         self.closed = self.reset = self.lost = self.forgot = self.newest = 0
         self.it: Any = handover.Handover(
             self.tunnel,
             key,
             send=self._send,
-            connections=lambda: self.connections,
+            connections=self._count,
             close=self._close,
             reset=self._reset,
             forget=self._forget,
@@ -64,12 +66,18 @@ class Side:
         if self.peer:
             self.peer.it.heard(datagram)
 
+    def _count(self) -> list[str]:
+        self.counted += 1
+        time.sleep(self.counting_seconds)
+        return self.connections
+
     def _forget(self) -> None:
         self.forgot += 1
 
     async def _close(self) -> None:
         self.closed += 1
-        self.connections = []
+        if self.closes:
+            self.connections = []
 
     async def _reset(self) -> None:
         self.reset += 1
@@ -137,6 +145,22 @@ def test_what_is_left_after_the_grace_is_closed():
     old, new = run(story)
     assert old.closed == 1
     assert not (old.tunnel.opened or new.tunnel.opened)
+
+
+def test_those_that_do_not_close_are_reset_in_time_however_long_it_takes_to_count_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(handover, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(handover, "SHUTDOWN_SECONDS", 0.0)
+
+    async def story(old: Side, new: Side) -> None:
+        await old.it.give(60)
+        old.vip_moves_to(new)
+        old.closes, old.counting_seconds, old.counted = False, 0.05, 0
+        await old.it.finish()
+
+    old, _ = run(story)
+    assert (old.closed, old.reset) == (1, 1)
+    # At the end of the grace, perhaps just before it, before closing, and while they have 0.2 s.
+    assert old.counted <= 3 + 4
 
 
 def test_a_vip_that_comes_back_or_does_not_leave_closes_nothing():

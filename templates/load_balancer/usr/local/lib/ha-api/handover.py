@@ -357,7 +357,9 @@ class Handover:
             return
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._close(), CLOSE_SECONDS)
-        for _ in range(round(CLOSE_SECONDS / ASK_EVERY_SECONDS)):
+        # Not a number of turns: with many connections it takes longer to count them than to wait.
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while time.monotonic() < deadline:
             if self._vip_came.is_set() or not self._connections():
                 return
             await asyncio.sleep(ASK_EVERY_SECONDS)
