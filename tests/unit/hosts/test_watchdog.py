@@ -297,12 +297,18 @@ class StandInMaster:
         self.processes, self.sessions = PROCESSES + "# programs\n\n", ""
         self.orders: list[str] = []
         """The commands that change something."""
+        self.cut: int | None = None
+        """Where the statistics end, because HAProxy dies."""
+        self.instead: str | None = None
+        """What it says instead of statistics."""
+        self.closing_seconds = 0.0
 
     def answer(self, command: str) -> str:
         match command:
             case "@1 show stat last-resort 4 -1":
                 rows = enumerate(self.servers)
-                return STAT + "".join(f"last-resort,k8s-cp-{index},{result},\n" for index, result in rows) + "\n"
+                stat = STAT + "".join(f"last-resort,k8s-cp-{index},{result},\n" for index, result in rows) + "\n"
+                return stat[: self.cut] if self.instead is None else self.instead
             case "show proc":
                 return self.processes
             case "@!12 show sess":
@@ -314,6 +320,8 @@ class StandInMaster:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The master reads until its client has no more commands, and then ends the connection.
         commands = (await reader.read()).decode().removesuffix("\n").split(";")
+        if "shutdown" in commands[0]:
+            await asyncio.sleep(self.closing_seconds)
         writer.write("".join(map(self.answer, commands)).encode())
         writer.close()
 
@@ -329,6 +337,8 @@ def orders_after(tmp_path: Path, *phases: tuple[int, Callable[[StandInMaster], N
                 change(master)
                 for _ in range(checks):
                     await sessions.check()
+            # What closes sessions goes on beside the checks.
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
         return master.orders
 
     return asyncio.run(whole())
@@ -411,3 +421,64 @@ def test_a_haproxy_that_does_not_answer_is_logged_once_and_checked_again(
 
     asyncio.run(whole())
     assert capsys.readouterr().err.count("no answer on") == 1
+
+
+@pytest.mark.parametrize("answer", ["", "Can't find the target PID matching the prefix '@1'\n\n", "Unknown\ncommand\n"])
+def test_an_answer_without_statistics_is_none(tmp_path: Path, answer: str):
+    def says(master: StandInMaster) -> None:
+        master.instead = answer
+
+    with pytest.raises(OSError, match="no statistics"):
+        orders_after(tmp_path, (1, says))
+
+
+@pytest.mark.parametrize("last", ["last-res", "last-resort,k8s-cp-0", "last-resort,k8s-cp-0,DOWN,L4"])
+def test_statistics_that_end_in_the_middle_are_no_answer(tmp_path: Path, last: str):
+    def dies(master: StandInMaster) -> None:
+        master.servers, master.cut = [SILENT, ANSWERS], len(STAT + last)
+
+    with pytest.raises(OSError, match="not all"):
+        orders_after(tmp_path, (1, dies))
+
+
+def test_checks_go_on_while_many_sessions_are_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watchdog, "ANSWER_SECONDS", 0.5)
+
+    async def whole() -> None:
+        master = StandInMaster(tmp_path)
+        master.servers, master.closing_seconds = [SILENT, ANSWERS, ANSWERS], 2
+        program = asyncio.create_task(watchdog.Sessions(master.path, INTERVAL, OUT_AFTER, CLOSE_AFTER).run())
+        async with await asyncio.start_unix_server(master.serve, master.path), asyncio.timeout(10):
+            while master.orders != OUT:  # noqa: ASYNC110
+                await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(INTERVAL * CLOSE_AFTER)
+            master.servers[1] = SILENT
+            while len(master.orders) < 2 + 2 * len(CLOSED):  # noqa: ASYNC110
+                await asyncio.sleep(INTERVAL)
+        program.cancel()
+        another = [order.replace("k8s-cp-0", "k8s-cp-1") for order in CLOSED]
+        assert master.orders == [*OUT, OUT[0].replace("k8s-cp-0", "k8s-cp-1"), *CLOSED, *another]
+
+    asyncio.run(whole())
+    assert "no answer" not in capsys.readouterr().err
+
+
+def test_closing_that_fails_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watchdog, "CLOSE_SECONDS", 0.2)
+
+    async def whole() -> None:
+        master = StandInMaster(tmp_path)
+        master.servers, master.closing_seconds = [SILENT, ANSWERS], 0.5
+        program = asyncio.create_task(watchdog.Sessions(master.path, INTERVAL, OUT_AFTER, CLOSE_AFTER).run())
+        async with await asyncio.start_unix_server(master.serve, master.path), asyncio.timeout(10):
+            while master.orders.count(OUT[0]) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(INTERVAL)
+        assert not program.done()
+        program.cancel()
+
+    asyncio.run(whole())
+    assert "not all sessions of k8s-cp-0 are closed" in capsys.readouterr().err

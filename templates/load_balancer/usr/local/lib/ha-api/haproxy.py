@@ -26,7 +26,7 @@ async def command(master: Path, *commands: str) -> str:
     try:
         writer.write(";".join(commands).encode() + b"\n")
         writer.write_eof()
-        return (await reader.read()).decode()
+        return (await reader.read()).decode(errors="replace")
     finally:
         writer.transport.abort()
 
@@ -38,9 +38,13 @@ def _server_of(session: str) -> tuple[str, str]:
 
 
 async def servers(master: Path, backend: str) -> Sequence[Mapping[str, str]]:
-    """The statistics of a backend's servers."""
+    """The statistics of a backend's servers; OSError if HAProxy does not answer with all of them."""
     stat = await command(master, f"@1 show stat {backend} 4 -1")
-    return list(csv.DictReader(stat.removeprefix("# ").splitlines()))
+    rows = list(csv.DictReader(stat.removeprefix("# ").splitlines()))
+    # The master says something else if there is no process, and a process that dies stops anywhere.
+    if not stat.startswith("# pxname,") or any(None in row.values() for row in rows):
+        raise OSError("no statistics, or not all of them")
+    return rows
 
 
 async def close_sessions(master: Path, servers: Sequence[tuple[str, str]]) -> None:

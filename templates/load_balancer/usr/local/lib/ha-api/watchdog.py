@@ -58,7 +58,8 @@ NETWORK_SECONDS = 0.05
 OUTSIDE = "192.0.2.1"
 # If two masters remain after the kill, keepalived did not hang: with different passwords neither accepts the other.
 REPRIEVE_SECONDS = 30.0
-ANSWER_SECONDS = 1.0
+# For statistics, and to close thousands of sessions.
+ANSWER_SECONDS, CLOSE_SECONDS = 1.0, 10.0
 CHECKS = "checks in a row without a TCP handshake, after which an API server"
 
 
@@ -260,6 +261,7 @@ class Sessions:
         self._master, self._interval = master, interval
         self._out_after, self._close_after = out_after, close_after
         self._unanswered: dict[str, int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._works = True
 
     async def run(self) -> None:
@@ -289,7 +291,19 @@ class Sessions:
                 await haproxy.command(self._master, f"@1 set server {haproxy.READY}/{name} health down")
             elif checks == self._close_after:
                 log(f"{name} still answers no TCP handshake: closing its sessions")
-                await haproxy.close_sessions(self._master, [(haproxy.READY, name), (haproxy.HANDSHAKES, name)])
+                # Checks go on meanwhile. asyncio itself does not keep a task.
+                closing = asyncio.create_task(self._close(name))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, name: str) -> None:
+        servers = [(haproxy.READY, name), (haproxy.HANDSHAKES, name)]
+        try:
+            await asyncio.wait_for(haproxy.close_sessions(self._master, servers), CLOSE_SECONDS)
+        except (OSError, asyncio.TimeoutError) as error:  # noqa: UP041 two classes in Python 3.10
+            log(f"not all sessions of {name} are closed: {error!r}")
+            # Counted, and closed, once more.
+            self._unanswered.pop(name, None)
 
 
 def is_unanswered(server: Mapping[str, str]) -> bool:
