@@ -144,6 +144,33 @@ def test_a_flood_of_handshakes_is_reported_in_part_and_takes_nothing_from_anothe
     assert (first, len(others)) == (client(), held.NEW_AT_MOST)
 
 
+def test_a_flood_that_never_ends_is_read_in_turns(tmp_path: Path):
+    class Flood:
+        """A socket that always has another packet."""
+
+        left = 3 * held.READ_AT_MOST
+
+        def recv(self, _: int) -> bytes:
+            assert self.left
+            self.left -= 1
+            return syn_ack(client(self.left), number=1, acknowledged=1)
+
+    flood = Flood()
+    held.Handshakes(VIP, PORTS, tmp_path / "saved").read(flood)
+    assert flood.left == 2 * held.READ_AT_MOST
+
+
+def test_of_a_flood_only_so_many_handshakes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(held, "KNOWN_AT_MOST", 2)
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
+    for number in range(3):
+        handshakes.saw(syn_ack(client(number), number=1, acknowledged=1))
+    assert handshakes.numbers(client(2), 0, 0) is None
+    # A new connection from the same port.
+    handshakes.saw(syn_ack(client(0), number=5, acknowledged=5))
+    assert [handshakes.numbers(client(number), 0, 0) for number in range(2)] == [held.Numbers(6, 5), held.Numbers(2, 1)]
+
+
 def test_handshakes_of_other_ports_are_ignored(tmp_path: Path):
     handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
     handshakes.saw(syn_ack(client(vip_port=22), number=1, acknowledged=1))

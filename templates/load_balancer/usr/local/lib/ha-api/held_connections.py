@@ -59,6 +59,9 @@ FRESH_SECONDS = 3.5
 DELAY_SECONDS, REPEAT_SECONDS, REPEATS = 0.05, 0.6, 2
 # Clients in a second: what each of them does next is a TLS handshake.
 RATE, BATCH = 20_000, 100
+# Handshakes that are read in one turn, and that are remembered: a flood must not keep this program from its other work,
+# nor take all memory. HAProxy accepts some 20,000 connections.
+READ_AT_MOST, KNOWN_AT_MOST = 1_000, 100_000
 # For how long a handshake may be without a connection: until the client's ACK has come.
 FORGET_SECONDS = 5.0
 # After that an older stamp is accepted, because the peer has started again after its clock was set back.
@@ -163,9 +166,9 @@ class Handshakes:
         return packets
 
     def read(self, packets: socket.socket) -> None:
-        """What has arrived on that socket."""
+        """What has arrived on that socket, or the first part of it."""
         with suppress(OSError):  # nothing more, or the link is down
-            while True:
+            for _ in range(READ_AT_MOST):
                 self.saw(packets.recv(80))
 
     def saw(self, packet: bytes) -> None:
@@ -173,7 +176,8 @@ class Handshakes:
         vip_port, port, number, acknowledged = struct.unpack_from("!HHII", packet, (packet[0] & 15) * 4)
         if vip_port in self._new:
             client = Client(packet[16:20], port, vip_port)
-            self._first[client] = number, acknowledged, time.monotonic()
+            if client in self._first or len(self._first) < KNOWN_AT_MOST:
+                self._first[client] = number, acknowledged, time.monotonic()
             if len(self._new[vip_port]) < NEW_AT_MOST:
                 self._new[vip_port][client] = Numbers((number + 1) & 0xFFFFFFFF, acknowledged)
 
