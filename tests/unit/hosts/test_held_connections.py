@@ -201,6 +201,21 @@ def test_a_handshake_without_a_connection_is_forgotten_after_a_while(tmp_path: P
     assert handshakes.numbers(client(1), 0, 0) is None
 
 
+# ---- the key ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_a_whole_key_is_accepted(tmp_path: Path):
+    key = tmp_path / "pair.key"
+    with pytest.raises(SystemExit, match="No such file"):
+        held.read_key(key)
+    for text in ("", "ab" * 31, "ab" * 33, "xy" * 32, "ab" * 32 + "\n"):
+        key.write_text(text)
+        with pytest.raises(SystemExit, match="64 hexadecimal digits; write it again"):
+            held.read_key(key)
+    key.write_text("ab" * 32)
+    assert held.read_key(key) == b"ab" * 32
+
+
 # ---- segments --------------------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ import asyncio
 import ctypes
 import hmac
 import json
+import re
 import signal
 import socket
 import struct
@@ -114,6 +115,21 @@ Clients = Mapping[Client, Numbers | None]
 def log(text: str) -> None:
     """Write a line to the journal."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 systemd sends standard error to the journal
+
+
+def read_key(path: Path) -> bytes:
+    """What the pair signs its messages with; ends this program if the file has no such key."""
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        sys.exit(f"the pair's key cannot be read: {error}")
+    # Anybody could sign with an empty one.
+    if not re.fullmatch(rb"[0-9a-f]{64}", key):
+        sys.exit(
+            f"{path} is not the pair's key, which has 64 hexadecimal digits; write it again: "
+            "pulumi up --replace '**::HOST-pair-key'"
+        )
+    return key
 
 
 def attach(packets: socket.socket, *program: tuple[int, int, int, int]) -> None:
@@ -466,7 +482,7 @@ class HeldConnections:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._vip = socket.inet_aton(arguments.vip)
         self._ports, self._interface = arguments.port, arguments.interface
-        self._key = arguments.key.read_bytes()
+        self._key = read_key(arguments.key)
         self._peer_address = (arguments.peer, arguments.exchange_port)
         self._handshakes = Handshakes(self._vip, self._ports, arguments.saved)
         self._peer = Peer(self._key)
