@@ -1,5 +1,6 @@
 """What one load balancer tells the other of its clients, and the segments that reset them."""
 
+import argparse
 import asyncio
 import hmac
 import json
@@ -9,13 +10,14 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.unit.hosts.programs import load
 
 held = load("held_connections")
-KEY = b"the pair's"
+KEY = b"be" * 32
 VIP = socket.inet_aton("198.51.100.100")
 PORTS = API, INGRESS = 6443, 443
 
@@ -255,3 +257,53 @@ def test_the_api_s_clients_do_not_wait_for_those_of_frontends(monkeypatch: pytes
     clients = [client(0, INGRESS), client(1), client(2, INGRESS), client(3)]
     asyncio.run(resets.end(dict.fromkeys(clients, held.Numbers(1, 1))))
     assert list(dict.fromkeys(sent)) == [client(1), client(3), client(0, INGRESS), client(2, INGRESS)]
+
+
+# ---- the program -----------------------------------------------------------------------------------------------------
+
+
+def no_connections(*_: object) -> list[Any]:
+    return []
+
+
+def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "key").write_bytes(KEY)
+    options = {
+        "vip": "198.51.100.100",
+        "port": [API],
+        "interface": "eth0",
+        "address": "198.51.100.11",
+        "tunnel_port": 2,
+    }
+    files = {"key": tmp_path / "key", "saved": tmp_path / "saved"}
+    monkeypatch.setattr(held, "some_connections", no_connections)
+    monkeypatch.setattr(held, "REPEAT_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(held.socket, "socket", MagicMock())
+        program = held.HeldConnections(argparse.Namespace(**options, **files, peer="198.51.100.12", exchange_port=1))
+    reset = list[list[Any]]()
+
+    async def send(clients: Any, **_: Any) -> None:
+        reset.append([*clients])
+        if tells:
+            tell(tells.pop())
+
+    def tell(stamp: int) -> None:
+        for datagram in held.pack(KEY, {client(stamp): None}, stamp * 10**10):
+            assert program._peer.heard(datagram)
+
+    def arrive() -> list[list[Any]]:
+        reset.clear()
+        asyncio.run(program._reset_peers_clients("the VIP came here"))
+        return [*reset]
+
+    monkeypatch.setattr(program._resets, "send", send)
+    tells = list[int]()
+    tell(1)
+    assert arrive() == [[client(1)]] * (1 + held.REPEATS)
+    assert arrive() == []
+    # It came back, and lives on for a moment after it has lost the VIP.
+    tell(2)
+    tells = [3]
+    assert arrive() == [[client(2)]] * (1 + held.REPEATS)
+    assert arrive() == [[client(3)]] * (1 + held.REPEATS)

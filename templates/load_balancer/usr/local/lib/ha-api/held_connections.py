@@ -350,6 +350,10 @@ class Peer:
         """Who held a connection through it."""
         return {client: known for client, (_, known) in self._clients.items()}
 
+    def forget(self, stamp: int) -> None:
+        """Forget those of whom it has said nothing since a stamp."""
+        self._clients = {it: known for it, known in self._clients.items() if known[0] > stamp}
+
 
 class Resets:
     """Sends segments from the VIP, to which clients answer."""
@@ -634,7 +638,7 @@ class HeldConnections:
 
     async def _reset_peers_clients(self, reason: str) -> None:
         began = time.monotonic()
-        clients = self._peer.clients()
+        clients, stamp = self._peer.clients(), self._peer.stamp
         if not clients:
             return
         unknown = sum(known is None for known in clients.values())
@@ -655,6 +659,9 @@ class HeldConnections:
                     f"{reason}: {len(clients)} clients of the peer reset in {took:.2f} s, "
                     f"{unknown} of them without numbers"
                 )
+        # A peer that lives goes on to tell. If the VIP leaves and returns days after the death of one, the same ports
+        # are those of other connections.
+        self._peer.forget(stamp)
 
 
 def main() -> None:
