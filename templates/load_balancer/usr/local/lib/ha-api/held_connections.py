@@ -659,8 +659,8 @@ class HeldConnections:
                     f"{reason}: {len(clients)} clients of the peer reset in {took:.2f} s, "
                     f"{unknown} of them without numbers"
                 )
-        # A peer that lives goes on to tell. If the VIP leaves and returns days after the death of one, the same ports
-        # are those of other connections.
+        # A peer that is alive reports them again. Otherwise, if the VIP left and returned days later, later connections
+        # from these ports would be reset.
         self._peer.forget(stamp)
 
 
