@@ -375,6 +375,48 @@ func TestAHostBehindABastionMayComeUpLate(t *testing.T) {
 	}, 30))
 }
 
+func TestTheCustomTimeoutStopsACommandBehindABastionThatHasDied(t *testing.T) {
+	bastion, server := newServer(t).Start(t), newServer(t).Start(t)
+	relay := newRelay(t, bastion)
+	go func() {
+		for len(server.Commands()) == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		relay.Silence()
+	}()
+	start := time.Now()
+	err := newEngine(t, remoteCommand).create(inputs{
+		"connection": server.connection(inputs{"proxy": bastion.connection(inputs{"port": float64(relay.Port)})}),
+		"create":     "exec sleep 20",
+	}, 2)
+	require.ErrorContains(t, err, "timed out")
+	assert.Less(t, time.Since(start), 10*time.Second)
+}
+
+func TestABastionThatDiesDuringALoginCountsAsAFailedAttempt(t *testing.T) {
+	bastion, server := newServer(t).Start(t), newServer(t)
+	server.Port = silentPort(t)
+	relay := newRelay(t, bastion)
+	go func() {
+		for bastion.Forwarded.Load() == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		relay.Silence()
+	}()
+	start := time.Now()
+	err := newEngine(t, remoteCommand).create(inputs{
+		"connection": server.connection(inputs{
+			"perDialTimeout": 1.0, "dialErrorLimit": 1.0,
+			"proxy": bastion.connection(inputs{
+				"port": float64(relay.Port), "perDialTimeout": 1.0, "dialErrorLimit": 1.0,
+			}),
+		}),
+		"create": "true",
+	}, 0)
+	require.ErrorContains(t, err, "proxy: ")
+	assert.Less(t, time.Since(start), 10*time.Second)
+}
+
 // ---- retries and timeouts ----------------------------------------------------------------------------------------------
 
 func TestAHostMayComeUpLate(t *testing.T) {

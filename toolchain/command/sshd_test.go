@@ -186,6 +186,51 @@ func (s *sshServer) forward(newChannel ssh.NewChannel) {
 	_ = channel.Close()
 }
 
+// relay passes connections on to a server, until that seems to have died without a word.
+type relay struct {
+	Port   int
+	silent atomic.Bool
+}
+
+func newRelay(t *testing.T, server *sshServer) *relay {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	r := &relay{Port: listener.Addr().(*net.TCPAddr).Port}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			target, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port)))
+			if err != nil {
+				return
+			}
+			go r.pass(client, target)
+			go r.pass(target, client)
+		}
+	}()
+	return r
+}
+
+// Silence keeps all connections, those to come as well, and passes nothing on any more.
+func (r *relay) Silence() { r.silent.Store(true) }
+
+func (r *relay) pass(from, to net.Conn) {
+	buffer := make([]byte, 1<<16)
+	for {
+		size, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		if !r.silent.Load() {
+			_, _ = to.Write(buffer[:size])
+		}
+	}
+}
+
 func newEd25519(t *testing.T) crypto.PrivateKey {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)

@@ -92,18 +92,26 @@ func (c *Connection) Dial(ctx context.Context) (*ssh.Client, error) {
 		if err != nil {
 			return nil, &finalError{fmt.Errorf("proxy: %w", err)}
 		}
-		client, err := c.login(ctx, config, bastion.DialContext)
-		if err != nil {
-			_ = bastion.Close()
-			return nil, err
-		}
-		go func() {
-			_ = client.Wait()
-			_ = bastion.Close()
-		}()
-		return client, nil
+		return c.login(ctx, config, func(ctx context.Context, network, address string) (net.Conn, error) {
+			connection, err := bastion.DialContext(ctx, network, address)
+			if err != nil {
+				_ = bastion.Close()
+				return nil, err
+			}
+			return &tunnel{connection, bastion}, nil
+		})
 	})
 }
+
+// tunnel is a connection through a bastion of its own.
+type tunnel struct {
+	net.Conn
+	bastion *ssh.Client
+}
+
+// Close closes the connection to the bastion. Closing only what goes through it would wait for the bastion's answer, which
+// never comes if that has died.
+func (t *tunnel) Close() error { return t.bastion.Close() }
 
 // finalError is a failure that another attempt cannot fix.
 type finalError struct{ error }
