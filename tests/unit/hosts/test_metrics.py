@@ -106,6 +106,14 @@ def test_a_new_host_reports_no_state_and_no_transitions(host: Host):
     assert "ha_api_watchdog_haproxy_dead" not in found
 
 
+def test_the_other_metrics_do_not_need_systemd(host: Host, capsys: pytest.CaptureFixture[str]):
+    host.systemctl.write_text("#!/bin/sh\nexit 1\n")
+    found = host.run()
+    assert found["ha_api_holds_vip"] == 1
+    assert not [name for name in found if name.startswith("ha_api_unit_")]
+    assert "the units' states are unknown" in capsys.readouterr().err
+
+
 def test_exactly_one_state_is_reported(host: Host):
     (host.folder / "vrrp_state").write_text("FAULT 1795582949\n")
     found = host.run()

@@ -48,9 +48,14 @@ def holds(vip: str) -> bool:
 
 
 def units() -> dict[str, Mapping[str, str]]:
-    """What systemd says of each unit that the pair needs."""
+    """What systemd says of each unit that the pair needs; nothing if it does not answer."""
     command = ["systemctl", "show", "--property=ActiveState,NRestarts", *UNITS]
-    shown = subprocess.run(command, capture_output=True, check=True, text=True, timeout=ANSWER_SECONDS).stdout
+    try:
+        shown = subprocess.run(command, capture_output=True, check=True, text=True, timeout=ANSWER_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        # The other metrics do not need it.
+        print(f"the units' states are unknown: {error}", file=sys.stderr)  # noqa: T201 to the journal
+        return {}
     found = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.strip().split("\n\n")]
     return dict(zip((f'{{unit="{name}"}}' for name in UNITS), found, strict=True))
 
