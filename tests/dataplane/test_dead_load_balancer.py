@@ -126,7 +126,8 @@ def test_clients_of_which_the_new_holder_has_a_connection_in_time_wait_end_as_we
     """From the same port: its kernel acknowledges what they send, instead of resetting them."""
     first, second = world.holder, world.peer
     client.leave_in_time_wait(WATCHES, FIRST_PORT)
-    assert len(sockets(first, "state", "time-wait").splitlines()) >= WATCHES
+    # Not all: a client whose own end comes first is in TIME-WAIT itself.
+    wait_for("most are in TIME-WAIT", lambda: len(sockets(first, "state", "time-wait").splitlines()) > WATCHES / 2, 5)
     assert first.systemctl("restart", KEEPALIVED) is None
     world.wait_until_serving(40, world.machines)
     assert world.holder is second
