@@ -31,7 +31,7 @@ if settings.public_key:
     key_pair = openstack.compute.Keypair(cluster, name=cluster, public_key=settings.public_key)
 vip = VirtualIp("vip", VirtualIpArgs(settings=settings, cloud=cloud))
 groups = SecurityGroups("security-groups", SecurityGroupsArgs(settings=settings))
-# Also on bare hosts: those of a first run that failed early, and had a cluster in its configuration, have its hooks.
+# Also without a cluster: instances of a first run that failed before `kubeadm init` have these hooks.
 departure = Departure(settings, login, running=existing is not None and not existing.ending)
 authorities = CertificateAuthorities("certificate-authorities", cluster) if settings.kubernetes else None
 roles = {

@@ -32,7 +32,7 @@ class Departure:
         self._running = running
         """Whether there is a cluster to leave."""
         self._ends = False
-        # Of each role: one that waits for workers must not keep a control-plane host from leaving, for which they wait.
+        # One lock for each role: a worker waits for other workers to rejoin, which needs the control plane to go on.
         self._one_at_a_time = {role: asyncio.Lock() for role in (Role.CONTROL_PLANE, Role.WORKER)}
         self.control_plane: list[Host] = []
         """The hosts that stay, or are replaced; known when the first hook runs."""

@@ -222,7 +222,7 @@ class ExistingCluster:
     pod_network: str
     service_network: str
     ending: bool
-    """A destroy has begun, and did not come to its end: what is left of the cluster is nothing to leave in order."""
+    """A destroy began and did not finish, so hosts no longer leave the cluster one by one."""
 
     @classmethod
     def parse(cls, printed: str, *, ending: bool) -> "ExistingCluster":

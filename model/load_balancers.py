@@ -26,8 +26,8 @@ RESERVED_CONNECTIONS = 400
 FORGOTTEN_AFTER = 10
 """Seconds for which the kernel tracks a connection that has ended: as long as one that was reset, and not 120.
 
-Such an entry is there for late segments alone, and within this time a lost FIN is repeated several times. All these
-connections end on this host, and for 60 s its kernel itself (TIME-WAIT) tells their segments from a later connection's.
+Such an entry is only needed for late segments, and within this time a lost FIN is repeated several times. All these
+connections end on this host, whose own TIME-WAIT (60 s) keeps their segments apart from those of a later connection.
 """
 KERNELS_TRACKED = 262_144
 """Entries that the kernel allows by itself on a host with more than 4 GiB."""

@@ -163,7 +163,7 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
 
     def cluster_table() -> Iterator[tuple[Role, str, tuple[Role | str, ...], str, tuple[int, int] | None]]:
         for role in (cp, worker):
-            # Flannel's is named like any plugin's: so another plugin on this port keeps the rule.
+            # Flannel's rule is named like any plugin's, so another plugin on the same port keeps it.
             flannel = (("udp", (FLANNEL_PORT, FLANNEL_PORT)),)
             for protocol, ports in (
                 flannel if settings.network_plugin is NetworkPlugin.FLANNEL else settings.network_plugin_ports

@@ -273,20 +273,14 @@ def test_haproxy_is_stopped_on_the_standby(monitored: Monitored):
 
 
 @pytest.mark.extended
-def test_a_service_without_an_alert_of_its_own_is_stopped(monitored: Monitored):
+@pytest.mark.parametrize(
+    ("unit", "alert"),
+    [("prometheus-node-exporter", "HostMetricsStale"), ("ha-api-held-connections", "ServiceDown")],
+)
+def test_a_service_is_stopped(monitored: Monitored, unit: str, alert: str):
     _, standby = monitored.holder_and_standby()
-    unit = "ha-api-held-connections"
     start = partial(monitored.run, [standby], f"sudo systemctl start {unit}")
-    with monitored.raises({("ServiceDown", standby)}, undo=start):
-        monitored.run([standby], f"sudo systemctl stop {unit}")
-
-
-@pytest.mark.extended
-def test_an_exporter_is_stopped(monitored: Monitored):
-    _, standby = monitored.holder_and_standby()
-    unit = "prometheus-node-exporter"
-    start = partial(monitored.run, [standby], f"sudo systemctl start {unit}")
-    with monitored.raises({("HostMetricsStale", standby)}, undo=start):
+    with monitored.raises({(alert, standby)}, undo=start):
         monitored.run([standby], f"sudo systemctl stop {unit}")
 
 

@@ -285,10 +285,10 @@ def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(monkeypatch: 
 
     async def send(clients: Any, **_: Any) -> None:
         reset.append([*clients])
-        if tells:
-            tell(tells.pop())
+        if later:
+            report(later.pop())
 
-    def tell(stamp: int) -> None:
+    def report(stamp: int) -> None:
         for datagram in held.pack(KEY, {client(stamp): None}, stamp * 10**10):
             assert program._peer.heard(datagram)
 
@@ -298,12 +298,12 @@ def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(monkeypatch: 
         return [*reset]
 
     monkeypatch.setattr(program._resets, "send", send)
-    tells = list[int]()
-    tell(1)
+    later = list[int]()
+    report(1)
     assert arrive() == [[client(1)]] * (1 + held.REPEATS)
     assert arrive() == []
     # It came back, and lives on for a moment after it has lost the VIP.
-    tell(2)
-    tells = [3]
+    report(2)
+    later = [3]
     assert arrive() == [[client(2)]] * (1 + held.REPEATS)
     assert arrive() == [[client(3)]] * (1 + held.REPEATS)
