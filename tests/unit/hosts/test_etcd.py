@@ -37,6 +37,7 @@ class StandInGateway:
         self.members = list(members)
         self.down: set[str] = set()
         self.removed: list[str] = []
+        self.refusals = 0
         self.leader = "10000"
 
     def ask(self, endpoint: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -56,6 +57,9 @@ class StandInGateway:
             return {}
         assert path == "/v3/cluster/member/remove"
         assert body
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("etcdserver: unhealthy cluster")
         self.removed.append(body["ID"])
         return {}
 
@@ -96,6 +100,29 @@ def test_a_member_that_never_started_is_removed_by_its_address(gateway: StandInG
 
 def test_a_member_that_is_not_there_needs_no_removal(gateway: StandInGateway):
     etcd.main(["remove", "198.51.100.29"])
+    assert gateway.removed == []
+
+
+def test_a_removal_is_repeated_until_the_members_have_been_connected_for_long_enough(
+    gateway: StandInGateway, monkeypatch: pytest.MonkeyPatch
+):
+    waits: list[float] = []
+    monkeypatch.setattr(etcd.time, "sleep", waits.append)
+    gateway.refusals = 6
+    etcd.main(["remove", "198.51.100.22"])
+    assert gateway.removed == ["10002"]
+    assert len(waits) == 6
+
+
+def test_a_removal_that_etcd_goes_on_refusing_fails_with_its_reason(
+    gateway: StandInGateway, monkeypatch: pytest.MonkeyPatch
+):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(etcd.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(etcd.time, "sleep", lambda _: None)
+    gateway.refusals = 100
+    with pytest.raises(OSError, match="unhealthy cluster"):
+        etcd.main(["remove", "198.51.100.22"])
     assert gateway.removed == []
 
 

@@ -5,7 +5,7 @@ etcd.py [--endpoint URL]... ACTION
     members          one line each: id, name or -, address, what it is (voter, learner, unstarted), and how it is
                      (leader, follower, unhealthy)
     healthy ADDRESS  whether the member with this address votes and has a leader
-    remove ADDRESS   removes the member with this address, if there is one
+    remove ADDRESS   removes the member with this address, if there is one; repeated while etcd refuses
     spare ADDRESS N  whether N others are healthy, and enough of them to remove this member
     yield            if the local member leads, another one that is healthy becomes the leader
 
@@ -19,6 +19,7 @@ import argparse
 import json
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -28,6 +29,9 @@ PKI = "/etc/kubernetes/pki/etcd"
 LOCAL = "https://127.0.0.1:2379"
 TIMEOUT = 10
 """Seconds for one request: etcd itself gives up after 7."""
+REMOVAL_TIMEOUT = 30
+"""Seconds. etcd refuses a removal ("unhealthy cluster") until its members have been connected for 5 s, and while it
+elects a leader. Both follow the previous host's restart or removal, which in one `pulumi up` is seconds ago."""
 
 
 def context() -> ssl.SSLContext:
@@ -105,6 +109,25 @@ def yield_leadership(endpoint: str, found: list[dict[str, Any]]) -> None:
     print(f"{others[0].get('name')} leads etcd now")  # noqa: T201
 
 
+def remove(endpoints: list[str], its_address: str) -> None:
+    """Remove the member with this address. Raises `OSError` if etcd still refuses after `REMOVAL_TIMEOUT`."""
+    deadline = time.monotonic() + REMOVAL_TIMEOUT
+    while True:
+        try:
+            # Listed again each time: a request without an answer may have succeeded.
+            endpoint, found = members(endpoints)
+            for member in found:
+                if address(member) == its_address:
+                    ask(endpoint, "/v3/cluster/member/remove", {"ID": member["ID"]})
+                    name = member.get("name") or "a member that never started"
+                    print(f"removed {name} ({its_address}) from etcd")  # noqa: T201
+            return
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1)
+
+
 def main(arguments: list[str]) -> None:
     """What the command line asks for; exits with 1 for "no"."""
     parser = argparse.ArgumentParser()
@@ -113,7 +136,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("address", nargs="?")
     parser.add_argument("count", nargs="?", type=int, default=0)
     options = parser.parse_args(arguments)
-    endpoint, found = members(options.endpoint or [LOCAL])
+    endpoints = options.endpoint or [LOCAL]
+    if options.action == "remove":
+        remove(endpoints, options.address)
+        return
+    endpoint, found = members(endpoints)
     its = [member for member in found if address(member) == options.address]
     if options.action == "members":
         leader = ask(endpoint, "/v3/maintenance/status", {}).get("leader")
@@ -135,12 +162,8 @@ def main(arguments: list[str]) -> None:
             wanted = max(options.count, len(others) // 2 + 1)
             unhealthy = f"; unhealthy: {names}" if names else ""
             sys.exit(f"{len(well)} other members of etcd are healthy, and {wanted} have to be{unhealthy}")
-    elif options.action == "yield":
-        yield_leadership(endpoint, found)
     else:
-        for member in its:
-            ask(endpoint, "/v3/cluster/member/remove", {"ID": member["ID"]})
-            print(f"removed {member.get('name') or 'a member that never started'} ({options.address}) from etcd")  # noqa: T201
+        yield_leadership(endpoint, found)
 
 
 if __name__ == "__main__":
