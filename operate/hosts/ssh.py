@@ -15,6 +15,13 @@ from model.settings import BastionFault, BastionSettings
 # refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 
+# A host that dies, or a network that is cut, sends no end of a connection: without questions of its own, this program
+# would wait for a silent command until its time-out, of minutes for a drain. Without an answer for 40 s the connection
+# is lost: a host whose network is configured anew, or that migrates to another hypervisor, is back before that. The
+# questions also keep NAT and firewalls on the way from forgetting a silent connection.
+KEEPALIVE_SECONDS = 10.0
+KEEPALIVE_UNANSWERED = 3
+
 
 class BastionError(asyncssh.Error):
     """The bastion lets no connection through; the text says why and what to do, and is shown as it is."""
@@ -72,6 +79,8 @@ class Access:
                 agent_path=None,
                 connect_timeout=10,
                 login_timeout=30,
+                keepalive_interval=KEEPALIVE_SECONDS,
+                keepalive_count_max=KEEPALIVE_UNANSWERED,
             )
             return await open_ones.enter_async_context(await connecting)
 
@@ -89,7 +98,7 @@ class Access:
             raise
 
     async def run(self, address: str, command: str) -> str:
-        """Run a command on a host and return its output; asyncssh.ProcessError if it fails."""
+        """Run a command on a host and return its output; errors as of `output`."""
         async with self.connect(address) as connection:
             return await output(connection, command)
 
@@ -97,10 +106,16 @@ class Access:
 async def output(
     connection: asyncssh.SSHClientConnection, command: str, stdin: bytes = b"", *, seconds: float = 60
 ) -> str:
-    """Run a command over a connection and return its output; asyncssh.ProcessError if it fails or times out."""
+    """Run a command over a connection and return its output.
+
+    asyncssh.ProcessError if it fails or times out; asyncssh.ConnectionLost if the connection ends before it.
+    """
     # With an empty pipe the command would wait for the end of its input.
     source = asyncssh.PIPE if stdin else asyncssh.DEVNULL
     result = await connection.run(command, input=stdin, stdin=source, check=True, encoding=None, timeout=seconds)
+    if result.exit_status is None:
+        # asyncssh returns what had arrived until then, as if the command had ended.
+        raise asyncssh.ConnectionLost("the connection ended before the command, which may still be running there")
     return _text(result.stdout)
 
 

@@ -33,7 +33,8 @@ def is_node(stack: AppliedStack, name: str) -> bool:
 def drain_node(stack: AppliedStack, name: str, reason: str) -> None:
     """Evict a node's pods, and keep new ones away; etcd's leadership goes elsewhere.
 
-    If that fails (HostError) or is interrupted, the node is as before, except for pods that have moved.
+    If that fails (HostError) or is interrupted, the node is as before, except for pods that have moved. If only the
+    connection is lost, which the error says, the host goes on by itself.
     """
     address = stack.outputs.control_plane.get(name)
     majority = len(stack.outputs.control_plane) // 2 + 1
@@ -94,14 +95,16 @@ def _run(stack: AppliedStack, name: str, script: str, *, seconds: float, patienc
 
     async def run(address: str) -> None:
         async with access.connect(address) as connection:
-            await output(connection, "sudo -n bash -s", f"set -euo pipefail\n{script}\n".encode(), seconds=seconds)
+            try:
+                await output(connection, "sudo -n bash -s", f"set -euo pipefail\n{script}\n".encode(), seconds=seconds)
+            except (OSError, asyncssh.Error) as error:
+                # No other host is tried: without a connection, the script may still be running on this one.
+                raise HostError(f"{name}: {failure_of(error)}") from None
 
     reasons: list[str] = []
     for host, address in hosts.items():
         try:
             return asyncio.run(run(address))
-        except asyncssh.ProcessError as error:
-            raise HostError(f"{name}: {failure_of(error)}") from None
         except (OSError, asyncssh.Error) as error:
             reasons.append(f"{host}: {failure_of(error)}")
     raise HostError("\n".join(reasons))

@@ -295,6 +295,9 @@ async def _log_in(facts: Facts, access: Access, address: str, began: float) -> l
             problem(looked_at, "login refused", "correct loadBalancerUser: each image has its own login user")
         )
     except (OSError, asyncssh.Error) as error:
+        if findings:  # it was logged in
+            again = "see `openstack console log show`, and run this again"
+            return [*findings, problem("commands over SSH", failure_of(error), again)]
         findings.append(
             problem(
                 looked_at,

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from model.settings import BastionSettings
+from operate.hosts import ssh
 from operate.hosts.ssh import Access, BastionError, HostError, failure_of, on_all, output
 
 ADDRESS = "127.0.0.1"
@@ -98,7 +99,19 @@ class Server:
         self._loop.close()
 
 
+HANG_UP, FREEZE = "hang up", "freeze"
+"""Instead of a command: the host goes down before it has ended; the host answers nothing for 3 s."""
+
+
 async def run_here(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    if process.command == HANG_UP:
+        process.stdout.write(b"half an answer\n")
+        process.get_extra_info("connection").abort()
+        return
+    if process.command == FREEZE:
+        time.sleep(3)  # noqa: ASYNC251 - all of the server stands still
+        process.exit(0)
+        return
     shell = await asyncio.create_subprocess_shell(process.command or "", stdin=PIPE, stdout=PIPE, stderr=PIPE)
     out, err = await shell.communicate(await process.stdin.read())
     process.stdout.write(out)
@@ -121,6 +134,21 @@ def test_a_command_gets_its_input_and_returns_its_output(server: Server) -> None
             return await output(connection, "tr a-z A-Z", b"hello\n")
 
     assert asyncio.run(shout()) == "HELLO"
+
+
+def test_a_command_whose_connection_ended_first_has_not_succeeded(server: Server) -> None:
+    server.start()
+    with pytest.raises(asyncssh.ConnectionLost, match=r"ended before the command.*may still be running"):
+        asyncio.run(server.access.run(ADDRESS, HANG_UP))
+
+
+def test_a_host_that_answers_nothing_any_more_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "KEEPALIVE_SECONDS", 0.1)
+    server.start()
+    began = time.monotonic()
+    with pytest.raises(asyncssh.ConnectionLost):
+        asyncio.run(server.access.run(ADDRESS, FREEZE))
+    assert time.monotonic() - began < 3
 
 
 def test_a_host_that_is_still_booting_is_waited_for(server: Server) -> None:

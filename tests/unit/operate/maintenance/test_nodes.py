@@ -25,6 +25,8 @@ class StandInHosts:
         self.down: set[str] = set()
         self.scripts: dict[str, str] = {}
         self.status = 0
+        self.cut = False
+        """Whether the connection ends before the script does."""
 
     def connect(self, address: str) -> Any:
         hosts = self
@@ -42,6 +44,8 @@ class StandInHosts:
 
     async def output(self, address: str, command: str, stdin: bytes, *, seconds: float) -> str:  # noqa: ARG002 - the real one's
         self.scripts[address] = stdin.decode()
+        if self.cut:
+            raise asyncssh.ConnectionLost("gone")
         if self.status:
             raise asyncssh.ProcessError({}, command, None, self.status, None, self.status, b"", b"the reason\n")
         return ""
@@ -157,6 +161,13 @@ def test_a_refusal_is_reported_and_no_other_host_is_tried(hosts: StandInHosts, a
     with pytest.raises(HostError, match=r"dev-worker-0: .*the reason"):
         act(stack())
     assert len(hosts.scripts) == 1
+
+
+def test_no_other_host_is_tried_if_the_script_may_still_be_running_on_the_first(hosts: StandInHosts):
+    hosts.cut = True
+    with pytest.raises(HostError, match="dev-worker-0: ConnectionLost: gone"):
+        drain_worker(stack())
+    assert [*hosts.scripts] == [CONTROL_PLANE["dev-cp-0"]]
 
 
 def test_every_host_s_reason_is_reported_if_none_answers(hosts: StandInHosts):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -831,6 +832,21 @@ def test_an_instance_with_another_host_key_leads_to_its_metadata(cloud: Cloud) -
     (finding,) = asyncio.run(untyped._log_in(cloud.facts(), access, "198.51.100.9", 0))
     assert "did not get that, or ignored it" in finding.found
     assert "DataSourceNone" in finding.to_do
+
+
+def test_a_connection_that_is_lost_later_is_not_blamed_on_the_login(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(*_: object, **__: object) -> str:
+        raise asyncssh.ConnectionLost("gone")
+
+    monkeypatch.setattr(boot, "output", lose)
+    access: Any = plain(user="debian", patience=0, connect=saying(nullcontext[None]))
+    untyped: Any = boot
+    in_, lost = asyncio.run(untyped._log_in(cloud.facts(), access, "198.51.100.9", 0))
+    assert (in_.result, lost.result) == (Outcome.OK, Outcome.PROBLEM)
+    assert lost.found == "ConnectionLost: gone"
+    assert "adminCidrs" not in lost.to_do
 
 
 def test_hypervisors_are_counted_if_the_user_may_see_them(cloud: Cloud) -> None:
