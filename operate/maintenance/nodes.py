@@ -74,7 +74,7 @@ def resume_node(stack: AppliedStack, name: str) -> None:
         # A node that has just lost its power counts as Ready for most of a minute; one that runs renews its lease.
         before=$(renewed)
         deadline=$((SECONDS + {BOOT_SECONDS:.0f}))
-        until [ "$(renewed)" != "$before" ]; do
+        until now=$(renewed) && [ "$now" != "$before" ]; do
             [ $SECONDS -lt $deadline ] || {{ echo "its kubelet does not reach the API" >&2 && exit 1; }}
             sleep 1
         done

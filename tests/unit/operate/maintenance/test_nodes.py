@@ -102,6 +102,11 @@ def test_a_worker_is_drained_by_the_first_control_plane_host_that_answers(hosts:
 
 KUBECTL = """
 case "$*" in
+*" get lease "*)
+    asked=$(grep --count " get lease " "${0%/*}/calls")
+    # Once, the API server does not answer.
+    [ "$asked" != 2 ] || exit 1
+    [ "$asked" -lt 4 ] && echo before || echo later ;;
 *"metadata.name!="*) printf "$OTHERS" ;;
 *"metadata.name="*) printf "$ITSELF" ;;
 *" drain "*) echo "cannot evict" >&2; exit $DRAINS ;;
@@ -182,3 +187,11 @@ def test_a_control_plane_host_is_resumed_when_its_member_is_healthy(hosts: Stand
     assert (
         script.index("condition=Ready node/dev-cp-1") < script.index("healthy 198.51.100.21") < script.index("uncordon")
     )
+
+
+def test_a_node_has_not_renewed_its_lease_because_the_api_does_not_answer(hosts: StandInHosts, tmp_path: Path):
+    resume_node(stack(), "dev-worker-0")
+    calls, done = on_host(tmp_path, hosts.scripts[CONTROL_PLANE["dev-cp-0"]])
+    assert done.returncode == 0, done.stderr
+    assert [" get lease " in call for call in calls] == [True] * 4 + [False] * 3
+    assert calls[-1] == "kubectl uncordon dev-worker-0"
