@@ -12,6 +12,7 @@ import pytest
 from model.load_balancers import LOAD_BALANCER_FILES, Frontend, LoadBalancerHost, LoadBalancerPair
 from model.rendering import HostFile, configure_script, load_balancer_files
 from model.settings import FrontendSettings, Settings
+from operate.hosts.on_host import DRAINED
 from tests.golden.steps.sandbox import Sandbox
 from tests.unit.example import example_values
 
@@ -117,6 +118,14 @@ def test_a_change_is_reloaded_and_becomes_the_proven_one(serving: Sandbox):
     assert "systemctl reload haproxy" in serving.calls
     assert "systemctl stop haproxy" not in serving.calls
     assert [it.name for it in serving.path(STATE).iterdir() if "proven." in it.name] == ["proven.2"]
+
+
+def test_a_host_whose_keepalived_was_started_is_not_drained_any_more(serving: Sandbox):
+    drained = serving.path(str(DRAINED))
+    for note, ends in (("refused", False), ("second", True)):
+        drained.write_text("ada, new kernel\n")
+        serving.run(script(note))
+        assert drained.exists() is not ends
 
 
 def test_a_change_that_does_not_serve_is_undone_and_its_stage_stays(serving: Sandbox):
