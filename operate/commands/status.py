@@ -206,8 +206,8 @@ def status(
 
     With --reapply, Pulumi shows what it will do, and asks. Refused if other changes wait for a `pulumi up`.
 
-    Exit status: 0 if nothing is wrong; 1 if a file differs from what Pulumi applied, or something does not run; 2 if
-    the stack cannot be read. With --watch, 0 after Ctrl-C.
+    Exit status: 0 if nothing is wrong, with --reapply afterwards; 1 if a file differs from what Pulumi applied, or
+    something does not run; 2 if the stack cannot be read. With --watch, 0 after Ctrl-C.
     """
     if watched and (as_json or reapply):
         raise typer.BadParameter("--watch cannot be combined with --json or --reapply")
@@ -233,9 +233,12 @@ def status(
     if reapply and report.remedy:
         # With this variable Pulumi, which is the only one to ask, does not.
         insist_on_answer(yes=yes or os.environ.get("PULUMI_SKIP_CONFIRMATIONS") in ("true", "1"))
-        insist_on_nothing_pending(applied.name, parse_preview(engine.preview(applied.name)))
+        insist_on_nothing_pending(applied.name, parse_preview(engine.preview(applied.name)), with_servers=True)
         _, *arguments = shlex.split(report.remedy)
         engine.run_pulumi(*arguments, *(["--yes"] if yes else []), stack=applied.name, again="./ha status --reapply")
-        return
+        # No output has changed: nothing else was pending.
+        report = look(applied, with_instances=True)
+        if not as_json:
+            console.print(Group(*_findings(report)))
     if not report.whole:
         raise typer.Exit(1)

@@ -43,13 +43,15 @@ def pending_changes(steps: Collection[Step], *, rebuilt: str | None = None, with
     return [*changes.values()]
 
 
-def insist_on_nothing_pending(stack: str, steps: Collection[Step], *, rebuilt: str | None = None) -> None:
-    """PairError if the configuration, or the program, has a change that was not applied yet.
+def insist_on_nothing_pending(
+    stack: str, steps: Collection[Step], *, rebuilt: str | None = None, with_servers: bool = False
+) -> None:
+    """PairError if the configuration, or the program, has a change that was not applied yet, as `pending_changes`.
 
     A run for one host would apply it to that host alone: with another `vrrpRouterId`, for example, both would hold the
-    VIP.
+    VIP. One of the whole stack (`with_servers`) would apply what the operator did not ask for.
     """
-    changes = pending_changes(steps, rebuilt=rebuilt)
+    changes = pending_changes(steps, rebuilt=rebuilt, with_servers=with_servers)
     if changes:
         # A plain `up` waits for the broken host's SSH, and fails. With its instance replaced, the order is kept.
         up = f"`pulumi up --stack {stack}`"
@@ -57,10 +59,10 @@ def insist_on_nothing_pending(stack: str, steps: Collection[Step], *, rebuilt: s
             up = f"`pulumi up --stack {stack} --replace '**:Instance::{rebuilt}'`, which also re-creates {rebuilt}"
         more = f" and {len(changes) - _MOST} more" if changes[_MOST:] else ""
         besides = f", besides those of {rebuilt}" if rebuilt else ""
+        why = "This run would apply them too" if with_servers else "They must reach the load balancers in order"
         raise PairError(
             f"`pulumi up` has yet to apply changes{besides}, so nothing was done: {', '.join(changes[:_MOST])}{more}. "
-            f"They must reach the load balancers in order: first run {up}; or revert them. "
-            f"`pulumi preview --diff --stack {stack}` shows them"
+            f"{why}: first run {up}; or revert them. `pulumi preview --diff --stack {stack}` shows them"
         )
 
 

@@ -99,16 +99,22 @@ def giving(result: object) -> Callable[..., object]:
 
 @pytest.fixture
 def pulumi(states: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """A pair with a file that was edited manually; how Pulumi is run."""
-    path = next(iter(states["k8s-lb-0"]["files"]))
-    states["k8s-lb-0"]["files"][path] |= {"digest": "edited"}
+    """A pair with a file that was edited manually; how Pulumi is run, which restores it."""
+    edited = next(iter(states["k8s-lb-0"]["files"].values()))
+    applied = edited["digest"]
+    edited["digest"] = "edited"
     runs: list[tuple[str, ...]] = []
 
     def run_pulumi(*arguments: str, **_: object) -> None:
         runs.append(arguments)
+        edited["digest"] = applied
 
     monkeypatch.setattr(command, "read_stack", giving(SimpleNamespace(name="production")))
-    monkeypatch.setattr(command, "look", giving(report(states)))
+
+    def look(*_: object, **__: object) -> PairReport:
+        return report(states)
+
+    monkeypatch.setattr(command, "look", look)
     monkeypatch.setattr(engine, "run_pulumi", run_pulumi)
     return runs
 
@@ -140,6 +146,41 @@ def test_drift_is_fixed_by_one_run_of_pulumi(pulumi: list[tuple[str, ...]], monk
     assert run[:3] == ("up", "--stack", "production")
     assert "**::k8s-lb-0-configure" in run
     assert run[-1] == "--yes"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_still_wrong_after_a_reapply_is_shown_and_is_its_status(
+    pulumi: list[tuple[str, ...]],
+    states: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    as_json: bool,
+):
+    states["k8s-lb-1"] = "TimeoutError"
+    monkeypatch.setattr(engine, "preview", giving(preview_of("same", "same")))
+    with pytest.raises(typer.Exit) as ended:
+        command.status("production", as_json=as_json, reapply=True, yes=True)
+    assert ended.value.exit_code == 1
+    assert len(pulumi) == 1
+    printed = capsys.readouterr().out
+    if as_json:
+        json.loads(printed)
+    else:
+        assert printed.count("k8s-lb-1: not reachable: TimeoutError") == 2
+        assert printed.count("is edited") == 1
+
+
+def test_drift_is_not_fixed_while_a_worker_waits_for_an_up(
+    pulumi: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+):
+    worker = (
+        "urn:pulumi:dev::openstack-ha-api::openstack-ha-api:compute:Servers$command:remote:Command::dev-worker-0-join"
+    )
+    monkeypatch.setattr(engine, "preview", giving(json.dumps({"steps": [{"op": "update", "urn": worker}]})))
+    with pytest.raises(PairError, match=r"dev-worker-0-join \(update\).*would apply them too: first run `pulumi up"):
+        command.status("production", reapply=True, yes=True)
+    assert pulumi == []
 
 
 @pytest.mark.parametrize("ops", [("update", "update"), ("update", "same"), ("same", "delete-replaced")])
