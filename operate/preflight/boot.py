@@ -121,6 +121,14 @@ def try_boot(facts: Facts, configuration: StackConfiguration) -> Generator[Findi
     try:
         port = yield from _create_port(facts, name)
         yield from _try(facts, configuration, name, port)
+    except ForbiddenException as error:
+        # Not a matter of what this user may see: `pulumi up` creates the same.
+        yield problem(
+            "temporary instance",
+            f"this user may not create it: {error}",
+            "if a quota is exceeded, request a larger one; otherwise log in as a user with the role member in the "
+            "project, or ask the cloud's operator to allow it",
+        )
     finally:
         remove(cloud, facts.project_id, name)
 

@@ -31,7 +31,7 @@ from operate.hosts.ssh import Access
 from operate.preflight import account, backend, boot, endpoint, floating, instances, network, segment
 from operate.preflight import facts as facts_module
 from operate.preflight.backend import MANY_MEMBERS, Backend, find_backend
-from operate.preflight.boot import LEFT_AFTER, is_left, leftovers, remove, temporary_name
+from operate.preflight.boot import LEFT_AFTER, is_left, leftovers, remove, temporary_name, try_boot
 from operate.preflight.facts import Facts
 from operate.preflight.finding import CannotCheckError, Finding, Outcome
 from operate.preflight.run import Preflight, run_checks
@@ -1505,6 +1505,25 @@ def test_a_vip_that_another_preflight_tries_at_the_same_time_is_no_problem() -> 
     )
     assert found.result is Outcome.NOT_CHECKED
     assert "409" in found.found
+
+
+@pytest.mark.parametrize("what", ["create_security_group", "create_port", "create_server"])
+def test_a_user_who_may_not_create_what_an_up_creates_has_a_problem(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr(boot, "remove", lambda _cloud, _project, name: removed.append(name))  # pyright: ignore
+    for service in (cloud.network, cloud.compute):
+        for creation in ("create_security_group", "create_security_group_rule", "create_port", "create_keypair"):
+            setattr(service, creation, saying(lambda: plain(id="new")))
+    service = cloud.compute if what == "create_server" else cloud.network
+    setattr(service, what, refusal(ForbiddenException(f"403: policy forbids {what}")))
+    cloud.network.security_groups = saying(list[Any])
+    last = [*try_boot(cloud.facts(), configuration())][-1]
+    assert last.result is Outcome.PROBLEM
+    assert f"policy forbids {what}" in last.found
+    assert "role member" in last.to_do
+    assert len(removed) == 1
 
 
 def ended_process() -> int:
