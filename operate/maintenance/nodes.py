@@ -36,11 +36,16 @@ def drain_node(stack: AppliedStack, name: str, reason: str) -> None:
     If that fails (HostError) or is interrupted, the node is as before, except for pods that have moved. If only the
     connection is lost, which the error says, the host goes on by itself.
     """
+    marker = f"ha-drain-{name}"
     address = stack.outputs.control_plane.get(name)
     majority = len(stack.outputs.control_plane) // 2 + 1
     # One that is drained may be stopped, so it counts as gone.
     spare = f"{_ETCD} spare {address} $(({majority} + others))" if address else ""
     script = f"""
+        # The rest of this input, under a name by which the script is found from its first line to its last.
+        exec bash -s {marker}
+        set -euo pipefail
+        trap 'exit 143' TERM
         cordoned() {{
             local only="spec.unschedulable=true,metadata.name$1"
             {_KUBECTL} get nodes --field-selector "$only" --output name "${{@:2}}" | wc -l
@@ -55,12 +60,15 @@ def drain_node(stack: AppliedStack, name: str, reason: str) -> None:
     """
     try:
         _run(stack, name, script, seconds=DRAIN_SECONDS + 60)
-    except HostError:
-        raise
-    except BaseException:
-        # The script on the host goes on without this end of the connection. Its own trap undoes the rest.
-        with uninterrupted(), suppress(HostError):
-            _run(stack, name, f"pkill --full 'kubectl .*drain {name} '", seconds=10)
+    except BaseException as error:
+        cause = error.__context__
+        if isinstance(cause, asyncssh.ProcessError) and cause.exit_status is not None:
+            raise  # the script has ended
+        # It goes on without this end of the connection. Its traps undo the rest, once the program that it runs ends.
+        with uninterrupted():
+            for host in [name] if address else stack.outputs.control_plane:
+                with suppress(HostError):
+                    _run(stack, host, f"pkill --full '{marker}$|kubectl .*drain {name} '", seconds=10)
         raise
 
 

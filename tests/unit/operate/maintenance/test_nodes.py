@@ -1,5 +1,6 @@
 """Which script a node's drain and resume run on which host, and what of its failure is reported."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
 from operate.maintenance import nodes
 from operate.maintenance.nodes import drain_node, is_node, resume_node
+from tests.unit.waiting import wait_until
 
 CONTROL_PLANE = {f"dev-cp-{index}": f"198.51.100.2{index}" for index in range(3)}
 
@@ -27,6 +29,9 @@ class StandInHosts:
         self.status = 0
         self.cut = False
         """Whether the connection ends before the script does."""
+        self.failing: list[BaseException] = []
+        """Raised by the next command."""
+        self.all: list[tuple[str, bytes]] = []
 
     def connect(self, address: str) -> Any:
         hosts = self
@@ -46,6 +51,9 @@ class StandInHosts:
         self.scripts[address] = stdin.decode()
         if self.cut:
             raise asyncssh.ConnectionLost("gone")
+        self.all.append((address, stdin))
+        if self.failing:
+            raise self.failing.pop()
         if self.status:
             raise asyncssh.ProcessError({}, command, None, self.status, None, self.status, b"", b"the reason\n")
         return ""
@@ -114,21 +122,32 @@ esac
 """
 
 
-def on_host(folder: Path, script: str, **environment: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
-    """What a script calls on a control-plane host, and how it ends."""
+BLOCK = """
+case "$*" in *"$BLOCKS"*) read -r -t 1 _ <> <(:) || true ;; esac
+"""
+
+
+def start_on_host(folder: Path, script: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a script as on a control-plane host; what it calls is written to a file."""
     for name, text in {"kubectl": KUBECTL, "etcd.py": ""}.items():
         program = folder / name
-        program.write_text(f'#!/bin/bash\necho "{name} $*" >>{folder}/calls\n{text}\n')
+        program.write_text(f'#!/bin/bash\necho "{name} $*" >>{folder}/calls\n{BLOCK}\n{text}\n')
         program.chmod(0o755)
-    done = subprocess.run(
-        ["bash", "-c", script.replace("/usr/local/lib/ha-api/", "")],
-        env={"PATH": f"{folder}:/usr/bin:/bin", "OTHERS": "", "ITSELF": "", "DRAINS": "0"} | environment,
-        capture_output=True,
+    (folder / "script").write_text(script.replace("/usr/local/lib/ha-api/", ""))
+    return subprocess.Popen(
+        # Through a pipe, as from sshd.
+        ["bash", "-c", 'cat "$1" | bash -s', "bash", folder / "script"],
+        env={"PATH": f"{folder}:/usr/bin:/bin", "OTHERS": "", "ITSELF": "", "DRAINS": "0", "BLOCKS": "nothing"}
+        | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    calls = (folder / "calls").read_text().splitlines()
-    return [re.sub(r"--kubeconfig=\S+ ", "", call) for call in calls], done
+
+
+def calls(folder: Path) -> list[str]:
+    file = folder / "calls"
+    return re.sub(r"--kubeconfig=\S+ ", "", file.read_text()).splitlines() if file.exists() else []
 
 
 @pytest.mark.parametrize(
@@ -145,11 +164,49 @@ def test_a_drain_counts_drained_members_as_gone_and_undoes_itself(
     hosts: StandInHosts, tmp_path: Path, environment: dict[str, str], spare: int, last: str
 ):
     drain_node(stack(), "dev-cp-1", "a test")
-    calls, done = on_host(tmp_path, hosts.scripts[CONTROL_PLANE["dev-cp-1"]], **environment)
-    assert f"etcd.py spare 198.51.100.21 {spare}" in calls
-    assert calls[-1].startswith(last)
-    assert (done.returncode == 0) is ("DRAINS" not in environment)
-    assert "DRAINS" not in environment or "cannot evict" in done.stderr
+    with start_on_host(tmp_path, hosts.scripts[CONTROL_PLANE["dev-cp-1"]], **environment) as running:
+        _, said = running.communicate()
+    assert f"etcd.py spare 198.51.100.21 {spare}" in calls(tmp_path)
+    assert calls(tmp_path)[-1].startswith(last)
+    assert (running.returncode == 0) is ("DRAINS" not in environment)
+    assert "DRAINS" not in environment or "cannot evict" in said
+
+
+INTERRUPTIONS = {
+    "Ctrl-C": KeyboardInterrupt(),
+    "time-out": asyncssh.TimeoutError({}, "bash", None, None, None, None, b"", b""),
+    "lost connection": asyncssh.ConnectionLost("lost"),
+}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "drained"),
+    [("metadata.name!=", False), ("spare", False), (" drain ", True), ("annotate", True), ("yield", True)],
+)
+@pytest.mark.parametrize("interruption", INTERRUPTIONS.values(), ids=INTERRUPTIONS.keys())
+def test_an_interrupted_drain_ends_on_the_host_too_and_undoes_itself(
+    hosts: StandInHosts, tmp_path: Path, blocks: str, *, drained: bool, interruption: BaseException
+):
+    # No other process here has this name: `pkill` looks at all of them.
+    name = f"test-{os.getpid()}-cp-1"
+    hosts.failing = [interruption]
+    with pytest.raises((KeyboardInterrupt, HostError)):
+        drain_node(stack(control_plane={name: "198.51.100.21"}), name, "a test")
+    (_, script), (_, end) = hosts.all
+    with start_on_host(tmp_path, script.decode(), BLOCKS=blocks) as running:
+        wait_until("it is there", lambda: any(blocks in f"{call} " for call in calls(tmp_path)))
+        subprocess.run(["bash", "-s"], input=end, check=True)
+        running.communicate()
+    assert running.returncode != 0
+    assert any(" drain " in call for call in calls(tmp_path)) is drained
+    assert (calls(tmp_path)[-1] == f"kubectl uncordon {name}") is drained
+
+
+def test_a_worker_s_interrupted_drain_is_ended_wherever_it_may_run(hosts: StandInHosts):
+    hosts.failing = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        drain_worker(stack())
+    assert [address for address, script in hosts.all if b"pkill" in script] == [*CONTROL_PLANE.values()]
 
 
 def drain_worker(stack: Any) -> None:
