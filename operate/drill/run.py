@@ -314,13 +314,20 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
 
 
 def troubles_of(report: PairReport) -> list[str]:
-    """Why no fault may be injected now. A drained load balancer counts: its peer serves alone."""
+    """Why no fault may be injected now.
+
+    A drained load balancer counts: its peer serves alone. So does a drained control-plane node: it may be stopped, and
+    etcd would lose its majority with the next one.
+    """
     troubles = [*report.troubles, *(report.cluster.troubles if report.cluster else ())]
     for name, host in report.hosts.items():
         troubles += [f"{name}: {trouble}" for trouble in host.troubles]
         troubles += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]
         if host.state and host.state.drained:
             troubles.append(f"{name} was drained by {host.state.drained_by}: `./ha resume {name}` brings it back")
+    for node in report.cluster.nodes if report.cluster else ():
+        if node.cordoned and "control-plane" in node.role:
+            troubles.append(f"{node.name} was {node.why_cordoned}: `./ha resume {node.name}` brings it back")
     return troubles
 
 

@@ -37,6 +37,11 @@ class Node(BaseModel):
     drained_by: str | None = None
     """Who drained it with `./ha drain`, why, and since when."""
 
+    @property
+    def why_cordoned(self) -> str:
+        """Why no pods go there, if it is cordoned."""
+        return f"drained by {self.drained_by}" if self.drained_by else "cordoned"
+
 
 class Member(BaseModel):
     """A member of etcd."""
@@ -61,8 +66,7 @@ class ClusterReport(BaseModel):
         """What is no trouble."""
         for node in self.nodes:
             if node.cordoned:
-                by = f"drained by {node.drained_by}" if node.drained_by else "cordoned"
-                yield f"{node.name}: {by}: `./ha resume {node.name}` lets pods run there again"
+                yield f"{node.name}: {node.why_cordoned}: `./ha resume {node.name}` lets pods run there again"
 
 
 def parse_cluster(answer: str, hosts: set[str]) -> ClusterReport:

@@ -33,7 +33,7 @@ from operate.drill.faults import (
 from operate.drill.page import page, timeline
 from operate.drill.result import Answers, DrillResult, Measured, Planned, Seen
 from operate.drill.run import Drill
-from operate.hosts.cluster import ClusterReport, Member
+from operate.hosts.cluster import ClusterReport, Member, Node
 from operate.hosts.lock import Lock
 from operate.hosts.pair import PairError
 from operate.hosts.ssh import HostError
@@ -238,6 +238,31 @@ def test_a_drained_pair_is_not_healthy_enough_for_a_drill():
     pair.hosts["dev-lb-0"].state.drained_by = "ops, new kernel"
     (expected,) = run_module.troubles_of(pair)
     assert "ops, new kernel" in expected and "`./ha resume dev-lb-0`" in expected
+
+
+@pytest.mark.parametrize(
+    ("role", "cordoned", "drained_by", "trouble"),
+    [
+        (
+            "control-plane",
+            True,
+            "ops, new disk",
+            "cp-0 was drained by ops, new disk: `./ha resume cp-0` brings it back",
+        ),
+        ("control-plane", True, None, "cp-0 was cordoned: `./ha resume cp-0` brings it back"),
+        ("control-plane", False, None, None),
+        ("none", True, "ops, new disk", None),
+    ],
+)
+def test_a_drained_control_plane_node_is_gone_for_a_drill(
+    role: str, drained_by: str | None, trouble: str | None, *, cordoned: bool
+):
+    pair = report(cp_0="UP")
+    node = Node(
+        name="cp-0", role=role, version="v1.37.2", ready=True, reason="", cordoned=cordoned, drained_by=drained_by
+    )
+    pair.cluster = ClusterReport(nodes=[node])
+    assert run_module.troubles_of(pair) == ([trouble] if trouble else [])
 
 
 class Rehearsal(Drill):
