@@ -40,6 +40,8 @@ DRAINED = Path("/var/lib/ha-api/drained")
 HANDOVER = Path("/run/ha-api-held-connections/handover.json")
 """What goes on through a load balancer that has given the VIP up on purpose; missing if nothing does."""
 VRRP_STATE = Path("/run/ha-api/vrrp_state")
+DEFAULT_ROUTE = Path("/run/ha-api/default_route")
+"""What the watchdog adds to the priority: 0 if this host has a default route. keepalived ignores a missing file."""
 HAPROXY_CONFIGURATION = Path("/etc/haproxy/haproxy.cfg")
 KEEPALIVED_CONFIGURATION = Path("/etc/keepalived/keepalived.conf")
 # Never through a proxy, even if the host's environment names one for everything.
@@ -115,6 +117,11 @@ def vrrp() -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return {"state": state, "since": int(since)}
+
+
+def default_route() -> bool:
+    """Whether this host has a default route, according to the watchdog."""
+    return (_content(DEFAULT_ROUTE) or b"0").strip() == b"0"
 
 
 def haproxy(health_port: int, metrics_port: int) -> dict[str, Any]:
@@ -313,6 +320,7 @@ def main() -> None:
             "services": {name: found.result() for name, found in services.items()},
             "interface": interface(own.result()),
             "vrrp": vrrp(),
+            "default_route": default_route(),
             "holds_vip": bool(addresses.result().strip()),
             "haproxy": balancer.result(),
             "files": {path: file(path) for path in arguments["paths"]},

@@ -127,6 +127,8 @@ def compare_with_applied(
     `instances` is the cloud's view of hosts that are down, by name (operate/hosts/instance.py).
     """
     hosts: dict[str, HostReport] = {}
+    # On a network without a gateway neither has one.
+    routed = any(isinstance(it, HostState) and it.default_route for it in states.values())
     for name, address in addresses.items():
         found = states[name]
         if isinstance(found, str):
@@ -135,7 +137,11 @@ def compare_with_applied(
             continue
         drift = [*_drift(digests.get(name, {}), found.files), *_renamed(found.interface)]
         hosts[name] = HostReport(
-            address=address, state=found, troubles=[*_troubles(found)], drift=drift, notes=[*_notes(found)]
+            address=address,
+            state=found,
+            troubles=[*_troubles(found, routed=routed)],
+            drift=drift,
+            notes=[*_notes(found)],
         )
     report = PairReport(stack=stack, hosts=hosts, troubles=[])
     if len(report.holders) > 1:
@@ -184,7 +190,7 @@ def _renamed(interface: Interface | None) -> Iterator[Drift]:
         )
 
 
-def _troubles(state: HostState) -> Iterator[str]:
+def _troubles(state: HostState, *, routed: bool) -> Iterator[str]:
     # A drained load balancer does not run keepalived, and nothing is wrong with that.
     vrrp = None if state.drained else state.vrrp
     services = {name: it for name, it in state.services.items() if not (state.drained and name == "keepalived")}
@@ -202,6 +208,11 @@ def _troubles(state: HostState) -> Iterator[str]:
             "was not reloaded, or refused the file: `journalctl -u haproxy`"
         )
     yield from _servers_down(haproxy)
+    if routed and not state.default_route:
+        yield (
+            "it has no default route, and its peer has one: clients outside the subnet get no answer through it: "
+            "`ip route`, `journalctl -u systemd-networkd`; a reboot has DHCP set it again"
+        )
     for path, disk in state.disks.items():
         if min(disk.free / disk.size, disk.free_inodes) < DISK_SHARE_LEFT:
             yield (

@@ -156,6 +156,8 @@ class HostState(BaseModel):
     services: dict[str, Service]
     interface: Interface | None = None
     vrrp: Vrrp | None
+    default_route: bool = True
+    """Without one, clients outside the subnet get no answer from it, and its priority is lower."""
     holds_vip: bool
     haproxy: HAProxy
     files: dict[str, InstalledFile | None]

@@ -40,19 +40,22 @@ def holder_of(states: States) -> str | None:
 def unfit(name: str, states: States) -> list[str]:
     """Why a load balancer cannot serve alone; empty if it can.
 
-    It needs an API server only if its peer has one: without any API server there is nothing to lose.
+    It needs an API server or a default route only if its peer has one: otherwise there is nothing to lose.
     """
     state = states[name]
     if isinstance(state, str):
         return [f"not reachable: {state}"]
     if state.drained:
         return [f"it was drained by {state.drained_by}: `./ha resume {name}` brings it back"]
-    needs_api_server = any(isinstance(other, HostState) and other.haproxy.ready for other in states.values())
+    found = [it for it in states.values() if isinstance(it, HostState)]
+    needs_api_server = any(it.haproxy.ready for it in found)
     reasons = [f"{unit} is {service.state}" for unit, service in state.services.items() if service.state != "active"]
     if not state.haproxy.alive:
         reasons.append("HAProxy does not answer")
     elif needs_api_server and not state.haproxy.ready:
         reasons.append("its HAProxy has no API server")
+    if not state.default_route and any(it.default_route for it in found):
+        reasons.append("it has no default route, so clients outside the subnet would get no answer")
     if state.vrrp is None or state.vrrp.state not in PARTICIPATING:
         reasons.append(
             f"keepalived does not take part in the election ({state.vrrp.state if state.vrrp else 'no state'})"

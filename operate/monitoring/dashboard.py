@@ -258,19 +258,20 @@ def _panels(stack: str, api_servers: int, timers: Timers) -> Iterable[Panel]:
         words={0: ("no", GREEN), 1: ("required", ORANGE)},
     )
     yield Panel(
-        title="HAProxy, according to the watchdog",
+        title="HAProxy and the default route, according to the watchdog",
         kind="state-timeline",
         queries={
-            host: f"2 * max by (host) (ha_api_watchdog_haproxy_dead{{{stack}}})"
-            f" + (max by (host) (ha_api_watchdog_priority_change{{{stack}}}) < bool 0)",
+            host: f"100 * max by (host) (ha_api_watchdog_haproxy_dead{{{stack}}})"
+            f" - max by (host) (ha_api_watchdog_priority_change{{{stack}}})",
         },
         width=12,
         height=5,
         words={
             0: ("serves", GREEN),
-            1: ("reaches no API server", ORANGE),
-            2: ("dead or hangs", RED),
-            3: ("dead or hangs", RED),
+            25: ("no default route", ORANGE),
+            50: ("reaches no API server", ORANGE),
+            75: ("reaches no API server", ORANGE),
+            **{100 + change: ("dead or hangs", RED) for change in (0, 25, 50, 75)},
         },
     )
     yield Panel(

@@ -103,7 +103,7 @@ def test_a_new_host_reports_no_state_and_no_transitions(host: Host):
     assert {found[f'ha_api_vrrp_state{{state="{state}"}}'] for state in metrics.STATES} == {0}
     assert {found[f'ha_api_vrrp_transitions_total{{state="{state}"}}'] for state in metrics.STATES} == {0}
     assert "ha_api_vrrp_state_since_timestamp_seconds" not in found
-    assert "ha_api_watchdog_haproxy_dead" not in found
+    assert not any(name.startswith("ha_api_watchdog_") for name in found)
 
 
 def test_the_other_metrics_do_not_need_systemd(host: Host, capsys: pytest.CaptureFixture[str]):
@@ -124,9 +124,16 @@ def test_exactly_one_state_is_reported(host: Host):
 
 def test_the_watchdog_s_values_are_exported(host: Host):
     (host.folder / "haproxy").write_text("1\n")
-    (host.folder / "api_servers").write_text("-50\n")
-    found = host.run()
-    assert (found["ha_api_watchdog_haproxy_dead"], found["ha_api_watchdog_priority_change"]) == (1, -50)
+    for api_servers, default_route, change in (
+        ("-50", "0", -50),
+        ("0", "-25", -25),
+        ("-50", "-25", -75),
+        ("0", "0", 0),
+    ):
+        (host.folder / "api_servers").write_text(f"{api_servers}\n")
+        (host.folder / "default_route").write_text(f"{default_route}\n")
+        found = host.run()
+        assert (found["ha_api_watchdog_haproxy_dead"], found["ha_api_watchdog_priority_change"]) == (1, change)
 
 
 def test_the_services_that_ha_status_shows_are_exported(host: Host):

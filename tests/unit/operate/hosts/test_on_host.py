@@ -18,7 +18,7 @@ from cryptography import x509
 from dev.standin.apiserver import StandInServer
 from dev.standin.certificate import KeyPair, self_signed
 from operate.hosts import on_host
-from operate.hosts.on_host import certificate, drained_by, file, haproxy, locked_by, reboot
+from operate.hosts.on_host import certificate, default_route, drained_by, file, haproxy, locked_by, reboot
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,17 @@ def test_a_held_lock_is_reported_without_taking_it(tmp_path: Path):
         assert locked_by(str(lock)) == "ada on desk, drill"
         holder.communicate()
     assert locked_by(str(lock)) is None
+
+
+@pytest.mark.parametrize(("written", "there"), [("0\n", True), ("-25\n", False), (None, True)])
+def test_a_lost_default_route_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str | None, *, there: bool
+):
+    file = tmp_path / "default_route"
+    monkeypatch.setattr(on_host, "DEFAULT_ROUTE", file)
+    if written:
+        file.write_text(written)
+    assert default_route() is there
 
 
 def test_an_answer_of_haproxy_that_is_cut_off_counts_as_none():

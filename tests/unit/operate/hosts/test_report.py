@@ -99,6 +99,17 @@ def test_nothing_is_wrong_with_a_healthy_pair(first: dict[str, Any], second: dic
     assert found.remedy is None
 
 
+def test_a_default_route_that_only_the_peer_has_is_missed(first: dict[str, Any], second: dict[str, Any]):
+    second["default_route"] = False
+    found = report(first, second)
+    (trouble,) = found.hosts["k8s-lb-1"].troubles
+    assert "no default route" in trouble and "`ip route`" in trouble
+    assert not found.hosts["k8s-lb-0"].troubles
+    # On a network without a gateway.
+    first["default_route"] = False
+    assert report(first, second).whole
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [

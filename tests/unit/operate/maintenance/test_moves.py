@@ -85,6 +85,7 @@ def test_holder_and_standby_are_found():
     [
         ("OSError: no route", "OSError: no route"),
         (host(ready=False), "its HAProxy has no API server"),
+        (host(default_route=False), "it has no default route"),
         (without("firewalld"), "firewalld is inactive"),
         (without("haproxy"), "haproxy is inactive"),
         (without("keepalived", vrrp={"state": "STOP", "since": NOW}), "keepalived is inactive"),
@@ -100,6 +101,11 @@ def test_the_vip_does_not_move_to_an_unfit_load_balancer(standby: HostState | st
 
 def test_the_vip_may_move_if_no_load_balancer_has_an_api_server():
     assert partners({LB_0: host(master=True, ready=False), LB_1: host(ready=False)}) == (LB_0, LB_1)
+
+
+def test_the_vip_may_move_if_no_load_balancer_has_a_default_route():
+    """As on a network without a gateway."""
+    assert partners({LB_0: host(master=True, default_route=False), LB_1: host(default_route=False)}) == (LB_0, LB_1)
 
 
 def test_without_a_holder_a_move_is_refused():

@@ -99,6 +99,7 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
     vrrp_state, since = vrrp(folder)
     states = dict.fromkeys((*STATES, vrrp_state) if vrrp_state else STATES, 0) | {vrrp_state: 1}
     services = units()
+    changes = [it for name in ("api_servers", "default_route") if (it := number(folder / name)) is not None]
     return "".join(
         [
             metric(
@@ -131,8 +132,9 @@ def state(vip: str, folder: Path, proven: Path, root: Path) -> str:
             metric(
                 "ha_api_watchdog_priority_change",
                 "gauge",
-                "What the watchdog adds to the VRRP priority: -50 where HAProxy reaches no API server, else 0.",
-                {"": number(folder / "api_servers")},
+                "What the watchdog adds to the VRRP priority: -50 where HAProxy reaches no API server, -25 without a "
+                "default route, else 0.",
+                {"": sum(changes) if changes else None},
             ),
             metric(
                 "ha_api_unit_active",
