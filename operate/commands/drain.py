@@ -8,7 +8,7 @@ from rich.console import Console
 from model.load_balancers import GRACE
 from operate.commands.move import await_handover, show_handover, show_interruption
 from operate.commands.options import Grace, HostName, StackName, Yes
-from operate.maintenance.moves import Maintenance, insist, peer_of
+from operate.maintenance.moves import Maintenance, insist, insist_in_service, peer_of
 from operate.maintenance.nodes import drain_node, is_node
 from operate.stack.applied import AppliedStack, read_stack
 
@@ -21,7 +21,7 @@ def drain(
     reason: Annotated[str, typer.Option(help="Shown by `./ha status`.")] = "maintenance",
     yes: Yes = False,
 ) -> None:
-    """Take a host out of service until `resume`, reboots included.
+    """Take a host out of service until `resume`, reboots included. Refused if it is drained already.
 
     A load balancer gives its peer the VIP; refused if the peer cannot serve alone. Open connections go on through it
     until they end or the grace is over, and this command waits for that. A node's pods are evicted, and if it
@@ -36,11 +36,13 @@ def drain(
         return
     states = maintenance.states()
     peer = peer_of(name, states)
+    insist_in_service(name, states)
     insist(peer, states)
     if not yes:
         typer.confirm(f"Drain {name}? {peer} will serve alone.", abort=True)
     with maintenance.alone(f"drain of {name}") as states:
         # Again: the operator may have taken a while to answer.
+        insist_in_service(name, states)
         insist(peer, states)
         show_interruption(applied, lambda: maintenance.drain(name, peer, reason, grace), console)
     console.print(

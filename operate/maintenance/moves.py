@@ -70,6 +70,15 @@ def insist(name: str, states: States) -> None:
         raise PairError(f"{name} cannot serve alone, so nothing was done: {'; '.join(reasons)}. See `./ha status`")
 
 
+def insist_in_service(name: str, states: States) -> None:
+    """PairError if a load balancer is drained: who did that relies on it, and a drain that fails would end it."""
+    state = states[name]
+    if isinstance(state, HostState) and state.drained:
+        raise PairError(
+            f"{name} is already drained by {state.drained_by}, so nothing was done: `./ha resume {name}` first"
+        )
+
+
 def partners(states: States) -> tuple[str, str]:
     """The holder and the standby; PairError if the standby could not take over at once."""
     holder = holder_of(states)

@@ -50,9 +50,14 @@ def drain_node(stack: AppliedStack, name: str, reason: str) -> None:
             local only="spec.unschedulable=true,metadata.name$1"
             {_KUBECTL} get nodes --field-selector "$only" --output name "${{@:2}}" | wc -l
         }}
+        before=$(cordoned '={name}')
+        by=$({_KUBECTL} get node {name} --output 'jsonpath={{.metadata.annotations.{DRAINED}}}')
+        if [ "$before" = 1 ] && [ "$by" ]; then
+            echo "already drained by $by:" {shlex.quote(f"`./ha resume {name}` first")} >&2
+            exit 1
+        fi
         others=$(cordoned '!={name}' --selector node-role.kubernetes.io/control-plane)
         {spare}
-        before=$(cordoned '={name}')
         trap '[ $? = 0 ] || [ "$before" = 1 ] || {_KUBECTL} uncordon {name} >/dev/null' EXIT
         {_KUBECTL} drain {name} {_DRAIN} >/dev/null
         {_KUBECTL} annotate node {name} --overwrite {shlex.quote(f"{DRAINED}={sign(reason)}")} >/dev/null

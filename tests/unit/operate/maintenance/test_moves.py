@@ -201,6 +201,20 @@ def test_a_change_while_the_prompt_was_open_is_noticed(monkeypatch: pytest.Monke
         assert fake.done == []
 
 
+@pytest.mark.usefixtures("stack")
+def test_a_load_balancer_that_is_drained_already_stays_its_first_operator_s(monkeypatch: pytest.MonkeyPatch):
+    whole = {LB_0: host(), LB_1: host(master=True)}
+    drained = whole | {LB_0: without("keepalived", vrrp=None, drained_by="ada on desk, since today")}
+    for looks in ([drained], [whole, drained]):
+        fake = FakeMaintenance(*looks)
+        monkeypatch.setattr(drain, "Maintenance", giving(fake))
+        with pytest.raises(
+            PairError, match=r"already drained by ada on desk.*nothing was done: `./ha resume dev-lb-0`"
+        ):
+            drain.drain(name=LB_0, stack="dev", yes=True)
+        assert fake.done == []
+
+
 def test_a_rebuild_continues_if_a_known_instance_boots_but_not_if_it_would_delete_more(monkeypatch: pytest.MonkeyPatch):
     """An instance left by a killed rebuild is built and boots while the next rebuild checks it."""
     monkeypatch.setattr(maintenance, "recorded_ids", giving({(INSTANCE, LB_1): "known"}))

@@ -117,6 +117,7 @@ case "$*" in
     [ "$asked" -lt 4 ] && echo before || echo later ;;
 *"metadata.name!="*) printf "$OTHERS" ;;
 *"metadata.name="*) printf "$ITSELF" ;;
+*"annotations.openstack-ha-api/drained-by}"*) printf "$BY" ;;
 *" drain "*) echo "cannot evict" >&2; exit $DRAINS ;;
 esac
 """
@@ -137,7 +138,14 @@ def start_on_host(folder: Path, script: str, **environment: str) -> subprocess.P
     return subprocess.Popen(
         # Through a pipe, as from sshd.
         ["bash", "-c", 'cat "$1" | bash -s', "bash", folder / "script"],
-        env={"PATH": f"{folder}:/usr/bin:/bin", "OTHERS": "", "ITSELF": "", "DRAINS": "0", "BLOCKS": "nothing"}
+        env={
+            "PATH": f"{folder}:/usr/bin:/bin",
+            "OTHERS": "",
+            "ITSELF": "",
+            "BY": "",
+            "DRAINS": "0",
+            "BLOCKS": "nothing",
+        }
         | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -170,6 +178,16 @@ def test_a_drain_counts_drained_members_as_gone_and_undoes_itself(
     assert calls(tmp_path)[-1].startswith(last)
     assert (running.returncode == 0) is ("DRAINS" not in environment)
     assert "DRAINS" not in environment or "cannot evict" in said
+
+
+def test_a_node_that_is_drained_already_stays_its_first_operator_s(hosts: StandInHosts, tmp_path: Path):
+    drain_node(stack(), "dev-cp-1", "a test")
+    (_, script) = hosts.all[0]
+    with start_on_host(tmp_path, script.decode(), ITSELF="node/dev-cp-1\n", BY="ada on desk, since today") as running:
+        _, said = running.communicate()
+    assert running.returncode == 1
+    assert said == "already drained by ada on desk, since today: `./ha resume dev-cp-1` first\n"
+    assert all(" get " in call for call in calls(tmp_path))
 
 
 INTERRUPTIONS = {
