@@ -147,12 +147,15 @@ async def _keep(lock: Lock, access: Access, name: str, address: str, *, signatur
 
 
 @contextmanager
-def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Generator[Lock]:
+def hold_all(
+    access: Access, addresses: Mapping[str, str], purpose: str, *, spared: str | None = None
+) -> Generator[Lock]:
     """Hold the locks of load balancers (addresses by name), for code that is not asynchronous.
 
     One that is lost while another is held, because its host boots for example, is taken again as soon as possible. If
     another operator keeps it for ANSWER_SECONDS, the whole lock is lost.
-    HostError as in `hold`; then none is held.
+    HostError as in `hold`; then none is held. The host `spared` is left out if it does not answer, but nobody
+    else may hold its lock.
     """
     lock, signature = Lock(), sign(purpose)
     holding: list[asyncio.Task[None]] = []
@@ -167,7 +170,11 @@ def hold_all(access: Access, addresses: Mapping[str, str], purpose: str) -> Gene
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 waiting.cancel()
-                await task
+                try:
+                    await task
+                except HostError as error:
+                    if name != spared or isinstance(error, TakenError):
+                        raise
 
     async def release() -> None:
         for task in holding:

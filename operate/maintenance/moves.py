@@ -130,16 +130,12 @@ class Maintenance:
     def alone(self, purpose: str, *, rebuilt: str | None = None) -> Generator[States]:
         """Hold the operators' lock while the context lasts; yields the states of both load balancers.
 
-        A host that is down is not locked: its peer's lock is enough. Nor is a host that is to be rebuilt, which may
-        answer now and not later.
+        A host that is down is not locked: its peer's lock is enough. Nor is a host that is to be rebuilt and cannot be
+        locked.
         """
         states = self.states()
-        up = {
-            name: address
-            for name, address in self._addresses.items()
-            if isinstance(states[name], HostState) and name != rebuilt
-        }
-        with hold_all(self._stack.access, up, purpose) as self._lock:
+        up = {name: address for name, address in self._addresses.items() if isinstance(states[name], HostState)}
+        with hold_all(self._stack.access, up, purpose, spared=rebuilt) as self._lock:
             # Again: the previous owner of the lock may have changed them.
             yield self.states()
 

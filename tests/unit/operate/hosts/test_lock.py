@@ -146,6 +146,25 @@ def test_both_hosts_are_locked_or_none(access: Access):
     assert seconds_until_free(access) < 1
 
 
+def test_a_host_that_is_spared_need_not_be_reachable(access: Access):
+    with hold_all(access, HOSTS | {"dev-lb-1": "127.0.0.3"}, "rebuild of dev-lb-1", spared="dev-lb-1") as held:
+        assert held.held == HOSTS.keys()
+        held.check()
+    refused = pytest.raises(HostError, match=r"dev-lb-1 \(127.0.0.3\) cannot be locked")
+    with refused, hold_all(access, HOSTS | {"dev-lb-1": "127.0.0.3"}, "rebuild of dev-lb-0", spared="dev-lb-0"):
+        pass
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_two_operators_who_each_rebuild_a_load_balancer_are_refused(access: Access, name: str):
+    with (
+        hold_all(access, BOTH, "rebuild of dev-lb-1", spared="dev-lb-1"),
+        pytest.raises(HostError, match=r"is in use by .*, rebuild of dev-lb-1"),
+        hold_all(access, {name: BOTH[name]}, "rebuild", spared=name),
+    ):
+        pass
+
+
 def test_the_purpose_is_quoted_for_the_shell(access: Access, lock_file: Path):
     with hold_all(access, HOSTS, "it's $(touch /tmp/x) `id`"):
         assert "it's $(touch /tmp/x) `id`" in lock_file.read_text()

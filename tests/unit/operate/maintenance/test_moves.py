@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from operate.commands import drain, move, rebuild
+from operate.hosts.lock import Lock
 from operate.hosts.on_host import DRAINED
 from operate.hosts.pair import PairError
 from operate.hosts.report import compare_with_applied
@@ -367,6 +368,25 @@ def test_without_the_lock_nothing_more_is_changed(
     with pytest.raises(HostError, match="dev-lb-1 is in use by ada"):
         getattr(it, str(change[0]))(*change[1:])
     assert run == undone
+
+
+@pytest.mark.parametrize(("rebuilt", "locked"), [(host(), [LB_0, LB_1]), ("TimeoutError", [LB_1])])
+def test_a_rebuild_locks_its_own_host_too_if_it_answers(
+    monkeypatch: pytest.MonkeyPatch, rebuilt: HostState | str, locked: list[str]
+):
+    taken: list[tuple[list[str], str | None]] = []
+
+    @contextmanager
+    def hold_all(_access: object, addresses: dict[str, str], _purpose: str, *, spared: str | None) -> Generator[Lock]:
+        taken.append((sorted(addresses), spared))
+        yield Lock()
+
+    monkeypatch.setattr(maintenance, "hold_all", hold_all)
+    monkeypatch.setattr(maintenance, "collect", giving({LB_0: rebuilt, LB_1: host(master=True)}))
+    outputs = SimpleNamespace(load_balancers={LB_0: "198.51.100.1", LB_1: "198.51.100.2"})
+    stack: Any = SimpleNamespace(access=None, outputs=outputs)
+    with Maintenance(stack).alone(f"rebuild of {LB_0}", rebuilt=LB_0):
+        assert taken == [(locked, LB_0)]
 
 
 def test_a_rebuild_without_its_lock_deletes_nothing(
