@@ -136,7 +136,7 @@ def behind(bastion: Bastion) -> Generator[System]:
         bastionHost=bastion.address,
         bastionUser=USER,
         bastionHostKey=bastion.host_key,
-        sshTimeout=240,  # what has yet to log in waits for the bastion that long
+        sshTimeout=150,  # what has yet to log in waits for the bastion that long
     )
     system.delete_leftovers()
     system.configure()

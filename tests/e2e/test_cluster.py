@@ -160,10 +160,6 @@ def test_a_support_bundle_has_the_cluster_s_states_and_none_of_its_secrets(clust
     assert b"plaintext" not in everything
 
 
-def test_quiet_logs_and_exec_outlive_two_minutes(quiet: list[subprocess.Popen[str]]):
-    assert [it.communicate(timeout=QUIET_SECONDS + 60)[0] for it in quiet] == ["still here\n", "still here\n"]
-
-
 @pytest.mark.measures
 def test_adding_a_frontend_is_one_reload_and_fails_no_request(cluster: Cluster):
     system = cluster.system
@@ -191,6 +187,10 @@ def test_adding_a_frontend_is_one_reload_and_fails_no_request(cluster: Cluster):
 
 def test_the_ingress_learns_its_client_s_address(cluster: Cluster):
     assert ingress.client_address(cluster.system.outputs) == str(LabSettings.from_environ().instance_gateway)
+
+
+def test_quiet_logs_and_exec_outlive_two_minutes_and_a_reload(quiet: list[subprocess.Popen[str]]):
+    assert [it.communicate(timeout=QUIET_SECONDS + 60)[0] for it in quiet] == ["still here\n", "still here\n"]
 
 
 @pytest.mark.measures

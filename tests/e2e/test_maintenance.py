@@ -9,6 +9,7 @@ import secrets
 import signal
 import urllib.request
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -225,9 +226,14 @@ def test_the_next_rebuild_continues_one_that_was_killed_between_two_instances(pa
 
 
 def test_a_second_operator_is_refused(pair: System):
-    with hold_all(pair.access, pair.outputs.load_balancers, "a drill"):
-        for command in (["move", "--yes"], ["drain", LB_0, "--yes"], ["resume", LB_0], ["rebuild", LB_1, "--yes"]):
-            assert "is in use by" in pair.ha(*command, status=2).words
+    commands = (["move", "--yes"], ["drain", LB_0, "--yes"], ["resume", LB_0], ["rebuild", LB_1, "--yes"])
+    # At once: each waits a while for the lock.
+    with (
+        hold_all(pair.access, pair.outputs.load_balancers, "a drill"),
+        ThreadPoolExecutor(len(commands)) as together,
+    ):
+        running = [together.submit(pair.ha, *command, status=2) for command in commands]
+        assert all("is in use by" in it.result().words for it in running)
     pair.ha("move", "--yes")
 
 
