@@ -28,11 +28,16 @@ class Watch:
         return self.connection.recv(1) == b"."
 
 
-def ask(address: str, path: str, source_port: int = 0) -> tuple[ssl.SSLSocket, str]:
-    """A request on a new connection, which stays open, and the API server that has answered. Port 0 is any."""
+def connect(address: str, source_port: int = 0) -> ssl.SSLSocket:
+    """A new connection; port 0 is any."""
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    connection = tls.wrap_socket(create_connection((address, API_PORT), PATIENCE_SECONDS, ("", source_port)))
+    return tls.wrap_socket(create_connection((address, API_PORT), PATIENCE_SECONDS, ("", source_port)))
+
+
+def ask(address: str, path: str, source_port: int = 0) -> tuple[ssl.SSLSocket, str]:
+    """A request on a new connection, which stays open, and the API server that has answered."""
+    connection = connect(address, source_port)
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -63,6 +68,19 @@ def download(address: str, size: int, *, pause: float = 0) -> int:
             if received == size:
                 break
     return received
+
+
+def upload(address: str, size: int, *, pause: float = 0) -> bool:
+    """Whether so many megabytes are accepted, with a pause (seconds) after each; OSError if they are not."""
+    with connect(address) as connection:
+        connection.settimeout(30)
+        connection.sendall(b"POST /upload HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n")
+        megabyte = bytes(1 << 20)
+        for _ in range(size):
+            connection.sendall(b"%x\r\n%b\r\n" % (len(megabyte), megabyte))
+            time.sleep(pause)
+        connection.sendall(b"0\r\n\r\n")
+        return connection.recv(1 << 10).startswith(b"HTTP/1.1 200 ")
 
 
 def ends_after(watches: Sequence[Watch], seconds: float) -> list[tuple[Watch, float]]:

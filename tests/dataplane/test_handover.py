@@ -3,6 +3,7 @@
 Bounds in seconds are generous, because the machine may be busy; ADR 45 has what was measured.
 """
 
+import socket
 import ssl
 import subprocess
 import time
@@ -12,7 +13,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from dev.bench.world import KEEPALIVED, VIP, World, wait_for
+from dev.bench.world import INTERFACE, KEEPALIVED, VIP, World, wait_for
 from tests.dataplane.client import Client
 from tests.dataplane.moves import HANDOVER, STATUS, left_behind, move, on, work
 from tests.watches import Watch, ends_after
@@ -52,6 +53,12 @@ def test_a_download_that_is_under_way_is_completed(world: World, client: Client)
     time.sleep(1)
     move(world)
     assert received() == DOWNLOAD_BYTES
+
+
+def test_a_client_s_full_segment_fits_into_the_tunnel(world: World, watches: list[Watch]):
+    mtu = int(on(world.holder, "cat", f"/sys/class/net/{INTERFACE}/mtu"))
+    segment = watches[0].connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    assert mtu - 150 < segment <= mtu - 90
 
 
 def test_a_second_move_during_the_grace_keeps_all_connections(world: World, client: Client, watches: list[Watch]):

@@ -36,14 +36,14 @@ from operate.stack.applied import AppliedStack, read_stack
 from operate.stack.engine import PULUMI, StackError
 from operate.stack.files import ROOT
 from operate.stack.resources import recorded_ids
-from tests.watches import download, ends_after, watch
+from tests.watches import download, ends_after, upload, watch
 
 # Where nothing may be dropped, a request has this long: both cores may be booting instances meanwhile.
 PATIENCE_SECONDS = 2.0
 # During moves on purpose: connections, and a limit below TCP's first repetition of a lost SYN (1 s, RFC 6298).
 HELD, SLOWEST_SECONDS = 100, 0.9
-# Longer than a move takes, with a pause (seconds) after each megabyte.
-DOWNLOAD_BYTES, PAUSE_SECONDS = 200 << 20, 0.2
+# Longer than a move takes, in each direction, with a pause (seconds) after each megabyte.
+MEGABYTES, PAUSE_SECONDS = 150, 0.3
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
@@ -301,7 +301,7 @@ class System:
         assert self.pair.holder() == standby
 
     def loses_nothing_in_moves(self, moves: int) -> None:
-        """Move the VIP there and back: no connection is cut, be it busy, quiet or a download, and no request fails."""
+        """Move the VIP there and back: no connection is cut, be it busy, quiet or a transfer, and no request fails."""
         host = urlsplit(self.outputs.endpoint).hostname or ""
         # From ports that nothing else has used: for 30 s after a connection has ended, the tracker at a load balancer's
         # port drops what is in the middle of another one (ADR 45).
@@ -318,12 +318,15 @@ class System:
         # A busy lab answers one late now and then.
         assert len(late) <= report.requests / 100
         # Alone: while so much passes, the lab's switches, which run in userspace, lose packets of the requests.
-        with ThreadPoolExecutor(1) as background:
-            received = background.submit(download, host, DOWNLOAD_BYTES, pause=PAUSE_SECONDS)
+        with ThreadPoolExecutor(2) as background:
+            received = background.submit(download, host, MEGABYTES << 20, pause=PAUSE_SECONDS)
+            sent = background.submit(upload, host, MEGABYTES, pause=PAUSE_SECONDS)
             time.sleep(1)
             self.move()
             assert not received.done()
-            assert received.result(120) == DOWNLOAD_BYTES
+            assert not sent.done()
+            assert received.result(120) == MEGABYTES << 20
+            assert sent.result(120)
 
     def quiet_watches_end(self, count: int = 20) -> float:
         """Cut the holder off while clients hold connections on which nothing is sent.

@@ -203,6 +203,14 @@ def test_a_handshake_without_a_connection_is_forgotten_after_a_while(tmp_path: P
     assert handshakes.numbers(client(1), 0, 0) is None
 
 
+def test_connections_that_have_ended_meanwhile_are_known_by_their_handshakes(tmp_path: Path, clock: list[float]):
+    handshakes = held.Handshakes(VIP, PORTS, tmp_path / "saved")
+    for number in range(3):
+        handshakes.saw(syn_ack(client(number), number=0xFFFFFFFF, acknowledged=7))
+        clock[0] += 1
+    assert handshakes.begun_since(101) == dict.fromkeys([client(1), client(2)], held.Numbers(0, 7))
+
+
 # ---- the key ---------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +251,14 @@ def test_a_segment_is_one_of_the_dead_host_s(monkeypatch: pytest.MonkeyPatch, nu
     found = struct.unpack("!HHIIBBHHH", tcp)
     assert found[:6] == (API, client().port, number % 2**32, 77, 0x50, held.ACK)
     assert checksum_of(VIP + client().address + struct.pack("!BBH", 0, 6, 20) + tcp) == 0
+
+
+def test_a_tracker_that_has_seen_more_expects_the_number_of_the_reset(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(held.socket, "socket", no_socket)
+    packets = held.Resets(VIP, PORTS, "eth0").ends(client(), held.Numbers(0xFFFFFFF0, 5))
+    sent = [struct.unpack("!IIxB", it[24:34]) for it in packets]
+    numbers = [(0xFFFFFFF0 + ahead) % 2**32 for ahead in held.AHEAD]
+    assert sent == [(number, 5, flags) for number in numbers for flags in (held.ACK, held.RST | held.ACK)]
 
 
 def test_the_api_s_clients_do_not_wait_for_those_of_frontends(monkeypatch: pytest.MonkeyPatch):

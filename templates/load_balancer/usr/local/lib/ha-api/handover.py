@@ -31,6 +31,10 @@ STATUS = Path("/run/ha-api-held-connections/handover.json")
 """A handover in progress: `connections` that are left, and `seconds_left`. Missing without one."""
 
 DEVICE = TABLE = "ha-handover"
+# The table that limits clients' segments. It stays.
+SEGMENTS = "ha-segments"
+# What the tunnel adds to a packet (Ethernet, IPv4, UDP, VXLAN), and what is in a packet besides a segment's data.
+TUNNEL_BYTES, HEADER_BYTES = 50, 40
 # Of the route table, its rules, the tunnel, and the VIP's second local route: any number that nobody else uses. Below
 # 32766, the priority of the rule for the main table.
 NUMBER = 16443
@@ -101,12 +105,12 @@ class Tunnel:
         to_peer = f'dup to {self._peer} device "{DEVICE}" drop'
         to_network = f'dup to ip daddr device "{self._interface}" drop'
         no_syn = "tcp flags & (syn | ack) != syn"
-        mtu = Path("/sys/class/net", self._interface, "mtu").read_text().strip()
-        # As large packets as on the network, whose own limit is met by fragments outside (`df unset`, and no `dev`).
+        # As large packets as on the network: a connection that is older than `limit_segments` may send some. They
+        # become fragments outside (`df unset`, and no `dev`).
         self._ip(
             f"link add {DEVICE} address {_mac(self._address)} type vxlan id {NUMBER} dstport {self._tunnel_port} "
             f"local {self._address} remote {self._peer} nolearning df unset",
-            f"link set {DEVICE} mtu {mtu}",
+            f"link set {DEVICE} mtu {self._mtu()}",
             # The kernel drops what comes from a device without any address, unless no reverse path is asked for.
             f"address add {ADDRESS}/32 dev {DEVICE}",
         )
@@ -148,6 +152,26 @@ class Tunnel:
         # Loose: clients are not reached through the tunnel. The larger of this and the value for all devices holds.
         Path("/proc/sys/net/ipv4/conf", DEVICE, "rp_filter").write_text("2")
 
+    def limit_segments(self) -> None:
+        """From now on, have clients send segments that fit into the tunnel; HandoverError if the kernel refuses.
+
+        The tunnel's packets would be fragments otherwise, which not every switch on the way passes: an upload that is
+        under way would stall.
+        """
+        segment = self._mtu() - TUNNEL_BYTES - HEADER_BYTES
+        answer = f"ip saddr {self._vip} tcp sport {{ {', '.join(map(str, self._ports))} }}"
+        rules = f"""
+            table ip {SEGMENTS}
+            delete table ip {SEGMENTS}
+            table ip {SEGMENTS} {{
+                chain leave {{
+                    type filter hook output priority mangle;
+                    {answer} tcp flags & (syn | ack) == syn | ack tcp option maxseg size set {segment}
+                }}
+            }}
+        """
+        _run("nft", "-f", "-", stdin=rules)
+
     def close(self) -> None:
         """Remove everything, whatever is there."""
         self.serve_vip(here=False)
@@ -169,6 +193,9 @@ class Tunnel:
     def holds_vip(self) -> bool:
         """Whether this host has the VIP's address."""
         return bool(_run("ip", "-oneline", "-4", "address", "show", "dev", self._interface, "to", f"{self._vip}/32"))
+
+    def _mtu(self) -> int:
+        return int(Path("/sys/class/net", self._interface, "mtu").read_text())
 
     def _ip(self, *commands: str) -> None:
         _run("ip", "-batch", "-", stdin="\n".join(commands))

@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import haproxy
-from handover import CONTROL, MESSAGE, Handover, Tunnel, next_stamp
+from handover import CONTROL, MESSAGE, Handover, HandoverError, Tunnel, next_stamp
 
 EVERY_SECONDS = 1.0
 # New connections between two snapshots. No more than that many of a port at a time: a flood of SYNs looks the same.
@@ -68,6 +68,11 @@ FORGET_SECONDS = 5.0
 # After that an older stamp is accepted, because the peer has started again after its clock was set back.
 SILENT_SECONDS = 10.0
 
+# By how many bytes a tracker may be ahead of the numbers that are known of a connection: it has carried more since, or
+# some of it is not acknowledged. A tracker accepts no number beyond the client's window, which is 64 kB for most.
+AHEAD = (0, 1 << 14, 60_000)
+# Until the switches have followed the new holder's announcement, packets still come to the old one.
+SETTLED_SECONDS = 1.0
 # Between two events that are handled in one turn, in any order.
 AT_ONCE_SECONDS = 0.1
 # A client across a continent.
@@ -213,6 +218,14 @@ class Handshakes:
     def seen_since(self, client: Client, when: float) -> bool:
         """Whether a connection began after a time (monotonic)."""
         return client in self._first and self._first[client][2] >= when
+
+    def begun_since(self, when: float) -> Clients:
+        """The connections that began after a time (monotonic), with their first numbers, whether they go on or not."""
+        return {
+            client: Numbers((ours + 1) & 0xFFFFFFFF, theirs)
+            for client, (ours, theirs, seen) in self._first.items()
+            if seen >= when
+        }
 
     def forget_all_but(self, clients: Clients) -> None:
         """Forget those that have no connection any more."""
@@ -435,12 +448,21 @@ class Resets:
             port.bind((self._interface, 0))
             *_, own = port.getsockname()
             for count, (client, known) in enumerate(self._in_order(clients), 1):
-                if known:
-                    packet = self.packet(client, known.send, RST | ACK, known.expect)
+                for packet in self.ends(client, known) if known else ():
                     with suppress(OSError):  # a queue that is full
                         port.sendto(packet, (self._interface, ETH_P_IP, 0, 0, own))
                 if count % BATCH == 0:
                     await asyncio.sleep(BATCH / RATE)
+
+    def ends(self, client: Client, known: Numbers) -> Iterator[bytes]:
+        """Segments that end a connection for a tracker that may have seen more of it than this.
+
+        A tracker accepts a reset only with exactly the number that it expects, and an acknowledgement with a later one,
+        which it expects from then on.
+        """
+        for ahead in AHEAD:
+            for flags in (ACK, RST | ACK):
+                yield self.packet(client, known.send + ahead, flags, known.expect)
 
     def _in_order(self, clients: Clients) -> Sequence[tuple[Client, Numbers | None]]:
         return sorted(clients.items(), key=lambda it: self._importance.get(it[0].vip_port, len(self._importance)))
@@ -493,15 +515,18 @@ class HeldConnections:
         self._resets = Resets(self._vip, self._ports, self._interface)
         self._here, self._gone = asyncio.Event(), asyncio.Event()
         self._since = 0.0
+        self._reported: Clients = {}
+        """This host's connections as of the last snapshot."""
+        self._tunnel = Tunnel(
+            vip=arguments.vip,
+            ports=self._ports,
+            interface=self._interface,
+            address=arguments.address,
+            peer=arguments.peer,
+            tunnel_port=arguments.tunnel_port,
+        )
         self._handover = Handover(
-            Tunnel(
-                vip=arguments.vip,
-                ports=self._ports,
-                interface=self._interface,
-                address=arguments.address,
-                peer=arguments.peer,
-                tunnel_port=arguments.tunnel_port,
-            ),
+            self._tunnel,
             self._key,
             send=self._send,
             connections=lambda: list(some_connections(self._vip, self._ports, UNFINISHED)),
@@ -520,6 +545,10 @@ class HeldConnections:
     async def run(self) -> None:
         """Until SIGTERM."""
         loop = asyncio.get_running_loop()
+        try:
+            self._tunnel.limit_segments()
+        except HandoverError as error:
+            log(f"an upload may stall when the VIP moves on purpose: {error}")
         packets = self._handshakes.listen(self._interface)
         loop.add_reader(packets, self._handshakes.read, packets)
         loop.add_reader(self._exchange, self._heard)
@@ -554,7 +583,7 @@ class HeldConnections:
         while True:
             # Those of which the kernel has only sent the SYN/ACK are no connections yet.
             new = self._handshakes.new()
-            clients = self._own()
+            self._reported = clients = self._own()
             self._handshakes.forget_all_but(clients)
             await self._tell_of({**new, **clients})
             for _ in range(round(EVERY_SECONDS / NEW_EVERY_SECONDS)):
@@ -605,10 +634,20 @@ class HeldConnections:
             await self._gone.wait()
             self._gone.clear()
             if self._handover.giving:
-                # With the peer's, which have been passed on here and now reach it directly.
-                await self._resets.end_at_own_port({**self._peer.clients(), **self._own()})
+                await self._end_at_own_port()
             else:
                 await self._reset_own()
+
+    async def _end_at_own_port(self) -> None:
+        left = time.monotonic()
+        while self._since < left:
+            # Those that ended as the VIP left are in the last snapshot, or began after it. And the peer's, which have
+            # been passed on here and now reach it directly.
+            ended = {**self._handshakes.begun_since(left - 2 * EVERY_SECONDS), **self._reported}
+            await self._resets.end_at_own_port({**self._peer.clients(), **ended, **self._own()})
+            if time.monotonic() > left + SETTLED_SECONDS:
+                return
+            await asyncio.sleep(SETTLED_SECONDS)
 
     async def _reset_own(self) -> None:
         # Before anything else, because the VIP may come back with new connections meanwhile. Not those that HAProxy has
