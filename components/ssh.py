@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.settings import BastionFault, BastionSettings
+from model.settings import BastionFault, BastionSettings, openssh_private_key
 
 OWN_FAILURE = 255
 """ssh's exit status for its own failures (ssh(1))."""
@@ -67,7 +67,7 @@ def _ssh(private_key: str, known_hosts: str) -> Generator[list[str]]:
     with TemporaryDirectory() as folder:
         key, known = Path(folder, "key"), Path(folder, "known_hosts")
         key.touch(mode=0o600)
-        key.write_text(private_key)
+        key.write_text(openssh_private_key(private_key))
         known.write_text(known_hosts)
         ssh = ["ssh", "-F", "none", "-i", str(key)]
         for option in (

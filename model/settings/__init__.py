@@ -6,7 +6,7 @@ Values arrive as the engine passes them: text, with arrays as JSON text.
 from model.settings.frontends import Check, FrontendSettings, Target
 from model.settings.kubernetes import NetworkPlugin
 from model.settings.roles import RoleSettings, ServerGroupPolicy
-from model.settings.secrets import SECRET_KEYS, client_certificate_file
+from model.settings.secrets import SECRET_KEYS, client_certificate_file, openssh_private_key
 from model.settings.settings import ConfigurationError, Settings
 from model.settings.ssh import BastionFault, BastionSettings, HostKeyType
 
@@ -24,4 +24,5 @@ __all__ = [
     "Settings",
     "Target",
     "client_certificate_file",
+    "openssh_private_key",
 ]

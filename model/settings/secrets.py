@@ -1,6 +1,8 @@
 """The secrets' rules. They are checked as early as everything else, and are not part of `Settings`."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
@@ -8,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    SSHPrivateKeyTypes,
     load_pem_private_key,
     load_ssh_private_key,
 )
@@ -81,10 +84,22 @@ def client_certificate_file(pem: str) -> str:
 
 def public_half(private_key: str) -> str:
     """The OpenSSH public key of a private one. Raises `ValueError` for one that cannot be used."""
+    return _converted(private_key, lambda key: key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+
+
+def openssh_private_key(private_key: str) -> str:
+    """A private key as the command ssh reads it: it refuses CRLF in its own format, and Ed25519 in PKCS#8.
+
+    Raises `ValueError` for one that cannot be used.
+    """
+    return _converted(private_key, lambda key: key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+
+
+def _converted(private_key: str, convert: Callable[[SSHPrivateKeyTypes], bytes]) -> str:
     data = private_key.strip().encode() + b"\n"
-    load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
+    load: Any = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
     try:
-        return load(data, password=None).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        return convert(load(data, password=None)).decode()
     except TypeError:
         raise ValueError("has a passphrase; use a key without one, kept as a secret") from None
     except (ValueError, UnsupportedAlgorithm, AttributeError):

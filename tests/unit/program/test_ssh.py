@@ -8,10 +8,14 @@ from typing import Any
 import asyncssh
 import pytest
 from asyncssh.constants import OPEN_CONNECT_FAILED
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from components.ssh import bastion_trouble, run_script
-from model.settings import BastionSettings
+from model.settings import BastionSettings, Settings
 from operate.hosts.ssh import Access
+from tests.unit.example import example_values
 from tests.unit.operate.hosts.test_ssh import ADDRESS, HOST_KEY, OTHER_KEY, Server, admit, forbid, new_key
 
 HOST = "198.51.100.20"
@@ -83,6 +87,43 @@ def test_a_bastion_that_forwards_nothing_is_named(server: Server):
     found = trouble(server)
     assert "does not forward connections for jump (" in found
     assert "AllowTcpForwarding" in found
+
+
+ED25519, ECDSA = Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        (ED25519, PrivateFormat.OpenSSH),
+        (ED25519, PrivateFormat.PKCS8),
+        (ECDSA, PrivateFormat.PKCS8),
+        (RSA, PrivateFormat.TraditionalOpenSSL),
+    ],
+    ids=["ed25519", "ed25519-pkcs8", "ecdsa-pkcs8", "rsa-traditional"],
+)
+def test_ssh_can_read_every_key_that_the_settings_accept(
+    key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    form: PrivateFormat,
+    line_end: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """In ssh's place, the real ssh-keygen reads the file that `ssh -F none -i FILE` gets."""
+    private = key.private_bytes(Encoding.PEM, form, NoEncryption()).decode().replace("\n", line_end)
+    Settings.parse(example_values(sshPrivateKey=private, publicKey=public_line(key)))
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nexec ssh-keygen -y -f "$4"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = run_script("debian@host", None, private, "", "")
+    assert done.stdout.strip() == public_line(key), done.stderr
+
+
+def public_line(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def test_a_script_runs_as_root_through_the_bastion(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
