@@ -201,7 +201,13 @@ def admission(facts: Facts, configuration: StackConfiguration) -> Generator[Find
             answer = asyncio.run(access.run(bastion.host, shlex.join(_route_command(inside))))
         except (OSError, asyncssh.Error) as error:
             raise CannotCheckError(f"the bastion's route to the subnet is unknown: {failure_of(error)}") from None
-        route = parse_route(answer)
+        try:
+            route = parse_route(answer)
+        except (ValueError, TypeError, KeyError):
+            raise CannotCheckError(
+                "the bastion did not run `ip`, as with a forced command, so its route to the subnet is unknown; "
+                "adminCidrs needs the address that the hosts see, and --boot verifies that SSH passes"
+            ) from None
     else:
         route = route_to(inside)
     if any(route.source in cidr for cidr in cidrs):

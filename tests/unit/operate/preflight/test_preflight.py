@@ -1314,6 +1314,21 @@ def test_a_bastion_may_forward_to_a_host_that_is_not_there(cloud: Cloud, bastion
     assert all_ok(segment.forwarding(cloud.facts(**settings), configuration(**settings)))
 
 
+@pytest.mark.parametrize("printed", ["Only forwarding here.", "", "42", '[{"dev": "eth0"}]'])
+def test_a_bastion_that_runs_a_command_of_its_own_has_an_unknown_route(
+    cloud: Cloud, bastion: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    """As with a forced command (sshd_config(5): ForceCommand), whatever is asked for."""
+    forced = tmp_path / "ip"
+    forced.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    forced.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    bastion.start()
+    settings = at(bastion, HOST_KEY)
+    with pytest.raises(CannotCheckError, match="did not run `ip`"):
+        list(segment.admission(cloud.facts(**settings), configuration(**settings)))
+
+
 def test_an_open_or_refused_port_shows_that_a_host_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
