@@ -1,8 +1,12 @@
-"""What makes an address usable as the VIP."""
+"""What makes an address usable as the VIP, and which ports may answer for it."""
 
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network, ip_network
 
 VIP_REMEDY = "use a free address of the subnet, or leave vip empty"
+
+AddressPair = Mapping[str, str]
+"""One of a port's allowed address pairs, as Neutron has it."""
 
 
 def vip_problem(vip: IPv4Address, subnet: IPv4Network, *, gateway: str | None, in_use_by: str | None) -> str | None:
@@ -20,3 +24,9 @@ def vip_problem(vip: IPv4Address, subnet: IPv4Network, *, gateway: str | None, i
     if in_use_by:
         return f"is in use by {in_use_by}"
     return None
+
+
+def covers(pair: AddressPair, vip: IPv4Address) -> bool:
+    """Whether an allowed address pair lets a port hold the VIP; it may be a whole network."""
+    network = ip_network(pair["ip_address"], strict=False)
+    return network.version == vip.version and vip in network

@@ -1,13 +1,13 @@
 """Network, subnet and VIP, as Neutron knows them. segment.py checks what this machine sees."""
 
 from collections.abc import Generator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from model.api_servers import API_SERVER_REMEDY, api_server_problem
 from model.kubernetes import subnet_problems
 from model.topology import Role, host_names, vip_port_name
-from model.vip import VIP_REMEDY, vip_problem
+from model.vip import VIP_REMEDY, covers, vip_problem
 from operate.preflight.facts import Facts, named_or_id
 from operate.preflight.finding import Finding, note, ok, problem
 
@@ -198,16 +198,28 @@ def address_pairs(facts: Facts) -> Generator[Finding]:
     if address is None:
         return
     own = host_names(facts.settings, Role.LOAD_BALANCER)
-    strangers = [
-        port
+    may = [
+        (port, IPv4Interface(pair["ip_address"]))
         for port in facts.ports
-        if port.name not in own and any(it["ip_address"] == str(address) for it in port.allowed_address_pairs)
+        if port.name not in own
+        for pair in port.allowed_address_pairs
+        if covers(pair, address)
     ]
+    # What may have any address, such as a router, is hardly there for the VIP; one that names the VIP is (VIP/24).
+    wide = [(port, pair) for port, pair in may if pair.ip != address and facts.cidr.subnet_of(pair.network)]
+    strangers = [port for port, pair in may if (port, pair) not in wide]
     if strangers:
         yield problem(
             "address pairs",
             f"port {strangers[0].id} ({strangers[0].name}) may answer for the VIP too",
             "choose another VIP, or remove that port's address pair: two pairs of load balancers would fight for it",
         )
-    else:
+    if wide:
+        port, pair = wide[0]
+        yield note(
+            "address pairs",
+            f"port {port.id} ({port.name}) may answer for every address of the subnet ({pair.network}), the VIP too",
+            "check that its instance, such as a router, leaves the VIP alone",
+        )
+    if not may:
         yield ok("address pairs", "no other port that this user sees may answer for the VIP")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +26,7 @@ from openstack.connection import Connection
 
 from model.settings import Settings
 from model.topology import API_PORT, vip_port_name
+from model.vip import AddressPair, covers
 from operate.hosts.pair import PairError, wait_for
 from operate.hosts.ssh import failure_of
 from operate.hosts.state import HostState, collect
@@ -44,8 +45,6 @@ HELD_SECONDS = 30.0
 
 SETTLED_SECONDS = 30.0
 """Neutron's agents apply a change within seconds, or later if busy; then two failed health checks take a server out."""
-
-AddressPair = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +72,6 @@ class Plan:
     """Id of the port of nobody's instance that reserves the VIP so far; None if there is none."""
     notes: tuple[str, ...]
     """No obstacle, but worth knowing."""
-
-
-def covers(pair: AddressPair, vip: IPv4Address) -> bool:
-    """Whether an allowed address pair lets a port hold the VIP; it may be a whole network."""
-    network = ip_network(pair["ip_address"], strict=False)
-    return network.version == vip.version and vip in network
 
 
 def allowed_addresses(pairs: Sequence[AddressPair]) -> str:

@@ -979,6 +979,22 @@ def test_another_port_with_an_address_pair_for_the_vip_is_a_problem(cloud: Cloud
     assert all_ok(network.address_pairs(cloud.facts(vip=VIP)))
     cloud.ports.append(port("other-lb-0", allowed_address_pairs=pair))
     assert "other-lb-0" in only(network.address_pairs(cloud.facts(vip=VIP))).found
+    # A network of addresses is one too, and so is the VIP with the subnet's prefix.
+    for network_of_it in ("198.51.100.0/29", f"{VIP}/24"):
+        cloud.ports[1].allowed_address_pairs = [{"ip_address": network_of_it}]
+        assert "other-lb-0" in only(network.address_pairs(cloud.facts(vip=VIP))).found
+    cloud.ports[1].allowed_address_pairs = [{"ip_address": "198.51.100.8/29"}, {"ip_address": "2001:db8::/64"}]
+    assert all_ok(network.address_pairs(cloud.facts(vip=VIP)))
+
+
+def test_a_port_that_may_have_every_address_of_the_subnet_is_noted(cloud: Cloud) -> None:
+    """As a router or firewall on an instance has: it says nothing of the VIP."""
+    cloud.ports = [port("gateway", allowed_address_pairs=[{"ip_address": "0.0.0.0/0"}])]
+    assert "gateway" in only(network.address_pairs(cloud.facts(vip=VIP)), Outcome.NOTE).found
+    cloud.ports.append(port("other-lb-0", allowed_address_pairs=[{"ip_address": VIP}]))
+    findings = [*network.address_pairs(cloud.facts(vip=VIP))]
+    assert [it.result for it in findings] == [Outcome.PROBLEM, Outcome.NOTE]
+    assert "other-lb-0" in only(findings).found
 
 
 OUTSIDE: dict[str, Any] = {"floatingNetwork": "outside"}

@@ -4,7 +4,6 @@ import json
 import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
-from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -219,14 +218,6 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Neutron:
 def plan(cloud: Neutron, *names: str, of: AppliedStack | None = None) -> takeover.Plan:
     connection: Any = SimpleNamespace(compute=cloud, network=cloud)
     return takeover.plan(of or stack(), connection, names)
-
-
-@pytest.mark.parametrize(
-    ("pair", "may"),
-    [(VIP, True), (f"{VIP}/24", True), ("198.51.100.0/24", True), ("198.51.100.101", False), ("2001:db8::/64", False)],
-)
-def test_an_address_pair_covers_the_addresses_of_its_network(pair: str, may: bool):
-    assert takeover.covers({"ip_address": pair}, IPv4Address(VIP)) is may
 
 
 def test_the_old_pair_loses_the_vip_and_nothing_else(cloud: Neutron):
