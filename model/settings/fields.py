@@ -225,8 +225,8 @@ def _node_label(value: str) -> str:
     if ("/" in key and not re.fullmatch(domain, prefix)) or prefix.startswith("-"):
         raise ValueError("is not a label: what is before the slash is not a domain; write it as example.com/disk=ssd")
     # What a kubelet may set of itself (the kubelet's --node-labels, the admission plugin NodeRestriction).
-    if re.search(r"(^|\.)(kubernetes|k8s)\.io$", prefix) and not re.search(
-        r"(^|\.)(kubelet|node)\.kubernetes\.io$", prefix
+    if re.search(r"(^|\.)(kubernetes|k8s)\.io$", prefix) and not re.fullmatch(
+        r"(.+\.)?(kubelet|node)\.kubernetes\.io/.+|topology\.kubernetes\.io/(zone|region)", key
     ):
         raise ValueError(
             f"starts with {prefix}/, where a node may not label itself; use a domain of yours, or node.kubernetes.io/"

@@ -143,6 +143,7 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("workerLabels", '["disk"]', "not a label"),
         ("workerLabels", '["disk=a b"]', "not a label"),
         ("workerLabels", '["node-role.kubernetes.io/worker="]', "may not label itself"),
+        ("workerLabels", '["topology.kubernetes.io/rack=r1"]', "may not label itself"),
         ("workerLabels", '["/disk=ssd"]', "not a domain"),
         ("workerTaints", '["dedicated=batch"]', "NoExecute"),
         ("workerTaints", '["a,b:NoSchedule"]', "not a taint"),
@@ -676,6 +677,11 @@ def test_a_plugin_s_ports_and_a_worker_s_labels_and_taints():
     )
     assert settings.network_plugin_ports == (("udp", (8472, 8472)), ("tcp", (4240, 4250)), ("4", None))
     assert settings.kubelet_configuration["maxPods"] == 200
+
+
+def test_a_worker_may_label_itself_with_its_zone_and_region():
+    labels = ("topology.kubernetes.io/zone=a", "topology.kubernetes.io/region=north")
+    assert Settings.parse(example_values(workerLabels=json.dumps(labels))).worker_labels == labels
 
 
 FRONTEND = {"name": "ingress", "port": 443}
