@@ -10,7 +10,7 @@ from openstack.exceptions import ConfigException, SDKException
 
 from model.settings import ServerGroupPolicy
 from model.topology import Role, security_rules
-from operate.preflight.facts import Facts
+from operate.preflight.facts import Facts, named_or_id
 from operate.preflight.finding import Finding, not_checked, note, ok, problem
 from operate.stack.applied import StackConfiguration
 from operate.stack.cloud import endpoint_overrides
@@ -249,13 +249,13 @@ def cinder(facts: Facts) -> Generator[Finding]:
     if storage.get_endpoint() is None:
         yield _not_in_catalog("Cinder")
         return
-    types = {it.name for it in storage.types()}
+    types = list(storage.types())
     for role, wanted in volumes.items():
-        if wanted.root_volume_type and wanted.root_volume_type not in types:
+        if wanted.root_volume_type and not named_or_id(types, wanted.root_volume_type):
             yield problem(
                 f"volume type {wanted.root_volume_type}",
                 f"does not exist ({role.configuration_prefix}RootVolumeType)",
-                f"use one of {', '.join(sorted(types)) or 'none: there are none'}",
+                f"use one of {', '.join(sorted(it.name for it in types)) or 'none: there are none'}",
             )
     quota = storage.get_limits().absolute
     count = sum(facts.new_root_disks(role) for role in volumes)

@@ -130,7 +130,11 @@ def cluster_networks(facts: Facts) -> Generator[Finding]:
 
 def free_addresses(facts: Facts) -> Generator[Finding]:
     """There are enough free addresses for the missing ports."""
-    needed = sum(role.settings(facts.settings).count for role in Role) + 1 - len(facts.own_ports)
+    hosts = [port for port in facts.own_ports if port is not facts.vip_port]
+    needed = sum(role.settings(facts.settings).count for role in Role) - len(hosts)
+    configured = facts.settings.vip
+    # A VIP outside the pools takes none of their addresses.
+    needed += facts.vip_port is None and (configured is None or _pooled(facts, configured))
     free = facts.free_addresses()
     found = f"needs {needed} more; {free} are free" + (
         "" if facts.sees_all_ports else " at most (other projects' ports are not visible)"

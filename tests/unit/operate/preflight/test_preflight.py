@@ -203,7 +203,7 @@ class Cloud:
         )
         self.identity: Any = None
         self.image = plain(get_endpoint=lambda: "http://glance", images=self._images, get_image=self._image)
-        self.volume_types: list[Any] = [plain(name="ssd")]
+        self.volume_types: list[Any] = [plain(id="v1", name="ssd")]
         self.storage_limits = plain(
             max_total_volumes=10, total_volumes_used=0, max_total_volume_gigabytes=1000, total_gigabytes_used=0
         )
@@ -583,6 +583,12 @@ def test_availability_zones_must_exist_and_be_available(cloud: Cloud) -> None:
     assert [finding.result for finding in findings] == [Outcome.OK, Outcome.PROBLEM, Outcome.PROBLEM]
 
 
+def test_a_zone_may_name_one_of_its_hypervisors(cloud: Cloud) -> None:
+    """As Nova lets administrators write it."""
+    assert all_ok(instances.zones(cloud.facts(workerAvailabilityZones='["east:host1", "east:host1:node1"]')))
+    assert "west:host1" in only(instances.zones(cloud.facts(workerAvailabilityZones='["west:host1"]'))).looked_at
+
+
 def test_the_key_pair_must_exist_and_match_the_private_key(cloud: Cloud) -> None:
     named: dict[str, Any] = {"keyPair": "mine", "publicKey": ""}
     assert "does not exist" in only(instances.key_pair(cloud.facts(**named))).found
@@ -752,6 +758,8 @@ def test_an_image_must_fit_the_root_volume(cloud: Cloud) -> None:
 def test_cinder_must_have_the_volumes_type_and_room_for_them(cloud: Cloud) -> None:
     assert [*account.cinder(cloud.facts())] == []
     wanted: dict[str, Any] = {"controlPlaneRootVolumeSize": "30", "controlPlaneRootVolumeType": "ssd"}
+    by_id: dict[str, Any] = wanted | {"controlPlaneRootVolumeType": "v1"}
+    assert all_ok(account.cinder(cloud.facts(**by_id)))
     facts = cloud.facts(**wanted)
     assert all_ok(account.cinder(facts))
     cloud.storage_limits.max_total_volumes = 2
@@ -928,6 +936,16 @@ def test_free_addresses_are_counted_from_ports_and_pools(cloud: Cloud) -> None:
     assert "needs 7 more; 7 are free" in next(network.free_addresses(cloud.facts())).found
     cloud.ports.append(port("one more", "198.51.100.199"))
     assert only(network.free_addresses(cloud.facts()))
+
+
+def test_a_vip_outside_of_the_pools_takes_none_of_their_addresses(cloud: Cloud) -> None:
+    cloud.ports = [port(str(index), f"198.51.100.{100 + index}") for index in range(94)]
+    outside = cloud.facts(vip="198.51.100.9")
+    assert "needs 6 more; 6 are free" in next(network.free_addresses(outside)).found
+    assert only(network.free_addresses(cloud.facts(vip="198.51.100.199")))
+    # Nor does it once it is reserved.
+    cloud.ports += [port("k8s-vip", "198.51.100.9"), port("one more", "198.51.100.199")]
+    assert only(network.free_addresses(cloud.facts(vip="198.51.100.9")))
 
 
 def test_administrators_see_how_many_addresses_are_free(cloud: Cloud) -> None:
