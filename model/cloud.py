@@ -37,7 +37,7 @@ class RoleCloud:
     flavor_kept: bool = False
     """Existing instances keep their flavor: the configured one is gone, and so is theirs."""
     gone: str = ""
-    """Why no instance can be created: the flavor or the image is gone. Empty if it is there."""
+    """Why no instance can be created: the flavor, the image or the key pair is gone. Empty if all are there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,13 @@ All look-ups run before the first resource is registered, and all that fail are 
 leaves nothing half built.
 
 A flavor or an image is needed to create an instance, not to keep one. If it is gone, and every instance of the role is
-there, the instances keep what they have, and everything else can be changed.
+there, the instances keep what they have, and everything else can be changed. So it is with a key pair, which in Nova is
+one user's alone.
 """
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
@@ -24,6 +26,8 @@ from model.topology import Role, host_names
 from model.vip import VIP_REMEDY, vip_problem
 
 T = TypeVar("T")
+
+_KEPT = "The instances that exist keep theirs; none can be created or replaced"
 
 
 class _NotFoundError(Exception):
@@ -107,13 +111,12 @@ def look_up(settings: Settings, *, vip_port_name: str) -> Cloud:
     endpoint_zone_id = None
     if settings.endpoint_zone:
         endpoint_zone_id = finder.find("endpointZone", settings.endpoint_zone, "openstack zone list", _zone_id)
-    if settings.key_pair:
-        pair = finder.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair)
-        finder.problems += settings.key_mismatch(pair.public_key) if pair else []
     roles: dict[Role, RoleCloud] = {}
     for role in Role:
         if role.settings(settings).count and (found := _role(finder, role, settings, network)):
             roles[role] = found
+    if settings.key_pair:
+        roles = _with_key_pair(finder, settings, network, roles)
     if finder.problems or network is None or subnet is None:
         raise pulumi.RunError(
             "the configuration does not fit the cloud:\n" + "\n".join(f"  - {problem}" for problem in finder.problems)
@@ -187,6 +190,29 @@ def _key_pair(wanted: str) -> openstack.compute.GetKeypairResult:
     return _ask(lambda: openstack.compute.get_keypair(name=wanted))
 
 
+def _with_key_pair(
+    finder: _Finder,
+    settings: Settings,
+    network: openstack.networking.GetNetworkResult | None,
+    roles: dict[Role, RoleCloud],
+) -> dict[Role, RoleCloud]:
+    """The roles as they are if this user has the key pair; without it, none of their instances can be created."""
+    attempt = _Finder()
+    if pair := attempt.find("keyPair", settings.key_pair, "openstack keypair list", _key_pair):
+        finder.problems += settings.key_mismatch(pair.public_key)
+        return roles
+    instances = (
+        _instances(network.id, [name for role in Role for name in host_names(settings, role)]) if network else None
+    )
+    # Another one would replace them all.
+    if not instances or any(it.key_pair != settings.key_pair for it in instances):
+        finder.problems += attempt.problems
+        return roles
+    (gone,) = attempt.problems
+    pulumi.log.warn(f"{gone}. Key pairs belong to users. {_KEPT}")
+    return {role: replace(it, gone="; ".join(filter(None, (it.gone, gone)))) for role, it in roles.items()}
+
+
 def _role(
     finder: _Finder, role: Role, settings: Settings, network: openstack.networking.GetNetworkResult | None
 ) -> RoleCloud | None:
@@ -207,7 +233,7 @@ def _role(
         finder.problems += attempt.problems
         return None
     gone = "; ".join(attempt.problems)
-    pulumi.log.warn(f"{gone}. The instances that exist keep theirs; none can be created or replaced")
+    pulumi.log.warn(f"{gone}. {_KEPT}")
     return RoleCloud(
         flavor_id=flavor_id or instances[0].flavor_id,
         flavor_kept=not flavor_id,

@@ -884,3 +884,39 @@ def test_a_number_in_the_stack_s_file_is_refused_where_text_is_needed(monkeypatc
 def test_a_private_key_that_does_not_match_the_named_key_pair_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dev.review.recording_cloud.NOVA_PUBLIC_KEY", "ssh-ed25519 AAAAother")
     assert "does not belong" in refused(RecordingCloud(), publicKey="", keyPair="mine")
+
+
+THEIR_KEY_PAIR = {"publicKey": "", "keyPair": "mine"}
+"""In Nova, a key pair belongs to the user who has created it."""
+
+
+def hosts(**changes: str) -> dict[str, dict[str, str]]:
+    names = [*(f"k8s-lb-{i}" for i in range(2)), *(f"k8s-cp-{i}" for i in range(3)), "k8s-worker-0"]
+    return {name: {"flavorName": "there", "imageId": "i", "keyPair": "mine"} | changes for name in names}
+
+
+def test_another_user_can_change_everything_but_create_no_instance(preview: bool):
+    cloud = RecordingCloud(preview=preview, missing=frozenset({"mine"}), instances=hosts())
+    instances = cloud.run(example_values(**THEIR_KEY_PAIR)).of_type("compute/instance:Instance")
+    assert len(instances) == 6
+    for instance in instances.values():
+        # The provider refuses this power state before it deletes anything; existing hosts ignore it.
+        assert instance.inputs["powerState"].startswith("keyPair = 'mine': ")
+        assert "powerState" in instance.registration.ignoreChanges
+
+
+def test_an_instance_that_has_to_be_created_or_replaced_needs_the_key_pair():
+    unknown = frozenset({"mine"})
+    message = refused(RecordingCloud(missing=unknown, instances=hosts()), **THEIR_KEY_PAIR, workerCount="2")
+    assert message.count("keyPair = 'mine': ") == 1
+    # The hosts have another one, so all would be replaced.
+    assert "keyPair = 'mine': " in refused(
+        RecordingCloud(missing=unknown, instances=hosts(keyPair="old")), **THEIR_KEY_PAIR
+    )
+
+
+def test_without_a_key_pair_and_a_flavor_both_are_named():
+    cloud = RecordingCloud(missing=frozenset({"mine", "large"}), instances=hosts(flavorId="f", flavorName=""))
+    worker = cloud.run(example_values(**THEIR_KEY_PAIR)).of_type("compute/instance:Instance")["k8s-worker-0"]
+    assert "workerFlavor = 'large': " in worker.inputs["powerState"]
+    assert "keyPair = 'mine': " in worker.inputs["powerState"]
