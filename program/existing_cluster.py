@@ -1,13 +1,14 @@
 """Whether the stack has a cluster already: read from its state, before anything is registered."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pulumi
 
 from model.kubernetes import ExistingCluster
 from model.settings import Settings
-from model.topology import Role
+from model.topology import Role, vip_port_name
 
 TRIES, WAIT_SECONDS = 25, 0.2
 
@@ -20,6 +21,7 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
     # A function of the engine itself. The stack's outputs would be missing after a run that failed.
     stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
     resources = _outputs(stack)
+    _refuse_another_name(settings, resources)
     created = f"command:remote:Command::{settings.cluster_name}-{Role.CONTROL_PLANE}-0-kubernetes-init"
     printed = next((it["outputs"]["stdout"] for urn, it in resources.items() if urn.endswith(created)), None)
     if printed is None:
@@ -31,6 +33,18 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise pulumi.RunError(f"the configuration does not fit the cluster that exists:\n{lines}")
     return found
+
+
+def _refuse_another_name(settings: Settings, resources: Iterable[str]) -> None:
+    """With another name everything is created again, and then the engine fails at the old VIP's protected port."""
+    ports = (urn.partition("openstack:networking/port:Port::")[2] for urn in resources)
+    vips = [port for port in ports if port.endswith("-vip")]
+    if vips and vip_port_name(settings) not in vips:
+        had, now = vips[0].removesuffix("-vip"), settings.cluster_name
+        raise pulumi.RunError(
+            f"clusterName = {now!r}: this stack was created with {had!r}, and would be created again under the new "
+            f"name; `pulumi config set clusterName {had}`, and use another stack for {now!r}"
+        )
 
 
 def _outputs(stack: str) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from dev.review.recording_cloud import RecordingCloud
 from model.settings import Settings
 from program import existing_cluster
 from tests.unit.example import example_values
@@ -43,3 +44,16 @@ def test_a_state_that_stays_empty_is_an_error(monkeypatch: pytest.MonkeyPatch):
     reads(monkeypatch, *[EMPTY] * 100)
     with pytest.raises(RuntimeError, match="EOF"):
         existing_cluster.existing_cluster(Settings.parse(example_values()))
+
+
+VIP_PORT = (
+    "urn:pulumi:test::openstack-ha-api::openstack-ha-api:network:VirtualIp$openstack:networking/port:Port::k8s-vip"
+)
+
+
+def test_the_name_of_what_a_stack_has_cannot_be_changed():
+    cloud = RecordingCloud(state={VIP_PORT: {"outputs": {}}})
+    with pytest.raises(pulumi.RunError, match=r"clusterName = 'new': .*`pulumi config set clusterName k8s`"):
+        cloud.run(example_values(clusterName="new"))
+    assert cloud.resources == []
+    cloud.run(example_values())
