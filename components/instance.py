@@ -12,6 +12,7 @@ import pulumi
 import pulumi_openstack as openstack
 
 from components.host import Host, Login, make_host_key
+from components.security_groups import SecurityGroups
 from model.cloud import Cloud
 from model.rendering import prepare_script, user_data
 from model.settings import RoleSettings, ServerGroupPolicy, Settings
@@ -29,7 +30,7 @@ class RoleArgs:
     role: Role
     settings: Settings
     cloud: Cloud
-    security_group_id: pulumi.Output[str]
+    security_groups: SecurityGroups
     key_pair_name: str
     """Plain text: if it were the resource's output, a new public key would replace all hosts."""
     key_pair: openstack.compute.Keypair | None
@@ -94,7 +95,7 @@ def make_port(
         name=name,
         network_id=args.cloud.network_id,
         fixed_ips=[openstack.networking.PortFixedIpArgs(subnet_id=args.cloud.subnet_id)],
-        security_group_ids=[args.security_group_id],
+        security_group_ids=[args.security_groups.ids[args.role]],
         allowed_address_pairs=pairs,
         opts=pulumi.ResourceOptions(parent=parent, ignore_changes=None if pairs else ["allowedAddressPairs"]),
     )
@@ -148,7 +149,9 @@ def boot(
         stop_before_destroy=True,
         opts=pulumi.ResourceOptions(
             parent=parent,
-            depends_on=[*([args.key_pair] if args.key_pair else []), *after],
+            # All rules first: a host that boots without egress gets no keys from the metadata service, and never asks
+            # again. No input comes from a rule, so a rule's change or replacement is none of the instance.
+            depends_on=[args.security_groups, *([args.key_pair] if args.key_pair else []), *after],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,
             # User data is read at the first boot only. A new image of the same name must not replace what runs; an
