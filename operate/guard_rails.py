@@ -6,7 +6,7 @@ If such a change is intended, it is allowed by the guard rail's name, for one ru
 import re
 from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,7 +29,8 @@ KEPT = {
     LAST: "to the program this is the end of the cluster, so hosts that go in this run do not leave etcd first",
 }
 """What a cluster keeps for its whole life, by the end of its name, and why."""
-VRRP = {"112", "vrrp"}
+VRRP = {"112", "vrrp", "", None}
+"""How a rule spells a protocol that is VRRP, or all protocols."""
 WORLD = 8
 """A network with a shorter prefix than this is too large to be private."""
 
@@ -89,15 +90,22 @@ def _vip_port(steps: Iterable[Step]) -> State:
 
 def _both_load_balancers(steps: Collection[Step]) -> Iterator[Catch]:
     pair = [step for step in steps if _role(step) == Role.LOAD_BALANCER]
-    stopped = {step.name for step in pair if _stops(step) or _denied(step, _vip_port(steps))}
+    stopped = {step.name for step in pair if _stops(step) or _cut_off(step) or _denied(step, _vip_port(steps))}
     # A new load balancer does not serve yet. Two new ones are a first deployment.
     away = sorted(stopped | {step.name for step in pair if step.op == "create"})
     if stopped and len(away) > 1:
         reason = (
-            f"{' and '.join(away)} are stopped, replaced, deleted, created, or denied the VIP in one run: "
+            f"{' and '.join(away)} are stopped, replaced, deleted, created, cut off, or denied the VIP in one run: "
             "change one, check it, then change the other"
         )
         yield Catch(rail=Rail.BOTH_LOAD_BALANCERS, reason=reason)
+
+
+def _cut_off(port: Step) -> bool:
+    """Whether the port is switched off, or left without a security group, which admits nothing."""
+    return (port.changes("adminStateUp") and port.inputs.get("adminStateUp") is False) or (
+        port.changes("securityGroupIds") and not port.inputs.get("securityGroupIds")
+    )
 
 
 def _denied(port: Step, vip: State) -> bool:
@@ -123,15 +131,44 @@ def _vip(steps: Collection[Step]) -> Iterator[Catch]:
             yield Catch(
                 rail=Rail.VIP, reason=f"{step.name} is detached from the VIP's port: its address no longer leads there"
             )
+    yield from _unheard(steps)
+
+
+def _unheard(steps: Collection[Step]) -> Iterator[Catch]:
+    """Changes of rules and groups after which the load balancers do not hear each other."""
+    ports = [step for step in steps if step.type == PORT and _role(step) == Role.LOAD_BALANCER]
+    addresses = [it for port in ports if port.old for it in port.old.outputs.get("allFixedIps", []) if ":" not in it]
     rules = [step for step in steps if step.type == RULE]
-    if _admit_vrrp(step.old for step in rules) - _admit_vrrp(step.new for step in rules):
+
+    def admit(states: Iterable[State | None], direction: str) -> set[str]:
+        """Ids of the security groups that admit VRRP between their members."""
+        inputs = [state.inputs for state in states if state]
+        return {it.get("securityGroupId", "") for it in inputs if _admits_vrrp(it, direction, addresses)}
+
+    hearing, sending = (admit((it.old for it in rules), direction) for direction in ("ingress", "egress"))
+    still_hearing, still_sending = (admit((it.new for it in rules), direction) for direction in ("ingress", "egress"))
+    if (hearing - still_hearing) | (hearing & sending - still_sending):
         reason = "the load balancers' security group is replaced or no longer admits VRRP: both would take the VIP"
         yield Catch(rail=Rail.VIP, reason=reason)
+    for port in ports:
+        groups = port.inputs.get("securityGroupIds", [])
+        # A group that is not known before the run is a new one, of which the rule above tells.
+        if port.changes("securityGroupIds") and groups and UNKNOWN not in str(groups) and not still_hearing & {*groups}:
+            reason = f"{port.name} leaves the security group that admits VRRP: both load balancers would take the VIP"
+            yield Catch(rail=Rail.VIP, reason=reason)
 
 
-def _admit_vrrp(rules: Iterable[State | None]) -> set[str]:
-    """Ids of the security groups that admit VRRP."""
-    return {rule.inputs.get("securityGroupId", "") for rule in rules if rule and rule.inputs.get("protocol") in VRRP}
+def _admits_vrrp(rule: dict[str, Any], direction: str, addresses: Iterable[str]) -> bool:
+    """Whether a rule admits VRRP between members of its own group, which have these addresses."""
+    if rule.get("protocol") not in VRRP or rule.get("direction") != direction or rule.get("ethertype") == "IPv6":
+        return False
+    if group := rule.get("remoteGroupId"):
+        return group == rule.get("securityGroupId")
+    try:
+        network = ip_network(rule.get("remoteIpPrefix") or "0.0.0.0/0", strict=False)
+    except ValueError:  # not known before the run
+        return False
+    return not rule.get("remoteAddressGroupId") and all(ip_address(it) in network for it in addresses)
 
 
 def _address_change(step: Step) -> str | None:

@@ -201,6 +201,85 @@ def test_a_rule_that_admits_everyone_is_stopped_however_it_is_written(rule: dict
     assert bool(check_preview(with_rule(**rule))) is caught
 
 
+GROUP, OTHER = "04bd8d63-3755-46b7-ae38-b6abafc79b3a", "d2b4fb0e-0a3b-4c62-a1d6-8d2f8e0e6c5b"
+HEARD = {"direction": "ingress", "protocol": "112", "remoteGroupId": GROUP}
+SENT = {"direction": "egress", "remoteIpPrefix": "0.0.0.0/0"}
+
+
+def of_the_pair(*rules: tuple[dict[str, Any] | None, dict[str, Any] | None], **ports: Any) -> str:
+    """A preview of two load balancers: each rule of their group before and after, and a change of both ports."""
+    kind = "urn:pulumi:dev::openstack-ha-api::LoadBalancers$openstack:networking"
+    steps: list[dict[str, Any]] = []
+    for index, (old, new) in enumerate(rules):
+        op = "same" if old == new else "replace" if old and new else "delete" if old else "create"
+        states = {"oldState": old, "newState": new}
+        states = {key: {"inputs": {"securityGroupId": GROUP} | it} if it else None for key, it in states.items()}
+        steps.append({"op": op, "urn": f"{kind}/secGroupRule:SecGroupRule::dev-lb-rule-{index}"} | states)
+    for index in (0, 1):
+        old = {"inputs": {"securityGroupIds": [GROUP]}, "outputs": {"allFixedIps": [f"198.18.1.{index}"]}}
+        new = {"inputs": {"securityGroupIds": [GROUP]} | ports}
+        step = {"op": "update" if ports else "same", "urn": f"{kind}/port:Port::dev-lb-{index}"}
+        steps.append(step | {"oldState": old, "newState": new, "detailedDiff": dict.fromkeys(ports)})
+    return json.dumps({"steps": steps})
+
+
+@pytest.mark.parametrize("kept", [None, {"direction": "egress", "protocol": "tcp", "remoteIpPrefix": "0.0.0.0/0"}])
+def test_load_balancers_that_can_no_longer_send_vrrp_would_both_take_the_vip(kept: dict[str, Any] | None):
+    assert rails(of_the_pair((HEARD, HEARD), (SENT, SENT))) == []
+    assert rails(of_the_pair((HEARD, HEARD), (SENT, None), *[(kept, kept)] * bool(kept))) == [Rail.VIP]
+
+
+@pytest.mark.parametrize(
+    ("egress", "caught"),
+    [
+        ({"protocol": "112", "remoteGroupId": GROUP}, False),
+        ({"protocol": "vrrp", "remoteIpPrefix": "198.18.0.0/15"}, False),
+        ({}, False),
+        ({"protocol": "112", "remoteGroupId": OTHER}, True),
+        ({"remoteIpPrefix": "198.18.1.1/32"}, True),
+        ({"remoteIpPrefix": "04da6b54-80e4-46f7-96ec-b56ff0331ba9"}, True),
+        ({"ethertype": "IPv6"}, True),
+        ({"remoteAddressGroupId": OTHER}, True),
+    ],
+)
+def test_an_egress_rule_in_another_s_place_has_to_admit_vrrp_between_the_load_balancers(
+    egress: dict[str, Any], caught: bool
+):
+    after = {"direction": "egress"} | egress
+    assert rails(of_the_pair((HEARD, HEARD), (SENT, after))) == [Rail.VIP] * caught
+    assert rails(of_the_pair((HEARD, HEARD), (SENT, None), (None, after))) == [Rail.VIP] * caught
+
+
+def test_a_vrrp_rule_for_another_group_admits_the_peer_no_longer():
+    assert rails(of_the_pair((HEARD, HEARD | {"remoteGroupId": OTHER}))) == [Rail.VIP]
+    other = HEARD | {"remoteGroupId": OTHER}
+    assert rails(of_the_pair((HEARD, HEARD), (other, None))) == []
+
+
+def test_another_group_s_egress_is_not_the_load_balancers():
+    assert rails(of_the_pair((HEARD, HEARD), (SENT | {"securityGroupId": OTHER}, None))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "caught"),
+    [
+        ({"securityGroupIds": []}, [Rail.BOTH_LOAD_BALANCERS]),
+        ({"adminStateUp": False}, [Rail.BOTH_LOAD_BALANCERS]),
+        ({"adminStateUp": True}, []),
+        ({"securityGroupIds": [OTHER]}, [Rail.VIP, Rail.VIP]),
+        ({"securityGroupIds": [OTHER, GROUP]}, []),
+    ],
+)
+def test_both_load_balancers_ports_are_neither_cut_off_nor_made_deaf(change: dict[str, Any], caught: list[Rail]):
+    assert rails(of_the_pair((HEARD, HEARD), (SENT, SENT), **change)) == caught
+
+
+def test_one_load_balancer_may_be_cut_off():
+    content = json.loads(of_the_pair((HEARD, HEARD), adminStateUp=False))
+    content["steps"][-1]["op"] = "same"
+    assert rails(json.dumps(content)) == []
+
+
 def test_a_port_without_port_security_is_open_to_the_world():
     content = json.loads(preview("first-deployment"))
     ports = [it for it in content["steps"] if "networking/port:Port" in it["newState"]["type"]]
