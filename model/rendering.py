@@ -151,9 +151,10 @@ def user_data(host_private_key: str, host_public_key: str) -> str:
     return _render("user_data.yaml.j2", type=key_type, private=host_private_key, public=host_public_key)
 
 
-def kubeadm_config(vip: str, floating_ip: str | None, endpoint_name: str) -> str:
+def kubeadm_config(settings: Settings, vip: str, floating_ip: str | None) -> str:
     """A `kubeadm init --config` file whose control-plane endpoint is the name of the VIP, or its address."""
-    return _render("kubeadm.yaml.j2", vip=vip, floating_ip=floating_ip, endpoint_name=endpoint_name)
+    names = dict.fromkeys(filter(None, (vip, floating_ip, settings.endpoint_name, *settings.api_server_names)))
+    return _render("kubeadm.yaml.j2", settings=settings, vip=vip, floating_ip=floating_ip, certificate_names=names)
 
 
 def kubernetes_files(node: Node, paths: Iterable[str]) -> tuple[HostFile, ...]:

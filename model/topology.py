@@ -117,8 +117,7 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
     """Everything that is allowed. There are no other rules: the groups' default rules are deleted.
 
     The cluster's ports and who uses them: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
-    ("Self" there is the role's own group here). On bare hosts, pod networks and NodePorts depend on what is installed
-    later; add their rules to the groups, whose ids are among the stack's outputs.
+    ("Self" there is the role's own group here).
     """
     lb, cp, worker = Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER
     api, health = (API_PORT, API_PORT), (HEALTH_PORT, HEALTH_PORT)
@@ -155,23 +154,19 @@ def security_rules(settings: Settings) -> tuple[Rule, ...]:
             port = frontend.server_port
             yield role_of(frontend.target), f"frontend-to-{port}", (lb,), "tcp", (port, port)
 
-        if settings.kubernetes:
-            yield from cluster_table()
-
-        for role in Role:
-            yield role, "ssh", admins, "tcp", (SSH_PORT, SSH_PORT)
-
-    def cluster_table() -> Iterator[tuple[Role, str, tuple[Role | str, ...], str, tuple[int, int] | None]]:
+        # Flannel's rule is named like any plugin's, so another plugin on the same port keeps it.
+        flannel = settings.kubernetes and settings.network_plugin is NetworkPlugin.FLANNEL
         for role in (cp, worker):
-            # Flannel's rule is named like any plugin's, so another plugin on the same port keeps it.
-            flannel = (("udp", (FLANNEL_PORT, FLANNEL_PORT)),)
             for protocol, ports in (
-                flannel if settings.network_plugin is NetworkPlugin.FLANNEL else settings.network_plugin_ports
+                (("udp", (FLANNEL_PORT, FLANNEL_PORT)),) if flannel else settings.network_plugin_ports
             ):
                 name = "-".join(["plugin", protocol, *map(str, dict.fromkeys(ports or ()))])
                 yield role, name, (cp, worker), protocol, ports
         for protocol in ("tcp", "udp"):
             yield worker, f"node-ports-{protocol}", tuple(map(str, settings.node_port_cidrs)), protocol, NODE_PORTS
+
+        for role in Role:
+            yield role, "ssh", admins, "tcp", (SSH_PORT, SSH_PORT)
 
     # Neutron refuses a second rule that is equal. Two frontends may lead to one port; a plugin may want the kubelet's.
     ingress: dict[tuple[Role, Role | str, str, tuple[int, int] | None], Rule] = {}

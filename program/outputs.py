@@ -47,7 +47,7 @@ def export_outputs(  # noqa: PLR0917 - what the program has made
         pulumi.export(
             "kubeadmConfig",
             pulumi.Output.all(vip.address, vip.floating_address).apply(
-                lambda both: kubeadm_config(both[0], both[1], settings.endpoint_name)
+                lambda both: kubeadm_config(settings, both[0], both[1])
             ),
         )
 

@@ -159,6 +159,12 @@ def test_another_plugin_s_ports_are_those_of_the_configuration():
     assert len(opened) == 3 * 2 * 2
 
 
+def test_bare_hosts_have_the_rules_of_the_configuration_too():
+    changes = {"networkPlugin": "none", "networkPluginPorts": '["udp/8472"]', "nodePortCidrs": '["203.0.113.0/24"]'}
+    assert {*security_rules(settings(**changes))} == {*security_rules(settings(kubernetesVersion="1.37", **changes))}
+    assert len(opened_for_the_cluster(**changes)) == 2 * 2 + 2
+
+
 def test_node_ports_are_open_on_workers_to_the_networks_of_the_configuration():
     opened = opened_for_the_cluster(networkPlugin="none", nodePortCidrs='["203.0.113.0/24"]')
     assert opened == {

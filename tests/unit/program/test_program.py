@@ -674,6 +674,13 @@ def test_bare_hosts_use_the_name_of_the_vip_but_not_that_of_a_floating_ip(addres
     assert {VIP, "api.example.com"} <= {*kubeadm["apiServer"]["certSANs"]}
 
 
+def test_bare_hosts_certificates_have_all_names_once():
+    changes = {"endpointName": "api.example.com", "apiServerNames": '["api.example.com", "*.example.org", "::1"]'}
+    kubeadm = yaml.safe_load(run(floatingNetwork="public", **changes).outputs["kubeadmConfig"])
+    floating_ip = run(floatingNetwork="public", **changes).outputs["floatingIp"]
+    assert kubeadm["apiServer"]["certSANs"] == [VIP, floating_ip, "api.example.com", "*.example.org", "::1"]
+
+
 def test_without_a_subnet_for_it_neutron_chooses_the_floating_ip():
     floating_ip = run(floatingNetwork="public").of_type("networking/floatingIp:FloatingIp")["k8s-vip-floating"]
     assert "subnetId" not in floating_ip.inputs  # a stack from before the setting shows no change
