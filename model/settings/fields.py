@@ -249,6 +249,17 @@ def _node_taint(value: str) -> str:
     return value
 
 
+def _distinct_taints(taints: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[tuple[str, str]] = set()
+    for taint in taints:
+        label, _, effect = taint.rpartition(":")
+        key = label.partition("=")[0]
+        if (key, effect) in seen:
+            raise ValueError(f"has {key} with {effect} twice, which no node may have; keep one of them")
+        seen.add((key, effect))
+    return taints
+
+
 def _dns_name(value: str) -> str:
     if value.endswith("."):
         raise ValueError("ends in a dot, which certificates and clients do not have; remove it")
@@ -358,7 +369,11 @@ RepositoryUrl = Annotated[Text, AfterValidator(_repository_url)]
 PgpKey = Annotated[_Scalar, AfterValidator(_pgp_key)]
 RegistryMirror = Annotated[Text, AfterValidator(_registry_mirror)]
 NodeLabels = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_label)], ...], BeforeValidator(json_array)]
-NodeTaints = Annotated[tuple[Annotated[_Scalar, AfterValidator(_node_taint)], ...], BeforeValidator(json_array)]
+NodeTaints = Annotated[
+    tuple[Annotated[_Scalar, AfterValidator(_node_taint)], ...],
+    BeforeValidator(json_array),
+    AfterValidator(_distinct_taints),
+]
 ApiServerNames = Annotated[
     tuple[Annotated[_Scalar, AfterValidator(_api_server_name)], ...], BeforeValidator(json_array)
 ]

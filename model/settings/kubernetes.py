@@ -5,8 +5,10 @@ from contextlib import suppress
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo, field_validator
+from pydantic.alias_generators import to_camel
 
 from model.settings.fields import (
     ApiServerNames,
@@ -100,12 +102,30 @@ class KubernetesSettings(Model):
                 )
         elif not 12 <= value.prefixlen <= 24:  # kube-apiserver, --service-cluster-ip-range: at most 20 bits
             raise ValueError("is not between /12, the largest that the API server accepts, and /24; use a /16")
-        for key, other in _networks(info):
+        for what, other in _networks(info):
             if other.prefixlen >= WORLD and value.overlaps(other):
                 raise ValueError(
-                    f"overlaps {key} {other}: hosts would send packets for it into the cluster; choose a network "
-                    "that nobody else uses"
+                    f"overlaps {what}: hosts would send packets for it into the cluster; choose a network that nobody "
+                    "else uses"
                 )
+        return value
+
+    @field_validator("kubernetes_repository", "registry_mirror")
+    @classmethod
+    def _not_at_an_address_of_the_cluster(cls, value: str, info: ValidationInfo) -> str:
+        for address in _address_in(value):
+            _insist_outside(address, info, "pod_network", "service_network")
+        return value
+
+    @field_validator("node_port_cidrs")
+    @classmethod
+    def _clients_outside_the_cluster(
+        cls, value: tuple[IPv4Network, ...], info: ValidationInfo
+    ) -> tuple[IPv4Network, ...]:
+        # A plugin without a tunnel sends pods' packets to other hosts as they are.
+        flannel = info.data.get("network_plugin") is NetworkPlugin.FLANNEL
+        for cidr in value:
+            _insist_outside(cidr, info, "service_network", *(["pod_network"] if flannel else []))
         return value
 
     @field_validator("kubernetes_repository_key")
@@ -139,19 +159,42 @@ def creates_cluster(version: str, settings: Mapping[str, Any]) -> bool:
     return bool(version and settings.get("control_plane_count") and settings.get("api_servers") == ())
 
 
+def _insist_outside(network: IPv4Network, info: ValidationInfo, *fields: str) -> None:
+    if not creates_cluster(info.data.get("kubernetes_version", ""), info.data):
+        return
+    for field in fields:
+        of_cluster = info.data.get(field)
+        if of_cluster and network.prefixlen >= WORLD and network.overlaps(of_cluster):
+            raise ValueError(
+                f"has {network}, which overlaps {to_camel(field)} {of_cluster}: hosts would send packets for it into "
+                "the cluster; use what is outside"
+            )
+
+
+def _address_in(url: str) -> Iterator[IPv4Network]:
+    """The host of a URL if it is an address, rather than a name."""
+    with suppress(ValueError):
+        yield IPv4Network(IPv4Address(urlsplit(url).hostname or ""))
+
+
 def _networks(info: ValidationInfo) -> Iterator[tuple[str, IPv4Network]]:
-    """Every other network and address of the configuration, with its key."""
+    """Every other network and address of the configuration, as messages call it."""
     for field, key in (
         ("admin_cidrs", "adminCidrs"),
         ("api_allowed_cidrs", "apiAllowedCidrs"),
         ("api_servers", "apiServers"),
     ):
-        yield from ((key, IPv4Network(it)) for it in info.data.get(field, ()))
+        yield from ((f"{key} {it}", IPv4Network(it)) for it in info.data.get(field, ()))
     for frontend in info.data.get("frontends", ()):
-        yield from (("frontends", it) for it in frontend.allowed_cidrs)
+        yield from ((f"frontends {it}", it) for it in frontend.allowed_cidrs)
     if vip := info.data.get("vip"):
-        yield "vip", IPv4Network(vip)
+        yield f"vip {vip}", IPv4Network(vip)
     with suppress(ValueError):  # a name, or none
-        yield "bastionHost", IPv4Network(IPv4Address(info.data.get("bastion_host", "")))
+        bastion = IPv4Address(info.data.get("bastion_host", ""))
+        yield f"bastionHost {bastion}", IPv4Network(bastion)
+    yield from (("the address in aptMirror", it) for it in _address_in(info.data.get("apt_mirror", "")))
+    if proxy := info.data.get("apt_proxy"):
+        # No message shows the address: the whole setting may be a secret.
+        yield from (("the address in aptProxy", it) for it in _address_in(proxy.get_secret_value()))
     if info.field_name == "service_network" and (pods := info.data.get("pod_network")):
-        yield "podNetwork", pods
+        yield f"podNetwork {pods}", pods

@@ -151,6 +151,8 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("kubeletConfiguration", '{"serverTLSBootstrap": false}', "program's own.*remove it"),
         ("kubeletConfiguration", '{"kind": "Pod"}', "program's own; remove it"),
         ("networkPlugin", "cilium", "'flannel' or 'none'"),
+        ("workerTaints", '["a=b:NoSchedule", "a=c:NoSchedule"]', "has a with NoSchedule twice"),
+        ("workerTaints", '["a:NoExecute", "a=:NoExecute"]', "has a with NoExecute twice"),
         ("networkPluginPorts", '["udp/8472"]', "flannel's port is known"),
         ("networkPluginPorts", '["udp/0"]', "not a port"),
         ("networkPluginPorts", '["tcp/20-10"]', "not a port"),
@@ -620,13 +622,33 @@ def test_there_is_no_cluster_without_a_version_or_with_one_elsewhere(changes: di
         ("serviceNetwork", "10.244.0.0/16", "overlaps podNetwork 10.244.0.0/16"),
         ("serviceNetwork", "10.96.0.0/11", "between /12"),
         ("serviceNetwork", "10.96.0.0/25", "/24"),
+        ("kubernetesRepository", "https://10.96.0.1/deb", "has 10.96.0.1/32, which overlaps serviceNetwork 10.96"),
+        ("registryMirror", "https://10.244.3.4:5000", "has 10.244.3.4/32, which overlaps podNetwork 10.244.0.0/16"),
+        ("nodePortCidrs", ["10.244.8.0/24"], "has 10.244.8.0/24, which overlaps podNetwork 10.244.0.0/16"),
+        ("nodePortCidrs", ["203.0.113.0/24", "10.96.0.0/12"], "has 10.96.0.0/12, which overlaps serviceNetwork"),
     ],
 )
-def test_a_network_that_a_cluster_cannot_use_is_refused_only_if_there_is_one(key: str, value: str, reason: str):
+def test_a_network_that_a_cluster_cannot_use_is_refused_only_if_there_is_one(key: str, value: Any, reason: str):
     (problem,) = problems_of(kubernetesVersion="1.37", **{key: value})
-    assert problem.startswith(f"{key} = '{value}': ")
+    assert problem.startswith(f"{key} = {value!r}: ")
     assert re.search(reason, problem)
     Settings.parse(example_values(**{key: value}))
+
+
+@pytest.mark.parametrize("key", ["aptMirror", "aptProxy"])
+def test_a_mirror_or_proxy_in_a_network_of_the_cluster_is_refused_without_its_address(key: str):
+    url = "http://10.244.0.9:3128"
+    (problem,) = problems_of(kubernetesVersion="1.37", **{key: url})
+    assert f"podNetwork = '10.244.0.0/16': overlaps the address in {key}: " in problem
+    assert "10.244.0.9" not in problem
+    Settings.parse(example_values(**{key: url}))
+    Settings.parse(example_values(kubernetesVersion="1.37", **{key: "http://mirror.example:3128"}))
+
+
+def test_node_ports_may_be_open_to_everyone_and_to_pods_that_another_plugin_sends_untunnelled():
+    Settings.parse(example_values(kubernetesVersion="1.37", nodePortCidrs='["0.0.0.0/0"]'))
+    pods = {"networkPlugin": "none", "nodePortCidrs": '["10.244.0.0/16"]'}
+    Settings.parse(example_values(kubernetesVersion="1.37", **pods))
 
 
 def test_the_program_s_cluster_has_no_ca_of_another_one():
@@ -670,7 +692,7 @@ def test_a_plugin_s_ports_and_a_worker_s_labels_and_taints():
             networkPlugin="none",
             networkPluginPorts='["udp/8472", "tcp/4240-4250", "4"]',
             workerLabels='["example.com/disk=ssd", "node.kubernetes.io/pool=", "zone=a"]',
-            workerTaints='["example.com/dedicated=batch:NoSchedule", "gpu:NoExecute"]',
+            workerTaints='["example.com/dedicated=batch:NoSchedule", "gpu:NoExecute", "gpu:NoSchedule"]',
             kubeletConfiguration='{"maxPods": 200, "evictionHard": {"memory.available": "200Mi"}}',
             apiServerNames='["api.example.com", "203.0.113.9", "*.example.com"]',
         )
