@@ -276,6 +276,9 @@ def kubernetes_ready_script(settings: Settings) -> str:
     workers = topology.host_names(settings, topology.Role.WORKER)
     nodes = (*topology.host_names(settings, topology.Role.CONTROL_PLANE), *workers)
     no_control_plane = {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}
+    # CoreDNS tolerates the control plane's taint alone, and a worker's keep it off all workers.
+    tainted = any(taint.endswith((":NoSchedule", ":NoExecute")) for taint in settings.worker_taints)
+    dns_hosts = settings.control_plane.count if tainted else len(nodes)
     preferred = [{"weight": 100, "preference": {"matchExpressions": [no_control_plane]}}]
     affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
     return _render(
@@ -283,7 +286,7 @@ def kubernetes_ready_script(settings: Settings) -> str:
         dns_patch=json.dumps({"spec": {"template": {"spec": {"affinity": affinity}}}}),
         nodes=nodes,
         workers=workers,
-        dns_hosts=min(2, len(nodes)),
+        dns_hosts=min(2, dns_hosts),
         # Without a plugin of ours nodes become Ready when the user's is installed.
         wait_for_network=settings.network_plugin is not NetworkPlugin.NONE,
     )

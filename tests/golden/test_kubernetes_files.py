@@ -136,10 +136,12 @@ def test_the_cluster_s_secrets_are_on_control_planes_and_workers_get_none_that_s
         assert (text in worker) is (name == "ca"), name
 
 
-def test_flannel_has_the_cluster_s_network():
+def test_flannel_has_the_cluster_s_network_and_runs_on_every_host():
     script = kubernetes_network_script(example_cluster(podNetwork="172.20.0.0/16"))
     manifest = re.search(r"<<'(END-\w+)'\n(.*)\n\1\n", script, re.DOTALL)
     assert manifest
     objects = {it["kind"]: it for it in yaml.safe_load_all(manifest[2])}
     assert json.loads(objects["ConfigMap"]["data"]["net-conf.json"])["Network"] == "172.20.0.0/16"
+    # A node without flannel is never Ready, whatever workerTaints has.
+    assert objects["DaemonSet"]["spec"]["template"]["spec"]["tolerations"] == [{"operator": "Exists"}]
     assert objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"

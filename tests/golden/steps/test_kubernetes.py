@@ -693,6 +693,19 @@ def test_what_is_not_ready_is_named(host: Sandbox, case: str, answer: str, reaso
     assert reason in ready(host)
 
 
+@pytest.mark.parametrize(
+    ("count", "taint", "ends"),
+    [("1", "gpu:NoExecute", True), ("1", "a/b=c:NoSchedule", True), ("1", "gpu:PreferNoSchedule", False),
+     ("3", "gpu:NoExecute", False)],
+)  # fmt: skip
+def test_dns_on_one_host_is_enough_where_it_tolerates_the_taints_of_one_alone(
+    host: Sandbox, count: str, taint: str, ends: bool
+):
+    (host.units / "coredns").write_text("3 3 1 1")
+    said = ready(host, controlPlaneCount=count, workerCount="2", workerTaints=f'["{taint}"]')
+    assert (said == "") is ends, said
+
+
 def leave(host: Sandbox, *, control_plane: bool = True, wait: int = 0) -> str:
     script = kubernetes_leave_script(
         "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=control_plane, healthy_others=2, wait=wait, drain=60
