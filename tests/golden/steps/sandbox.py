@@ -27,6 +27,7 @@ load() {
 }
 case $verb in
 is-active) for unit in "${words[@]:1}"; do [ -e "$UNITS/$unit" ] || exit 3; done ;;
+show) [ ! -e "$UNITS/$unit" ] || echo active; cat "$UNITS/restarts-of-$unit" 2>/dev/null || echo 0 ;;
 start) [ -e "$UNITS/$unit" ] || load; touch "$UNITS/$unit" ;;
 reload) load ;;
 restart | reload-or-restart) load; touch "$UNITS/$unit" ;;

@@ -59,6 +59,7 @@ case "$*" in
     ;;
 *https://198.51.100.100*) [ -e "$UNITS/api" ] ;;
 *https://198.51.100.2*) ;;
+*http://127.0.0.1:10248/healthz*) [ -e "$UNITS/unhealthy" ] || printf ok ;;
 esac
 """
 
@@ -145,7 +146,8 @@ def packages(*, control_plane: bool = True, **changes: str) -> str:
     script = kubernetes_packages_script(example_node(control_plane, **MIRROR, **changes))
     # Whether this machine has the module is not the question.
     assert script.count("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
-    return script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
+    script = script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
+    return script.replace("SECONDS + 120", "SECONDS + 5")
 
 
 def test_packages_are_pinned_and_held(host: Sandbox):
@@ -160,10 +162,18 @@ def test_packages_are_pinned_and_held(host: Sandbox):
     assert "systemctl restart containerd" in host.calls
 
 
-def test_a_second_run_restarts_nothing(host: Sandbox):
+def make_node(host: Sandbox) -> None:
+    """The host has joined the cluster, and its kubelet runs with what `packages` gives it."""
     assert host.run(packages()).returncode == 0
-    (host.units / "containerd").touch()
-    (host.units / "kubelet").touch()
+    host.path(STATE).mkdir(parents=True)
+    for mark in ("started", "joined"):
+        host.path(f"{STATE}/{mark}").touch()
+    for service in ("containerd", "kubelet"):
+        (host.units / service).touch()
+
+
+def test_a_second_run_restarts_nothing(host: Sandbox):
+    make_node(host)
     assert host.run(packages()).returncode == 0
     assert not called(host, "systemctl restart")
     assert host.run(packages(kubeletConfiguration='{"maxPods": 50}')).returncode == 0
@@ -171,9 +181,7 @@ def test_a_second_run_restarts_nothing(host: Sandbox):
 
 
 def test_what_a_run_that_was_cut_off_has_written_is_read_after_the_next(host: Sandbox):
-    for service in ("containerd", "kubelet"):  # Debian's containerd starts with the package
-        (host.units / service).touch()
-    assert host.run(packages()).returncode == 0
+    make_node(host)
     host.put("sysctl", "exit 1")  # between the files and the restarts
     host.put("kubeadm", KUBEADM.replace("pause:3.10.2", "pause:3.10.3"))
     script = packages(kubeletConfiguration='{"maxPods": 50}')
@@ -187,20 +195,45 @@ def test_what_a_run_that_was_cut_off_has_written_is_read_after_the_next(host: Sa
 KUBELET_SAYS = 'E1128 run.go:72] "command failed" err="cannot unmarshal string into Go struct field maxPods"'
 
 
-def test_a_configuration_that_the_kubelet_refuses_is_undone_with_its_reason(host: Sandbox):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        'rm -f "$UNITS/kubelet"',
+        # Between two looks at it.
+        'echo 1 >"$UNITS/restarts-of-kubelet"',
+        'touch "$UNITS/unhealthy"',
+    ],
+    ids=["ends", "starts again and again", "does not answer"],
+)
+def test_a_configuration_that_the_kubelet_refuses_is_undone_with_its_reason(host: Sandbox, fault: str):
     drop_in = host.path("etc/kubernetes/kubelet.conf.d/60-ha-api.conf")
-    assert host.run(packages()).returncode == 0
-    (host.units / "kubelet").touch()
-    (host.units / "containerd").touch()
+    make_node(host)
     good = drop_in.read_text()
-    host.put("sleep", 'rm -f "$UNITS/kubelet"')
+    host.put("sleep", fault)
     host.put("journalctl", f"echo '{KUBELET_SAYS}'")
     done = host.run(packages(kubeletConfiguration='{"maxPods": "many"}'))
     assert done.returncode == 1
-    assert "kubelet does not start with kubeletConfiguration, and has its old one again" in done.stderr
+    assert "kubelet does not run with kubeletConfiguration, and has its old one again" in done.stderr
     assert "Go struct field maxPods" in done.stderr
     assert drop_in.read_text() == good
+    assert host.path("var/lib/ha-api/read-by/kubelet").read_text() == good
     assert called(host, "systemctl restart") == ["systemctl restart kubelet"] * 2
+
+
+def test_a_kubelet_that_stays_healthy_for_a_while_has_read_its_configuration(host: Sandbox):
+    make_node(host)
+    assert host.run(packages(kubeletConfiguration='{"maxPods": 50}')).returncode == 0
+    assert len(called(host, "curl")) == len(called(host, "sleep")) == 15
+    assert '"maxPods": 50' in host.path("var/lib/ha-api/read-by/kubelet").read_text()
+
+
+def test_a_kubelet_without_a_cluster_is_not_restarted(host: Sandbox):
+    """Until the host joins, its kubelet ends at once and starts again every 10 s, whatever its configuration is."""
+    (host.units / "kubelet").touch()
+    host.put("sleep", 'rm -f "$UNITS/kubelet"')
+    done = host.run(packages())
+    assert done.returncode == 0, done.stderr
+    assert "systemctl restart kubelet" not in host.calls
 
 
 def test_a_kubelet_that_does_not_start_is_quoted_when_a_host_cannot_join(host: Sandbox):
