@@ -128,6 +128,11 @@ class Cluster:
         return f"https://{LOCAL_ENDPOINT if self.settings.local_api_endpoint else self.vip}:{API_PORT}"
 
     @property
+    def needs_containerd_2(self) -> bool:
+        """Whether its kubelet has no fallback for a runtime without the CRI call RuntimeConfig."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) >= (1, 38)
+
+    @property
     def ignored_preflight_errors(self) -> tuple[str, ...]:
         """Checks of kubeadm that the configuration has decided on already."""
         # Its only way to accept cgroup v1 (kubernetes/system-validators, cgroup_validator_linux.go).

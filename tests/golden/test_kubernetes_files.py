@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def scripts() -> dict[str, str]:
             f"{name}: endpoint": kubernetes_endpoint_script(settings, example_endpoint(settings)),
             f"{name}: ready": kubernetes_ready_script(settings),
         }
+    newer = replace(example_node(), cluster=replace(example_cluster(), version="1.38.0"))
+    found["packages of 1.38"] = kubernetes_packages_script(newer)
     found["stop"] = (KUBERNETES_TEMPLATES / "usr/local/lib/ha-api/stop_control_plane.sh").read_text()
     for role in (True, False):
         found[f"leave, control plane {role}"] = kubernetes_leave_script(

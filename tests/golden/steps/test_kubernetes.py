@@ -1,11 +1,13 @@
 """The cluster's steps on a host: what they do, what they refuse, and what an interrupted run leaves to the next."""
 
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
+from model.kubernetes import Node
 from model.rendering import (
     kubernetes_endpoint_script,
     kubernetes_init_script,
@@ -142,8 +144,8 @@ def test_a_repository_that_cannot_be_used_is_reported_with_apt_s_reason(host: Sa
     assert "NO_PUBKEY 234654DA9A296436" in done.stderr
 
 
-def packages(*, control_plane: bool = True, **changes: str) -> str:
-    script = kubernetes_packages_script(example_node(control_plane, **MIRROR, **changes))
+def packages(*, control_plane: bool = True, of: Node | None = None, **changes: str) -> str:
+    script = kubernetes_packages_script(of or example_node(control_plane, **MIRROR, **changes))
     # Whether this machine has the module is not the question.
     assert script.count("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
     script = script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
@@ -260,6 +262,29 @@ def test_an_image_that_cannot_be_pulled_is_reported(host: Sandbox):
     assert done.returncode == 1
     assert "the image registry.k8s.io/kube-apiserver:v1.37.2 could not be pulled (check registryMirror" in done.stderr
     assert "no route to host" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "containerd", "refused"),
+    [
+        ("1.38.0", "1.6.20~ds1-1+deb12u3", True),
+        ("1.38.0", "1.7.24~ds1-6", True),
+        ("1.38.0", "2.0.0-1", False),
+        ("1.37.2", "1.6.20~ds1-1+deb12u3", False),
+    ],
+)
+def test_a_containerd_that_the_kubelet_refuses_is_reported_before_kubernetes_is_installed(
+    host: Sandbox, version: str, containerd: str, refused: bool
+):
+    host.put("dpkg-query", f'case $* in *containerd) printf "{containerd}" ;; esac')
+    node = example_node(**MIRROR)
+    script = packages(of=replace(node, cluster=replace(node.cluster, version=version)))
+    done = host.run(script)
+    assert (done.returncode != 0) is refused, done.stderr
+    assert (
+        f"containerd {containerd} is too old for Kubernetes {version}, whose kubelet needs 2.0 or newer" in done.stderr
+    ) is refused
+    assert (not [it for it in called(host, "apt-get") if "kubelet=" in it]) is refused
 
 
 def test_swap_stays_if_the_kubelet_accepts_it(host: Sandbox):
