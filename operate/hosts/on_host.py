@@ -42,6 +42,7 @@ HANDOVER = Path("/run/ha-api-held-connections/handover.json")
 VRRP_STATE = Path("/run/ha-api/vrrp_state")
 DEFAULT_ROUTE = Path("/run/ha-api/default_route")
 """What the watchdog adds to the priority: 0 if this host has a default route. keepalived ignores a missing file."""
+CA = Path("/etc/haproxy/ha-api/ca.pem")
 HAPROXY_CONFIGURATION = Path("/etc/haproxy/haproxy.cfg")
 KEEPALIVED_CONFIGURATION = Path("/etc/keepalived/keepalived.conf")
 # Never through a proxy, even if the host's environment names one for everything.
@@ -216,6 +217,16 @@ def certificate(address: str, port: str) -> dict[str, str]:
         return {"error": str(error) or type(error).__name__}
 
 
+def ca_expires(file: Path = CA) -> int | None:
+    """When the CA that HAProxy's checks trust expires, the last one of several; None if the checks have none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(file)
+    except OSError:
+        return None
+    return max((ssl.cert_time_to_seconds(str(it["notAfter"])) for it in context.get_ca_certs()), default=None)
+
+
 def changes() -> list[dict[str, Any]]:
     """The last changes of keepalived's state and of API servers' states in HAProxy, oldest first."""
     sources = [
@@ -331,6 +342,7 @@ def main() -> None:
             "drained_by": drained_by(),
             "handover": handover(),
             "certificates": {name: found.result() for name, found in certificates.items()},
+            "ca_expires": ca_expires(),
         }
     print(json.dumps(state | {"time": time.time()}))  # noqa: T201 - the output
 

@@ -16,7 +16,7 @@ OWNER = "root:root"
 KEEPALIVED_CONF = "etc/keepalived/keepalived.conf"
 PARTICIPATING = ("MASTER", "BACKUP")
 CERTIFICATE_TIME_LEFT = timedelta(days=14)
-"""kubeadm's certificates last a year, and only an upgrade or a command renews them; two weeks leave time for that."""
+"""On bare hosts kubeadm's last a year, and only an upgrade or a command renews them; two weeks leave time for that."""
 DISK_SHARE_LEFT = 0.05
 """Least free share of a file system; with less, the next change may not fit. ext4's reserve for root is not counted."""
 CLOCK_SECONDS = 2.0
@@ -77,12 +77,17 @@ class PairReport(BaseModel):
     @computed_field
     @property
     def certificates(self) -> dict[str, datetime]:
-        """When each API server's certificate expires, by name; the earliest date that a load balancer sees."""
+        """When each API server's certificate expires, or its CA if that comes first, by name.
+
+        The earliest date that a load balancer sees.
+        """
         found: dict[str, datetime] = {}
-        for host in self.hosts.values():
-            for name, certificate in host.state.certificates.items() if host.state else ():
+        for state in (host.state for host in self.hosts.values() if host.state):
+            for name, certificate in state.certificates.items():
                 if certificate.expires:
-                    found[name] = min(certificate.expires, found.get(name, certificate.expires))
+                    # kubeadm issues certificates that outlive their CA.
+                    dates = (certificate.expires, state.ca_expires, found.get(name))
+                    found[name] = min(date for date in dates if date)
         return found
 
     @computed_field
@@ -162,7 +167,8 @@ def _certificate_troubles(certificates: Mapping[str, datetime], now: datetime) -
             when = f"expires in {left.days} days" if left > timedelta(0) else "has expired"
             yield (
                 f"the certificate of API server {name} {when} ({expires:%Y-%m-%d %H:%M:%S} UTC): run "
-                "`sudo kubeadm certs renew all` there, and restart the control plane's static pods"
+                "`sudo kubeadm certs renew all` there, and restart the control plane's static pods; if the date stays, "
+                "it is that of the CA, see docs/monitoring.md#certificateexpiressoon"
             )
 
 

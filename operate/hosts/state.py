@@ -173,6 +173,8 @@ class HostState(BaseModel):
     handover: Handover | None = None
     certificates: dict[str, Certificate]
     """By API server."""
+    ca_expires: AwareDatetime | None = None
+    """When the CA that HAProxy's checks trust expires, if they have one."""
 
     @property
     def drained(self) -> bool:

@@ -14,6 +14,10 @@ from pathlib import Path
 from socket import create_server
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from dev.standin.certificate import self_signed
 from model.rendering import LOAD_BALANCER_TEMPLATES
@@ -215,6 +219,17 @@ def serving(folder: Path, lifetime: timedelta, *, silent: bool = False) -> Gener
         yield f"k8s-cp-0=127.0.0.1:{server.getsockname()[1]}"
 
 
+def authority(lifetime: timedelta) -> str:
+    """The certificate of a CA (PEM)."""
+    key = generate_private_key(SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(subject_name=name, issuer_name=name, public_key=key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + lifetime)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
 EXPIRY = 'ha_api_certificate_expiry_timestamp_seconds{server="k8s-cp-0"}'
 
 
@@ -222,6 +237,19 @@ def test_a_certificate_s_expiry_is_reported_whoever_signed_it(host: Host, tmp_pa
     with serving(tmp_path, timedelta(days=5)) as server:
         end = host.run(api_server=server)[EXPIRY]
     assert abs(datetime.fromtimestamp(end, UTC) - datetime.now(UTC) - timedelta(days=5)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(("authorities", "days"), [([3], 3), ([9], 5), ([1, 3], 3)])
+def test_the_authority_s_expiry_is_reported_if_it_comes_first(
+    host: Host, tmp_path: Path, authorities: list[int], days: int
+):
+    """Of two, as while one replaces the other, the last one counts."""
+    ca = host.root / "etc/haproxy/ha-api/ca.pem"
+    ca.parent.mkdir(parents=True)
+    ca.write_text("".join(authority(timedelta(days=it)) for it in authorities))
+    with serving(tmp_path, timedelta(days=5)) as server:
+        end = host.run(api_server=server)[EXPIRY]
+    assert abs(datetime.fromtimestamp(end, UTC) - datetime.now(UTC) - timedelta(days=days)) < timedelta(minutes=1)
 
 
 def test_a_server_s_certificate_is_read_every_ten_minutes(host: Host, tmp_path: Path):

@@ -18,7 +18,8 @@ from cryptography import x509
 from dev.standin.apiserver import StandInServer
 from dev.standin.certificate import KeyPair, self_signed
 from operate.hosts import on_host
-from operate.hosts.on_host import certificate, default_route, drained_by, file, haproxy, locked_by, reboot
+from operate.hosts.on_host import ca_expires, certificate, default_route, drained_by, file, haproxy, locked_by, reboot
+from tests.unit.cluster_example import example_authorities
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,13 @@ def api_server(pair: KeyPair, tmp_path: Path) -> Iterator[str]:
 def test_the_certificate_of_an_api_server_is_read_without_being_trusted(api_server: str, pair: KeyPair):
     found = x509.load_pem_x509_certificate(certificate("127.0.0.1", api_server)["pem"].encode())
     assert found == x509.load_pem_x509_certificate(pair.certificate)
+
+
+def test_the_end_of_the_checks_ca_is_read_if_they_have_one(tmp_path: Path):
+    assert ca_expires(tmp_path / "none") is None
+    (ca := tmp_path / "ca.pem").write_text(example_authorities()["ca"])
+    end = x509.load_pem_x509_certificate(ca.read_bytes()).not_valid_after_utc
+    assert ca_expires(ca) == end.timestamp()
 
 
 def test_a_silent_api_server_times_out_after_two_seconds(monkeypatch: pytest.MonkeyPatch):

@@ -232,6 +232,14 @@ def test_a_certificate_that_expires_soon_is_one_trouble_of_the_pair(
     assert [expected in trouble for trouble in found.troubles if expected] == ([True] if expected else [])
 
 
+def test_a_ca_that_ends_before_its_certificates_is_the_date_of_all(first: dict[str, Any], second: dict[str, Any]):
+    found = report(first | {"ca_expires": NOW + 9 * DAY}, second | {"ca_expires": NOW + 9 * DAY})
+    assert found.certificates == {"k8s-cp-0": datetime.fromtimestamp(NOW + 9 * DAY, UTC)}
+    (trouble,) = found.troubles
+    assert "expires in 9 days" in trouble
+    assert "the CA" in trouble
+
+
 @pytest.mark.parametrize("shown", [{"error": "Connection refused"}, {"pem": "no certificate"}])
 def test_an_unavailable_certificate_is_not_a_trouble(
     first: dict[str, Any], second: dict[str, Any], shown: dict[str, str]

@@ -22,6 +22,7 @@ from pathlib import Path
 RUNNING = ("MASTER", "BACKUP", "FAULT")
 STATES = (*RUNNING, "STOP")
 UNITS = ("firewalld", "haproxy", "ha-api-watchdog", "ha-api-held-connections", "keepalived")
+CA = "etc/haproxy/ha-api/ca.pem"
 CERTIFICATES_SECONDS = 600
 ANSWER_SECONDS = 5
 
@@ -185,14 +186,27 @@ def expiry(name: str, address: str) -> int | None:
     return ssl.cert_time_to_seconds(end.stdout.strip().removeprefix("notAfter="))
 
 
-def certificates(servers: Mapping[str, str]) -> str:
+def ca_expiry(file: Path) -> int | None:
+    """When the CA that HAProxy's checks trust expires, the last one of several; None if the checks have none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(file)
+    except FileNotFoundError:
+        return None
+    return max((ssl.cert_time_to_seconds(str(it["notAfter"])) for it in context.get_ca_certs()), default=None)
+
+
+def certificates(servers: Mapping[str, str], ca: Path) -> str:
     """When the API servers' certificates expire; all are read at the same time."""
     with ThreadPoolExecutor() as pool:
         ends = dict(zip(servers, pool.map(expiry, servers.keys(), servers.values()), strict=True))
+    # kubeadm issues certificates that outlive their CA.
+    if limit := ca_expiry(ca):
+        ends = {name: min(end, limit) if end else None for name, end in ends.items()}
     return metric(
         "ha_api_certificate_expiry_timestamp_seconds",
         "gauge",
-        "When an API server's certificate expires.",
+        "When an API server's certificate expires, or its CA if that comes first.",
         {f'{{server="{name}"}}': end for name, end in ends.items()},
     )
 
@@ -216,7 +230,8 @@ def main() -> None:
     publish(arguments.folder / "ha-api.prom", state(arguments.vip, arguments.folder, arguments.proven, arguments.root))
     file = arguments.folder / "ha-api-certificates.prom"
     if not file.exists() or time.time() - file.stat().st_mtime > CERTIFICATES_SECONDS:
-        publish(file, certificates(dict(server.split("=", 1) for server in arguments.api_server)))
+        servers = dict(server.split("=", 1) for server in arguments.api_server)
+        publish(file, certificates(servers, arguments.root / CA))
 
 
 if __name__ == "__main__":
