@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 from math import ceil
 from typing import Any
 
-from model.settings import Settings
+from model.ports import FLANNEL_PORT
+from model.settings import NetworkPlugin, Settings
 from model.timers import Timers
 from model.topology import API_PORT
 
@@ -221,22 +222,25 @@ def renewal_period(today: date) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingCluster:
-    """What a cluster was created with."""
+    """What a cluster was created with, and has now."""
 
     version: str
     pod_network: str
     service_network: str
+    network_plugin: str
+    """The one that was applied last; empty if none was yet."""
     ending: bool
     """A destroy began and did not finish, so hosts no longer leave the cluster one by one."""
 
     @classmethod
     def parse(cls, printed: str, *, ending: bool) -> "ExistingCluster":
-        """From what the step that created it has printed (templates/steps/kubernetes/init.sh.j2)."""
+        """From what its steps have printed (templates/steps/kubernetes/init.sh.j2, network.sh.j2)."""
         facts = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
         return cls(
             version=facts["version"],
             pod_network=facts["podNetwork"],
             service_network=facts["serviceNetwork"],
+            network_plugin=facts.get("networkPlugin", ""),
             ending=ending,
         )
 
@@ -263,6 +267,19 @@ class ExistingCluster:
                 found.append(
                     f"{key} = {now}: the cluster has {had}, which cannot be changed while it exists; use {had}"
                 )
+        if (
+            self.network_plugin == NetworkPlugin.FLANNEL
+            and settings.network_plugin is NetworkPlugin.NONE
+            and not any(
+                protocol == "udp" and ports and ports[0] <= FLANNEL_PORT <= ports[1]
+                for protocol, ports in settings.network_plugin_ports
+            )
+        ):
+            found.append(
+                "networkPlugin = none: the cluster runs flannel, and without its port the pods of one host no longer "
+                f"reach those of another; list udp/{FLANNEL_PORT} in networkPluginPorts until flannel is gone "
+                "(docs/operations.md, Replace flannel)"
+            )
         return found
 
 

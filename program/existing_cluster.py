@@ -22,13 +22,18 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
     stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
     resources = _outputs(stack)
     _refuse_another_name(settings, resources)
-    created = f"command:remote:Command::{settings.cluster_name}-{Role.CONTROL_PLANE}-0-kubernetes-init"
-    printed = next((it["outputs"]["stdout"] for urn, it in resources.items() if urn.endswith(created)), None)
-    if printed is None:
+
+    def printed(step: str) -> str:
+        name = f"command:remote:Command::{settings.cluster_name}-{Role.CONTROL_PLANE}-0-kubernetes-{step}"
+        return next((it["outputs"]["stdout"] for urn, it in resources.items() if urn.endswith(name)), "")
+
+    created = printed("init")
+    if not created:
         return None
     # Deleted before anything else of the cluster (components/certificates.py).
     certificate = f"command:local:Command::{settings.cluster_name}-admin-certificate"
-    found = ExistingCluster.parse(printed, ending=not any(urn.endswith(certificate) for urn in resources))
+    ending = not any(urn.endswith(certificate) for urn in resources)
+    found = ExistingCluster.parse(created + printed("network"), ending=ending)
     if problems := found.problems(settings):
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise pulumi.RunError(f"the configuration does not fit the cluster that exists:\n{lines}")

@@ -679,13 +679,15 @@ def test_a_renewal_that_was_cut_off_is_done_by_the_next_run(host: Sandbox, left:
 
 def test_the_plugin_is_applied_and_dns_spread(host: Sandbox):
     host.put("kubectl", 'cat >>"$UNITS/applied"')
-    assert host.run(kubernetes_network_script(example_cluster())).returncode == 0
+    done = host.run(kubernetes_network_script(example_cluster()))
+    assert (done.returncode, done.stdout) == (0, "networkPlugin=flannel\n")
     assert "kind: DaemonSet" in (host.units / "applied").read_text()
     assert [
         it for it in called(host, "kubectl") if "patch deployment coredns" in it and "requiredDuringScheduling" in it
     ]
     host.put("kubectl", "")
-    assert host.run(kubernetes_network_script(example_cluster(networkPlugin="none"))).returncode == 0
+    done = host.run(kubernetes_network_script(example_cluster(networkPlugin="none")))
+    assert (done.returncode, done.stdout) == (0, "networkPlugin=none\n")
     assert not [it for it in called(host, "kubectl") if " apply " in it]
 
 

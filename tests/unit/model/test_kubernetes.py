@@ -17,7 +17,13 @@ def settings(**changes: Any) -> Settings:
     return Settings.parse(example_values(**{"kubernetesVersion": "1.37"} | changes))
 
 
-EXISTING = ExistingCluster(version="1.37.2", pod_network="10.244.0.0/16", service_network="10.96.0.0/16", ending=False)
+EXISTING = ExistingCluster(
+    version="1.37.2",
+    pod_network="10.244.0.0/16",
+    service_network="10.96.0.0/16",
+    network_plugin="flannel",
+    ending=False,
+)
 
 
 @pytest.mark.parametrize("version", ["1.37", "1.37.2"])
@@ -38,9 +44,30 @@ def test_everything_that_a_cluster_cannot_change_is_reported_together():
     assert [it.partition(" ")[0] for it in problems] == ["kubernetesVersion", "podNetwork", "serviceNetwork"]
 
 
-def test_what_the_creating_step_printed_is_understood():
+def test_what_the_steps_printed_is_understood():
     printed = "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16\n"
-    assert ExistingCluster.parse(printed, ending=False) == EXISTING
+    assert ExistingCluster.parse(printed + "networkPlugin=flannel\n", ending=False) == EXISTING
+    # The network's step has not succeeded yet, or its record is of an older program.
+    assert ExistingCluster.parse(printed, ending=False) == replace(EXISTING, network_plugin="")
+
+
+@pytest.mark.parametrize(
+    ("running", "ports", "refused"),
+    [
+        ("flannel", "[]", True),
+        ("flannel", '["tcp/8472", "udp/4789", "4"]', True),
+        ("flannel", '["udp/8472"]', False),
+        ("flannel", '["udp/8000-9000"]', False),
+        ("none", "[]", False),
+        ("", "[]", False),
+    ],
+)
+def test_flannel_s_port_is_not_closed_while_pods_use_it(running: str, ports: str, refused: bool):
+    problems = replace(EXISTING, network_plugin=running).problems(
+        settings(networkPlugin="none", networkPluginPorts=ports)
+    )
+    assert [it.partition(":")[0] for it in problems] == ["networkPlugin = none"] * refused
+    assert all("list udp/8472 in networkPluginPorts" in it for it in problems)
 
 
 def test_the_administrator_s_certificate_is_renewed_twice_a_year():

@@ -23,6 +23,7 @@ EXISTING: dict[str, dict[str, Any]] = {
         "type": "command:remote:Command",
         "outputs": {"stdout": "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16\n"},
     },
+    f"{STEP}-network": {"type": "command:remote:Command", "outputs": {"stdout": "networkPlugin=flannel\n"}},
     f"{STEP}-version": {"type": "command:remote:Command", "outputs": {"stdout": "version=1.37.2\n"}},
     CERTIFICATE: {"type": "command:local:Command", "outputs": {"stdout": "{}"}},
 }
@@ -205,6 +206,7 @@ def test_the_api_servers_certificates_have_the_floating_ip():
         ({"kubernetesVersion": ""}, "would be destroyed.*pulumi destroy --run-program --ignore-protect"),
         ({"apiServers": '["198.51.100.9"]'}, "apiServers.*would be destroyed"),
         ({"podNetwork": "10.245.0.0/16"}, "podNetwork = 10.245.0.0/16: the cluster has 10.244.0.0/16"),
+        ({"networkPlugin": "none"}, "networkPlugin = none: .*list udp/8472"),
         ({"serviceNetwork": "10.97.0.0/16"}, "serviceNetwork = 10.97.0.0/16: the cluster has 10.96.0.0/16"),
     ],
 )
