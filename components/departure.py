@@ -13,7 +13,7 @@ import pulumi
 from components.host import Host, Login, StepError, UnreachableError
 from model.rendering import kubernetes_leave_script
 from model.settings import Settings
-from model.topology import Role
+from model.topology import Role, host_names
 
 DRAIN = 60
 """Seconds that pods have to end."""
@@ -34,6 +34,10 @@ class Departure:
         self._ends = False
         # One lock for each role: a worker waits for other workers to rejoin, which needs the control plane to go on.
         self._one_at_a_time = {role: asyncio.Lock() for role in (Role.CONTROL_PLANE, Role.WORKER)}
+        self._left: list[str] = []
+        """The hosts that have left in this run."""
+        self._kept: str | None = None
+        """One that could not. The engine then starts nothing more, but goes on with the deletions that are waiting."""
         self.control_plane: list[Host] = []
         """The hosts that stay, or are replaced; known when the first hook runs."""
         self._hooks = {
@@ -59,7 +63,14 @@ class Departure:
             address = (args.old_outputs or {}).get("accessIpV4")
             if self._running and not self._ends and address:
                 async with self._one_at_a_time[role]:
-                    await self._leave(role, args.name, str(address))
+                    if self._kept:
+                        raise DepartureError(f"{args.name} stays, because {self._kept} could not leave the cluster")
+                    try:
+                        await self._leave(role, args.name, str(address))
+                    except DepartureError:
+                        self._kept = args.name
+                        raise
+                    self._left.append(args.name)
 
         return leave
 
@@ -80,6 +91,8 @@ class Departure:
                 if role is Role.CONTROL_PLANE
                 else max(self._settings.worker_count - 1, 0)
             ),
+            # Not those that were shrunk away.
+            returning=[it for it in host_names(self._settings, role) if it in self._left],
             wait=self._settings.ssh_timeout,
             drain=DRAIN,
         )

@@ -6,7 +6,7 @@ Plain data in, text out: nothing is read but `templates/`, and nothing is writte
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -293,12 +293,20 @@ def kubernetes_ready_script(settings: Settings) -> str:
 
 
 def kubernetes_leave_script(
-    name: str, address: IPv4Address, *, control_plane: bool, healthy_others: int, wait: int, drain: int
+    name: str,
+    address: IPv4Address,
+    *,
+    control_plane: bool,
+    healthy_others: int,
+    returning: Sequence[str],
+    wait: int,
+    drain: int,
 ) -> str:
     """What another control-plane host runs before this one's instance is deleted.
 
     So many members of etcd have to be healthy, or workers Ready, besides the host's own (`healthy_others`). For that,
-    the script waits: without enough members of etcd it fails afterwards. `wait` and `drain` are seconds.
+    the script waits: without enough members of etcd it fails afterwards, and so it does without a worker that has left
+    before in the same run, to be replaced (`returning`). `wait` and `drain` are seconds.
     """
     return _render(
         "steps/kubernetes/leave.sh.j2",
@@ -306,6 +314,7 @@ def kubernetes_leave_script(
         address=address,
         control_plane=control_plane,
         healthy_others=healthy_others,
+        returning=returning,
         wait=wait,
         drain=drain,
     )

@@ -115,9 +115,15 @@ def scripts() -> dict[str, str]:
     newer = replace(example_node(), cluster=replace(example_cluster(), version="1.38.0"))
     found["packages of 1.38"] = kubernetes_packages_script(newer)
     found["stop"] = (KUBERNETES_TEMPLATES / "usr/local/lib/ha-api/stop_control_plane.sh").read_text()
-    for role in (True, False):
-        found[f"leave, control plane {role}"] = kubernetes_leave_script(
-            "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=role, healthy_others=2, wait=60, drain=60
+    for role, returning in ((True, ()), (True, ("k8s-cp-0",)), (False, ()), (False, ("k8s-worker-0",))):
+        found[f"leave, control plane {role}, after {len(returning)}"] = kubernetes_leave_script(
+            "k8s-cp-1",
+            IPv4Address("198.51.100.22"),
+            control_plane=role,
+            healthy_others=2,
+            returning=returning,
+            wait=60,
+            drain=60,
         )
     return found
 

@@ -1,6 +1,7 @@
 """The cluster's steps on a host: what they do, what they refuse, and what an interrupted run leaves to the next."""
 
 import subprocess
+import time
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -766,12 +767,22 @@ def test_dns_on_one_host_is_enough_where_it_tolerates_the_taints_of_one_alone(
     assert (said == "") is ends, said
 
 
-def leave(host: Sandbox, *, control_plane: bool = True, wait: int = 0) -> str:
+def leave(
+    host: Sandbox, *, control_plane: bool = True, returning: tuple[str, ...] = (), wait: int = 0, warns: bool = False
+) -> str:
     script = kubernetes_leave_script(
-        "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=control_plane, healthy_others=2, wait=wait, drain=60
+        "k8s-cp-1",
+        IPv4Address("198.51.100.22"),
+        control_plane=control_plane,
+        healthy_others=2,
+        returning=returning,
+        wait=wait,
+        drain=60,
     )
     done = host.run(script.replace("-lt 30", "-lt 1"))
-    return "" if done.returncode == 0 else f"{done.returncode}: {done.stderr}"
+    if done.returncode == 0:
+        return done.stderr if warns else ""
+    return f"{done.returncode}: {done.stderr}"
 
 
 def order(host: Sandbox) -> list[str]:
@@ -833,24 +844,51 @@ def test_a_member_that_joins_is_waited_for(member: Sandbox):
 def test_a_worker_waits_until_the_others_are_ready_and_leaves_all_the_same(member: Sandbox):
     assert leave(member, control_plane=False) == ""
     (member.units / "workers").write_text("k8s-cp-1 True\nk8s-worker-0 Unknown\nk8s-worker-1 True\n")
-    done = member.run(
-        kubernetes_leave_script(
-            "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=False, healthy_others=2, wait=0, drain=60
-        )
-    )
-    assert done.returncode == 0
-    assert "warning: k8s-cp-1 leaves, although not all other workers are Ready" in done.stderr
+    warning = leave(member, control_plane=False, warns=True)
+    assert "warning: k8s-cp-1 leaves, although not all other workers are Ready" in warning
     assert order(member) == ["drain", "delete"]
+
+
+def test_a_worker_stays_if_one_that_left_before_it_in_the_same_run_is_not_back(member: Sandbox):
+    """What keeps that one away, such as an image that does not work, would keep every worker away."""
+    for others in ("", "k8s-worker-0 False\n"):
+        # Enough others, on the way to fewer workers.
+        (member.units / "workers").write_text(f"k8s-cp-1 True\n{others}k8s-worker-1 True\nk8s-worker-2 True\n")
+        refusal = leave(member, control_plane=False, returning=("k8s-worker-0",))
+        assert "1: " in refusal
+        assert "k8s-cp-1 does not leave, because k8s-worker-0 left in this run, to be replaced" in refusal
+        assert order(member) == []
+
+
+def test_a_worker_does_not_wait_for_one_that_is_back(member: Sandbox):
+    assert leave(member, control_plane=False, returning=("k8s-worker-0",)) == ""
+    (member.units / "workers").write_text("k8s-cp-1 True\nk8s-worker-0 True\nk8s-worker-1 Unknown\n")
+    warning = leave(member, control_plane=False, returning=("k8s-worker-0",), warns=True)
+    assert "warning: k8s-cp-1 leaves, although not all other workers are Ready" in warning
+
+
+def test_without_a_network_plugin_a_worker_that_is_back_is_not_ready_and_the_next_one_leaves(member: Sandbox):
+    (member.units / "node-ready").write_text("False")
+    (member.units / "workers").write_text("k8s-cp-1 False\nk8s-worker-0 False\nk8s-worker-1 False\n")
+    assert "leaves, although" in leave(member, control_plane=False, returning=("k8s-worker-0",), warns=True)
+    assert order(member) == ["delete"]
+
+
+def test_a_host_that_was_replaced_has_the_time_of_its_four_steps_to_come_back(member: Sandbox):
+    """Each of them may take as long as `wait`."""
+    member.put("sleep", "exec /usr/bin/sleep 0.2")
+    member.put("python3", "case $* in *spare*) exit 1 ;; esac")
+    (member.units / "workers").write_text("k8s-cp-1 True\nk8s-worker-1 True\n")
+    for control_plane in (True, False):
+        started = time.monotonic()
+        assert "does not leave" in leave(member, control_plane=control_plane, returning=("k8s-worker-0",), wait=1)
+        assert time.monotonic() - started > 2.5
 
 
 def test_a_host_that_has_not_joined_itself_says_so_as_if_it_were_unreachable(member: Sandbox):
     """A first host that is being replaced answers before it is in the cluster; the next one is."""
     member.path(f"{STATE}/joined").unlink()
-    script = kubernetes_leave_script(
-        "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=True, healthy_others=2, wait=0, drain=60
-    )
-    done = member.run(script)
-    assert (done.returncode, done.stderr) == (255, "it is not in the cluster itself\n")
+    assert leave(member) == "255: it is not in the cluster itself\n"
     assert order(member) == []
 
 

@@ -303,6 +303,11 @@ def test_hooks_are_registered_also_when_the_cluster_is_not_wanted_any_more():
     assert run(kubernetesVersion="").callbacks.hooks.keys() == run().callbacks.hooks.keys()
 
 
+def new_cluster_run(**changes: str) -> RecordingCloud:
+    """A run's hooks remember what has left, and the end."""
+    return new_run(False, True, frozenset(changes.items()))
+
+
 class Leaving:
     """A run of the hooks, with hosts that answer as the test says."""
 
@@ -334,7 +339,7 @@ class Leaving:
 
 
 def test_a_control_plane_host_leaves_through_the_first_other_that_is_reachable(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving = Leaving(monkeypatch, new_cluster_run())
     leaving.answers["k8s-cp-1"] = UnreachableError("k8s-cp-1: timed out")
     leaving.delete("leave-cluster-cp", "k8s-cp-0")
     assert leaving.hosts == ["k8s-cp-1", "k8s-cp-2"]
@@ -343,14 +348,14 @@ def test_a_control_plane_host_leaves_through_the_first_other_that_is_reachable(m
 
 
 def test_a_host_that_was_shrunk_away_leaves_through_those_that_stay(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True, controlPlaneCount="1"))
+    leaving = Leaving(monkeypatch, new_cluster_run(controlPlaneCount="1"))
     leaving.delete("leave-cluster-cp", "k8s-cp-2", "198.51.100.23")
     assert leaving.hosts == ["k8s-cp-0"]
     assert "spare 198.51.100.23 1" in leaving.asked[0][1]
 
 
 def test_a_worker_leaves_without_a_word_to_etcd(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving = Leaving(monkeypatch, new_cluster_run())
     leaving.delete("leave-cluster-worker", "k8s-worker-7", "198.51.100.38")
     assert leaving.hosts == ["k8s-cp-0"]
     assert "etcd" not in leaving.asked[0][1].replace("# ", "").partition("main()")[2]
@@ -358,21 +363,42 @@ def test_a_worker_leaves_without_a_word_to_etcd(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_refusal_is_final_and_has_the_host_s_reason(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving = Leaving(monkeypatch, new_cluster_run())
     leaving.answers["k8s-cp-0"] = StepError("etcd would lose its majority")
     with pytest.raises(DepartureError, match="lose its majority"):
         leaving.delete("leave-cluster-cp", "k8s-cp-1")
     assert leaving.hosts == ["k8s-cp-0"]
 
 
+def test_a_worker_that_left_in_the_same_run_has_to_be_back_unless_it_was_shrunk_away(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, new_cluster_run(workerCount="3"))
+    for name in ("k8s-worker-3", "k8s-worker-0", "k8s-worker-1"):
+        leaving.delete("leave-cluster-worker", name)
+    scripts = [script for _, script in leaving.asked]
+    assert ["does not leave, because" in script for script in scripts] == [False, False, True]
+    assert "returning=(k8s-worker-0)" in scripts[2]
+
+
+def test_after_a_refusal_no_other_host_leaves_in_this_run(monkeypatch: pytest.MonkeyPatch):
+    """The engine creates nothing more, so those that left would be missing."""
+    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving.answers["k8s-cp-0"] = StepError("not all of them are Ready again")
+    with pytest.raises(DepartureError, match="Ready again"):
+        leaving.delete("leave-cluster-worker", "k8s-worker-1")
+    for role, name in (("worker", "k8s-worker-2"), ("cp", "k8s-cp-1")):
+        with pytest.raises(DepartureError, match=f"{name} stays, because k8s-worker-1 could not leave"):
+            leaving.delete(f"leave-cluster-{role}", name)
+    assert leaving.hosts == ["k8s-cp-0"]
+
+
 def test_the_only_control_plane_host_is_kept(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True, controlPlaneCount="1"))
+    leaving = Leaving(monkeypatch, new_cluster_run(controlPlaneCount="1"))
     with pytest.raises(DepartureError, match=r"only control-plane host.*set controlPlaneCount to 3"):
         leaving.delete("leave-cluster-cp", "k8s-cp-0")
 
 
 def test_a_host_is_kept_if_no_other_is_reachable(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving = Leaving(monkeypatch, new_cluster_run())
     for name in ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2"):
         leaving.answers[name] = UnreachableError(f"{name}: no route to host")
     with pytest.raises(DepartureError, match="k8s-cp-0: no route to host; k8s-cp-1: no route"):
@@ -380,7 +406,7 @@ def test_a_host_is_kept_if_no_other_is_reachable(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.MonkeyPatch):
-    ends = Leaving(monkeypatch, new_run(False, True, frozenset()))  # a run's hooks remember the end
+    ends = Leaving(monkeypatch, new_cluster_run())
     ends.delete("cluster-ends", "k8s-admin-certificate")
     ends.delete("leave-cluster-cp", "k8s-cp-0")
     never = Leaving(monkeypatch, run())
@@ -389,7 +415,7 @@ def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.M
 
 
 def test_an_instance_that_nova_could_not_build_has_nothing_to_leave(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, run(existing=True))
+    leaving = Leaving(monkeypatch, new_cluster_run())
     leaving.delete("leave-cluster-cp", "k8s-cp-2", address="")
     assert leaving.hosts == []
 
