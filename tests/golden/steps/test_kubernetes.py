@@ -42,6 +42,7 @@ KUBECTL = r"""
 case $* in
 *"get pods --selector component=etcd"*) printf 'https://198.51.100.21:2379\nhttps://198.51.100.22:2379\n' ;;
 *"get node "*"--ignore-not-found"*) cat "$UNITS/node-ready" 2>/dev/null ;;
+*"get nodes --selector node-role.kubernetes.io/control-plane"*) cat "$UNITS/control-plane" ;;
 *"get nodes --selector"*) cat "$UNITS/workers" 2>/dev/null ;;
 *"get node "*jsonpath*) printf 'True kubelet is posting ready status' ;;
 *"get --raw"*) printf ok ;;
@@ -803,6 +804,7 @@ def member(host: Sandbox) -> Sandbox:
     host.path("usr/local/lib/ha-api/etcd.py").write_text("#!/usr/bin/env python3\n")
     host.path("usr/local/lib/ha-api/etcd.py").chmod(0o755)
     (host.units / "node-ready").write_text("True")
+    (host.units / "control-plane").write_text("".join(f"k8s-cp-{it} 198.51.100.2{it + 1} True\n" for it in range(3)))
     (host.units / "workers").write_text("k8s-cp-1 True\nk8s-worker-0 True\nk8s-worker-1 True\n")
     return host
 
@@ -839,6 +841,44 @@ def test_a_member_that_joins_is_waited_for(member: Sandbox):
     member.put("python3", 'case $* in *spare*) [ "$(grep -c spare "$UNITS/calls")" -ge 3 ] ;; esac')
     assert leave(member, wait=60) == ""
     assert order(member) == ["spare", "spare", "spare", "drain", "remove", "delete"]
+
+
+def not_serving(member: Sandbox, address: str) -> None:
+    member.put("curl", f"case $* in *https://{address}:6443/readyz*) exit 7 ;; *) {CURL} ;; esac")
+
+
+def test_a_host_stays_while_the_one_before_it_votes_in_etcd_and_does_not_serve_yet(member: Sandbox):
+    not_serving(member, "198.51.100.21")
+    refusal = leave(member)
+    assert "k8s-cp-1 does not leave, because 2 other hosts need an API server that is ready" in refusal
+    assert "only these have one: k8s-cp-2;" in refusal
+    assert set(order(member)) == {"spare"}
+
+
+def test_a_host_stays_while_another_one_s_node_is_not_ready(member: Sandbox):
+    nodes = member.units / "control-plane"
+    nodes.write_text(nodes.read_text().replace("198.51.100.21 True", "198.51.100.21 False"))
+    assert "only these have one: k8s-cp-2;" in leave(member)
+    assert set(order(member)) == {"spare"}
+    # Nor is its own, without a network plugin.
+    (member.units / "node-ready").write_text("False")
+    assert leave(member) == ""
+
+
+def test_a_host_stays_while_one_that_left_in_the_same_run_does_not_serve_again(member: Sandbox):
+    """Also if so many others do that a majority would be left."""
+    with (member.units / "control-plane").open("a") as nodes:
+        nodes.write("k8s-cp-3 198.51.100.24 True\n")
+    not_serving(member, "198.51.100.21")
+    assert leave(member) == ""
+    refusal = leave(member, returning=("k8s-cp-0",))
+    assert "those that were replaced in this run too; only these have one: k8s-cp-2 k8s-cp-3" in refusal
+
+
+def test_a_host_that_vanished_leaves_while_another_one_does_not_serve(member: Sandbox):
+    not_serving(member, "198.51.100.21")
+    (member.units / "node-ready").write_text("Unknown")
+    assert leave(member) == ""
 
 
 def test_a_worker_waits_until_the_others_are_ready_and_leaves_all_the_same(member: Sandbox):
