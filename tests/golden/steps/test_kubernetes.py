@@ -796,6 +796,15 @@ def order(host: Sandbox) -> list[str]:
     ]
 
 
+def test_a_worker_whose_node_appears_after_it_has_joined_is_waited_for(host: Sandbox):
+    missing = "{ echo 'nodes \"k8s-worker-0\" not found' >&2; exit 1; }"
+    appears = f"[ $(grep -c 'label node' $UNITS/calls) -ge 3 ] || {missing}"
+    host.put("kubectl", f"case $* in *label*) {appears} ;; *) {KUBECTL} ;; esac")
+    assert ready(host) == ""
+    host.put("kubectl", f"case $* in *label*) {missing} ;; *) {KUBECTL} ;; esac")
+    assert 'k8s-worker-0 could not be labelled as a worker: nodes "k8s-worker-0" not found' in ready(host)
+
+
 @pytest.fixture
 def member(host: Sandbox) -> Sandbox:
     host.path(STATE).mkdir(parents=True)
