@@ -40,7 +40,8 @@ esac
 """
 KUBECTL = r"""
 case $* in
-*"get pods --selector component=etcd"*) printf 'https://198.51.100.21:2379\nhttps://198.51.100.22:2379\n' ;;
+*"get pods --selector component=etcd"*) cat "$UNITS/etcd-pods" ;;
+*"get node "*"--output name"*) cat "$UNITS/node" ;;
 *"get node "*"--ignore-not-found"*) cat "$UNITS/node-ready" 2>/dev/null ;;
 *"get nodes --selector node-role.kubernetes.io/control-plane"*) cat "$UNITS/control-plane" ;;
 *"get nodes --selector"*) cat "$UNITS/workers" 2>/dev/null ;;
@@ -51,6 +52,14 @@ case $* in
     ;;
 *"replace --filename -") sed -n 's/.*server: //p' >"$UNITS/kube-proxy" ;;
 *"get deployment coredns"*) cat "$UNITS/coredns" 2>/dev/null || printf '3 3 2 2' ;;
+esac
+"""
+# This host is no member of etcd before it has joined, nor when it has left.
+ETCD = r"""
+[ ! -e "$UNITS/etcd-refuses" ] || { cat "$UNITS/etcd-refuses"; exit 1; }
+case $* in
+*" members"*) cat "$UNITS/etcd-members" ;;
+*" healthy "*) [ ! -e "$UNITS/not-healthy" ] ;;
 esac
 """
 # The API at the VIP, and this host's own API server.
@@ -81,7 +90,10 @@ def host(tmp_path: Path) -> Sandbox:
     host.put("curl", CURL)
     host.put("timedatectl", 'cat "$UNITS/synchronized" 2>/dev/null || echo yes')
     # etcd.py's.
-    host.put("python3", '[ ! -e "$UNITS/etcd-refuses" ] || { cat "$UNITS/etcd-refuses"; exit 1; }')
+    host.put("python3", ETCD)
+    (host.units / "etcd-pods").write_text("https://198.51.100.21:2379\nhttps://198.51.100.22:2379\n")
+    (host.units / "etcd-members").write_text("10001 k8s-cp-1 198.51.100.22 voter leader\n")
+    (host.units / "node").write_text("node/k8s-worker-0\n")
     host.put("dpkg-query", 'cat "$UNITS/installed" 2>/dev/null')
     host.put("apt-cache", "printf ' kubeadm | %s-1.1 | http://mirror Packages\\n' 1.36.9 1.37.2 1.37.10 1.38.0")
     host.put("crictl", '[ "$1" != inspecti ]')
@@ -622,6 +634,72 @@ def test_a_member_that_does_not_serve_fails_the_step_and_says_why(host: Sandbox)
     assert "after 300 s its API server does not answer /readyz" in join(host)
 
 
+MEMBERS = "10000 k8s-cp-0 198.51.100.21 voter unhealthy\n10001 k8s-cp-1 198.51.100.22 voter leader\n"
+
+
+def test_a_worker_that_has_left_and_was_kept_joins_again(host: Sandbox):
+    """Nova could not delete it, or the run was killed: its Node is gone."""
+    assert join(host, control_plane=False) == ""
+    (host.units / "node").write_text("")
+    host.put("kubeadm", f'{KUBEADM}\ncase $* in "join --config"*) echo node/k8s-worker-0 >"$UNITS/node" ;; esac')
+    assert join(host, control_plane=False) == ""
+    assert [it.split()[1] for it in called(host, "kubeadm")] == ["reset", "join"]
+    # With the addresses that the Node had.
+    assert called(host, "ip link delete") == ["ip link delete cni0", "ip link delete flannel.1"]
+    assert join(host, control_plane=False) == ""
+    assert not called(host, "kubeadm")
+
+
+def test_a_control_plane_host_that_has_left_and_was_kept_joins_again(host: Sandbox):
+    assert join(host) == ""
+    host.put("kubeadm", f'{KUBEADM}\ncase $* in "join --config"*) rm "$UNITS/not-healthy" ;; esac')
+    (host.units / "not-healthy").touch()
+    assert join(host) == ""
+    etcd = [it.partition("etcd.py ")[2] for it in called(host, "python3")]
+    assert "--endpoint https://198.51.100.22:2379 members" in etcd
+    order = [it for it in host.calls if it.startswith("kubeadm reset") or " remove " in it or "join --config" in it]
+    assert [it.split()[0] for it in order] == ["python3", "kubeadm", "kubeadm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("etcd-members", MEMBERS),
+        ("etcd-members", ""),
+        ("etcd-refuses", "no member of etcd answers\n"),
+        ("etcd-pods", "https://198.51.100.21:2379\n"),
+        ("etcd-pods", ""),
+    ],
+    ids=["it is a member", "no list", "no answer", "it is the only member", "nobody is known"],
+)
+def test_a_member_that_does_not_serve_is_not_reset_unless_other_members_say_that_it_is_none(
+    host: Sandbox, name: str, answer: str
+):
+    assert join(host) == ""
+    (host.units / "not-healthy").touch()
+    (host.units / name).write_text(answer)
+    assert "this host is a member of the cluster, but after 300 s" in join(host)
+    assert not called(host, "kubeadm")
+    assert host.path(f"{STATE}/joined").exists()
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_member_is_not_reset_while_the_api_does_not_answer(host: Sandbox, control_plane: bool):
+    assert join(host, control_plane=control_plane) == ""
+    (host.units / "not-healthy").touch()
+    (host.units / "node").write_text("")
+    host.put("kubectl", "exit 1")
+    assert ("after 300 s" in join(host)) if control_plane else (join(host, control_plane=False) == "")
+    assert not called(host, "kubeadm")
+
+
+def test_a_worker_has_joined_when_it_has_a_node(host: Sandbox):
+    """The next run would take one without for a worker that has left."""
+    (host.units / "node").write_text("")
+    assert "kubelet has not registered its Node" in join(host, control_plane=False)
+    assert not host.path(f"{STATE}/joined").exists()
+
+
 NAMES = {"endpointName": "api.example.com", "apiServerNames": '["*.example.org"]'}
 
 
@@ -950,6 +1028,25 @@ def test_a_node_is_deleted_once_etcd_has_a_leader_again(member: Sandbox):
     assert order(member)[2:] == ["remove", "delete", "delete", "delete"]
     member.put("kubectl", f"case $* in *'delete node'*) echo no leader >&2; exit 1 ;; *) {KUBECTL} ;; esac")
     assert "the Node k8s-cp-1 could not be deleted: no leader" in leave(member)
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_host_that_was_drained_and_does_not_leave_gets_pods_again(member: Sandbox, control_plane: bool):
+    member.put("kubectl", f"case $* in *'delete node'*) exit 1 ;; *) {KUBECTL} ;; esac")
+    assert "could not be deleted" in leave(member, control_plane=control_plane)
+    assert called(member, "kubectl")[-1].endswith("uncordon k8s-cp-1")
+    member.put("kubectl", KUBECTL)
+    assert leave(member, control_plane=control_plane) == ""
+    assert not [it for it in called(member, "kubectl") if "uncordon" in it]
+
+
+def test_a_host_that_etcd_does_not_remove_gets_pods_again_unless_it_had_none(member: Sandbox):
+    member.put("python3", "case $* in *remove*) exit 1 ;; esac")
+    assert "could not be removed from etcd" in leave(member)
+    assert called(member, "kubectl")[-1].endswith("uncordon k8s-cp-1")
+    (member.units / "node-ready").write_text("True true")
+    assert "could not be removed from etcd" in leave(member)
+    assert not [it for it in called(member, "kubectl") if "uncordon" in it]
 
 
 def test_another_host_is_asked_where_the_api_or_etcd_does_not_answer(member: Sandbox):
