@@ -24,6 +24,7 @@ from tests.unit.cluster_example import example_cluster, example_endpoint, exampl
 
 STATE = "var/lib/ha-api/kubernetes"
 SOURCES = "etc/apt/sources.list.d"
+BOOTSTRAP = "etc/kubernetes/bootstrap-kubelet.conf"
 KUBEADM = r"""
 case $* in
 "config images list"*) printf 'registry.k8s.io/%s\n' kube-apiserver:v1.37.2 kube-proxy:v1.37.2 pause:3.10.2 ;;
@@ -389,6 +390,8 @@ def test_an_api_server_that_does_not_come_up_is_quoted(host: Sandbox):
 @pytest.mark.parametrize("control_plane", [True, False])
 def test_a_cluster_of_someone_else_is_not_touched(host: Sandbox, left: str, control_plane: bool):
     host.path(left).mkdir(parents=True)
+    host.path(BOOTSTRAP).parent.mkdir(exist_ok=True)
+    host.path(BOOTSTRAP).touch()
     node = example_node(control_plane)
     for script in (kubernetes_init_script(node), kubernetes_join_script(node)):
         done = host.run(script)
@@ -396,6 +399,7 @@ def test_a_cluster_of_someone_else_is_not_touched(host: Sandbox, left: str, cont
         assert "a cluster that this program did not create; set kubernetesVersion" in done.stderr
         assert not called(host, "kubeadm")
     assert host.path(left).exists()
+    assert host.path(BOOTSTRAP).exists()
 
 
 def test_no_second_cluster_is_created_beside_one_that_answers(host: Sandbox):
@@ -440,6 +444,27 @@ def test_the_first_host_finds_that_it_is_a_member(host: Sandbox):
 @pytest.mark.parametrize("control_plane", [True, False])
 def test_what_a_host_joins_with_is_gone_when_it_has(host: Sandbox, control_plane: bool):
     assert join(host, control_plane=control_plane) == ""
+    assert not host.path("run/ha-api/discovery.conf").exists()
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_what_a_host_joins_with_is_gone_when_it_could_not(host: Sandbox, control_plane: bool):
+    """kubeadm copies it to the disk, and deletes it there only if the kubelet got a certificate."""
+    host.put("kubeadm", f'{KUBEADM}\ncase $* in "join --config"*) touch /{BOOTSTRAP}; exit 1 ;; esac')
+    assert "could not join" in join(host, control_plane=control_plane)
+    assert not host.path("run/ha-api/discovery.conf").exists()
+    assert not host.path(BOOTSTRAP).exists()
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_what_a_run_that_was_killed_joined_with_goes_first_in_the_next(host: Sandbox, control_plane: bool):
+    host.put("kubeadm", f'{KUBEADM}\ncase $* in "join --config"*) touch /{BOOTSTRAP}; kill -9 0 ;; esac')
+    assert join(host, control_plane=control_plane) == "killed"
+    assert host.path(BOOTSTRAP).exists()
+    (host.units / "api").unlink()  # before anything is started over
+    host.put("kubeadm", "exit 1")
+    assert join(host, control_plane=control_plane)
+    assert not host.path(BOOTSTRAP).exists()
     assert not host.path("run/ha-api/discovery.conf").exists()
 
 
