@@ -257,8 +257,11 @@ def test_a_tracker_that_has_seen_more_expects_the_number_of_the_reset(monkeypatc
     monkeypatch.setattr(held.socket, "socket", no_socket)
     packets = held.Resets(VIP, PORTS, "eth0").ends(client(), held.Numbers(0xFFFFFFF0, 5))
     sent = [struct.unpack("!IIxB", it[24:34]) for it in packets]
-    numbers = [(0xFFFFFFF0 + ahead) % 2**32 for ahead in held.AHEAD]
-    assert sent == [(number, 5, flags) for number in numbers for flags in (held.ACK, held.RST | held.ACK)]
+    fin, reset = held.FIN | held.ACK, held.RST | held.ACK
+    expected = [
+        ((0xFFFFFFF0 + ahead + it[0]) % 2**32, 5, it[1]) for ahead in held.AHEAD for it in ((-1, fin), (0, reset))
+    ]
+    assert sent == expected
 
 
 def test_the_api_s_clients_do_not_wait_for_those_of_frontends(monkeypatch: pytest.MonkeyPatch):

@@ -85,7 +85,7 @@ ENTRY = struct.Struct("!4sHIIB")  # address, port, next to send, next expected, 
 DIGEST_BYTES = 32
 ENTRIES = 88  # in a datagram that no network has to fragment: 1,362 bytes
 
-SYN, RST, ACK = 0x02, 0x04, 0x10
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 # From Linux's include/uapi/linux: if_ether.h, socket.h, netlink.h, sock_diag.h, inet_diag.h, rtnetlink.h, if_addr.h,
 # nfnetlink.h, nfnetlink_conntrack.h.
 ETH_P_IP, ETH_P_ALL, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 0x0800, 3, 26, 33
@@ -457,12 +457,13 @@ class Resets:
     def ends(self, client: Client, known: Numbers) -> Iterator[bytes]:
         """Segments that end a connection for a tracker that may have seen more of it than this.
 
-        A tracker accepts a reset only with exactly the number that it expects, and an acknowledgement with a later one,
-        which it expects from then on.
+        Open vSwitch in userspace accepts a reset only with exactly the number that it expects, and a FIN with a later
+        one, after which it expects the next.
         """
         for ahead in AHEAD:
-            for flags in (ACK, RST | ACK):
-                yield self.packet(client, known.send + ahead, flags, known.expect)
+            after = known.send + ahead
+            yield self.packet(client, after - 1, FIN | ACK, known.expect)
+            yield self.packet(client, after, RST | ACK, known.expect)
 
     def _in_order(self, clients: Clients) -> Sequence[tuple[Client, Numbers | None]]:
         return sorted(clients.items(), key=lambda it: self._importance.get(it[0].vip_port, len(self._importance)))
