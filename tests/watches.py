@@ -13,6 +13,8 @@ from model.topology import API_PORT
 
 # Longer than HAProxy tries another server, shorter than a retransmitted SYN after the third try.
 PATIENCE_SECONDS = 5.0
+# For each part of a transfer: a busy lab loses packets, and TCP waits longer each time.
+TRANSFER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,7 @@ def watch(address: str, source_port: int = 0) -> Watch:
 def download(address: str, size: int, *, pause: float = 0) -> int:
     """How many of so many bytes arrive, with a pause (seconds) after each megabyte."""
     connection, _ = ask(address, f"/download/{size}")
-    # A busy lab loses packets, and TCP waits longer each time.
-    connection.settimeout(30)
+    connection.settimeout(TRANSFER_SECONDS)
     received, pauses = 0, 0
     with connection:
         while data := connection.recv(1 << 16):
@@ -73,7 +74,7 @@ def download(address: str, size: int, *, pause: float = 0) -> int:
 def upload(address: str, size: int, *, pause: float = 0) -> bool:
     """Whether so many megabytes are accepted, with a pause (seconds) after each; OSError if they are not."""
     with connect(address) as connection:
-        connection.settimeout(30)
+        connection.settimeout(TRANSFER_SECONDS)
         connection.sendall(b"POST /upload HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n")
         megabyte = bytes(1 << 20)
         for _ in range(size):
