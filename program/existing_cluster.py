@@ -33,7 +33,7 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
     # Deleted before anything else of the cluster (components/certificates.py).
     certificate = f"command:local:Command::{settings.cluster_name}-admin-certificate"
     ending = not any(urn.endswith(certificate) for urn in resources)
-    found = ExistingCluster.parse(created + printed("network"), ending=ending)
+    found = ExistingCluster.parse("\n".join((created, printed("network"))), ending=ending)
     if problems := found.problems(settings):
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise pulumi.RunError(f"the configuration does not fit the cluster that exists:\n{lines}")

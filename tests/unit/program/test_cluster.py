@@ -18,13 +18,14 @@ VIP = "198.51.100.100"
 PARENT = "urn:pulumi:test::openstack-ha-api::openstack-ha-api:kubernetes:Kubernetes"
 STEP = f"{PARENT}$command:remote:Command::k8s-cp-0-kubernetes"
 CERTIFICATE = f"{PARENT}$command:local:Command::k8s-admin-certificate"
+# Without a line's end, which the plugin cuts off.
 EXISTING: dict[str, dict[str, Any]] = {
     f"{STEP}-init": {
         "type": "command:remote:Command",
-        "outputs": {"stdout": "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16\n"},
+        "outputs": {"stdout": "version=1.37.2\npodNetwork=10.244.0.0/16\nserviceNetwork=10.96.0.0/16"},
     },
-    f"{STEP}-network": {"type": "command:remote:Command", "outputs": {"stdout": "networkPlugin=flannel\n"}},
-    f"{STEP}-version": {"type": "command:remote:Command", "outputs": {"stdout": "version=1.37.2\n"}},
+    f"{STEP}-network": {"type": "command:remote:Command", "outputs": {"stdout": "networkPlugin=flannel"}},
+    f"{STEP}-version": {"type": "command:remote:Command", "outputs": {"stdout": "version=1.37.2"}},
     CERTIFICATE: {"type": "command:local:Command", "outputs": {"stdout": "{}"}},
 }
 
