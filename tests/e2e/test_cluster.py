@@ -316,6 +316,24 @@ def test_without_load_balancers_nodes_stay_ready_and_a_new_pod_starts(cluster: C
 
 
 @pytest.mark.extended
+def test_hosts_that_have_left_and_were_not_deleted_join_again(cluster: Cluster):
+    """As in the run after one that Nova did not let delete them: their steps are repeated."""
+    system = cluster.system
+    (survivor, *_, left), (worker, *_) = system.outputs.control_plane, system.outputs.workers
+    address = system.outputs.control_plane[left]
+    assert "removed" in str(system.run(survivor, f"sudo /usr/local/lib/ha-api/etcd.py remove {address}").stdout)
+    cluster.kubectl("delete", "node", left, worker)
+    steps = [option for name in (left, worker) for option in ("--replace", f"**::{name}-kubernetes-join")]
+    done = system.pulumi("up", "--yes", "--skip-preview", *steps)
+    assert done.returncode == 0, done.words
+    assert cluster.members() == {*system.outputs.control_plane}
+    assert {name for name, (status, *_) in cluster.nodes().items() if status == "Ready"} == {
+        *system.outputs.control_plane,
+        *system.outputs.workers,
+    }
+
+
+@pytest.mark.extended
 def test_a_run_that_replaces_every_node_takes_one_after_another(cluster: Cluster):
     """Of each role: the hook of the next host waits until the one before has joined again."""
     system = cluster.system
