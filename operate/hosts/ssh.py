@@ -17,7 +17,7 @@ NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 
 # A host that dies, or a network that is cut, sends no end of a connection: without questions of its own, this program
 # would wait for a silent command until its time-out, of minutes for a drain. Without an answer for 40 s the connection
-# is lost: a host whose network is configured anew, or that migrates to another hypervisor, is back before that. The
+# is lost: a host whose network is reconfigured, or that migrates to another hypervisor, is back before that. The
 # questions also keep NAT and firewalls on the way from forgetting a silent connection.
 KEEPALIVE_SECONDS = 10.0
 KEEPALIVE_UNANSWERED = 3
