@@ -91,7 +91,7 @@ class Departure:
                 if role is Role.CONTROL_PLANE
                 else max(self._settings.worker_count - 1, 0)
             ),
-            # Not those that were shrunk away.
+            # Those that the configuration no longer has do not come back.
             returning=[it for it in host_names(self._settings, role) if it in self._left],
             wait=self._settings.ssh_timeout,
             drain=DRAIN,

@@ -150,7 +150,7 @@ def boot(
         opts=pulumi.ResourceOptions(
             parent=parent,
             # All rules first: a host that boots without egress gets no keys from the metadata service, and never asks
-            # again. No input comes from a rule, so a rule's change or replacement is none of the instance.
+            # again. No input comes from a rule, so the instance stays when a rule is changed or replaced.
             depends_on=[args.security_groups, *([args.key_pair] if args.key_pair else []), *after],
             # The port can be plugged into one instance at a time.
             delete_before_replace=True,

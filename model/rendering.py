@@ -305,8 +305,8 @@ def kubernetes_leave_script(
     """What another control-plane host runs before this one's instance is deleted.
 
     So many members of etcd have to be healthy, or workers Ready, besides the host's own (`healthy_others`). For that,
-    the script waits: without enough members of etcd it fails afterwards, and so it does without a worker that has left
-    before in the same run, to be replaced (`returning`). `wait` and `drain` are seconds.
+    the script waits: it then fails if etcd has too few members, or if a host that left earlier in the same
+    run, to be replaced, is not back (`returning`). `wait` and `drain` are seconds.
     """
     return _render(
         "steps/kubernetes/leave.sh.j2",

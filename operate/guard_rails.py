@@ -152,7 +152,7 @@ def _unheard(steps: Collection[Step]) -> Iterator[Catch]:
         yield Catch(rail=Rail.VIP, reason=reason)
     for port in ports:
         groups = port.inputs.get("securityGroupIds", [])
-        # A group that is not known before the run is a new one, of which the rule above tells.
+        # A group that is not known before the run is a new one, and its rules were checked above.
         if port.changes("securityGroupIds") and groups and UNKNOWN not in str(groups) and not still_hearing & {*groups}:
             reason = f"{port.name} leaves the security group that admits VRRP: both load balancers would take the VIP"
             yield Catch(rail=Rail.VIP, reason=reason)

@@ -4,8 +4,8 @@ All look-ups run before the first resource is registered, and all that fail are 
 leaves nothing half built.
 
 A flavor or an image is needed to create an instance, not to keep one. If it is gone, and every instance of the role is
-there, the instances keep what they have, and everything else can be changed. So it is with a key pair, which in Nova is
-one user's alone.
+there, the instances keep what they have, and everything else can be changed. The same goes for a key pair, which in
+Nova belongs to one user.
 """
 
 import shlex

@@ -167,7 +167,7 @@ def _insist_outside(network: IPv4Network, info: ValidationInfo, *fields: str) ->
         if of_cluster and network.prefixlen >= WORLD and network.overlaps(of_cluster):
             raise ValueError(
                 f"has {network}, which overlaps {to_camel(field)} {of_cluster}: hosts would send packets for it into "
-                "the cluster; use what is outside"
+                "the cluster; choose another that is outside of it"
             )
 
 

@@ -15,10 +15,10 @@ from model.settings import BastionFault, BastionSettings
 # refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 
-# A host that dies, or a network that is cut, sends no end of a connection: without questions of its own, this program
-# would wait for a silent command until its time-out, of minutes for a drain. Without an answer for 40 s the connection
-# is lost: a host whose network is reconfigured, or that migrates to another hypervisor, is back before that. The
-# questions also keep NAT and firewalls on the way from forgetting a silent connection.
+# A host that dies, or a network that is cut, never closes a connection: without keepalives, a silent command would be
+# waited for until its time-out, which is minutes for a drain. After 40 s without an answer the connection is lost: a
+# host whose network is reconfigured, or that migrates to another hypervisor, is back before that. Keepalives also stop
+# NAT and firewalls on the way from forgetting a silent connection.
 KEEPALIVE_SECONDS = 10.0
 KEEPALIVE_UNANSWERED = 3
 

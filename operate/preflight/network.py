@@ -209,7 +209,7 @@ def address_pairs(facts: Facts) -> Generator[Finding]:
         for pair in port.allowed_address_pairs
         if covers(pair, address)
     ]
-    # What may have any address, such as a router, is hardly there for the VIP; one that names the VIP is (VIP/24).
+    # A port that may have any address, a router's for example, was not set up for the VIP; one with VIP/24 was.
     wide = [(port, pair) for port, pair in may if pair.ip != address and facts.cidr.subnet_of(pair.network)]
     strangers = [port for port, pair in may if (port, pair) not in wide]
     if strangers:

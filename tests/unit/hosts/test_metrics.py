@@ -252,6 +252,14 @@ def test_the_authority_s_expiry_is_reported_if_it_comes_first(
     assert abs(datetime.fromtimestamp(end, UTC) - datetime.now(UTC) - timedelta(days=days)) < timedelta(minutes=1)
 
 
+def test_an_unreadable_authority_does_not_keep_other_metrics_back(host: Host, tmp_path: Path):
+    ca = host.root / "etc/haproxy/ha-api/ca.pem"
+    ca.parent.mkdir(parents=True)
+    ca.write_text("no certificate")
+    with serving(tmp_path, timedelta(days=5)) as server:
+        assert EXPIRY in host.run(api_server=server)
+
+
 def test_a_server_s_certificate_is_read_every_ten_minutes(host: Host, tmp_path: Path):
     assert EXPIRY not in host.run()
     with serving(tmp_path, timedelta(days=5)) as server:

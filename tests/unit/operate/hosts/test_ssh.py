@@ -109,7 +109,7 @@ async def run_here(process: asyncssh.SSHServerProcess[bytes]) -> None:
         process.get_extra_info("connection").abort()
         return
     if process.command == FREEZE:
-        time.sleep(3)  # noqa: ASYNC251 - all of the server stands still
+        time.sleep(3)  # noqa: ASYNC251 - it blocks the whole server
         process.exit(0)
         return
     shell = await asyncio.create_subprocess_shell(process.command or "", stdin=PIPE, stdout=PIPE, stderr=PIPE)

@@ -191,7 +191,7 @@ def ca_expiry(file: Path) -> int | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(file)
-    except FileNotFoundError:
+    except OSError:  # no file, or nothing in it that is a certificate
         return None
     return max((ssl.cert_time_to_seconds(str(it["notAfter"])) for it in context.get_ca_certs()), default=None)
 
