@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dev.bench.results import Run
 
 FAULTS = ("own-address-lost", "standby-own-address-lost", "link-down", "one-way-loss", "one-way-bursts")
+# keepalived sends priority 0 before it removes the VIP, so both may have it for milliseconds, longer on a busy machine.
+# A holder that did not notice would keep it for the whole fault, 8 s.
+ORDERLY_SECONDS = 0.5
 
 
 def outage(run: Run) -> float:
@@ -18,7 +21,8 @@ def outage(run: Run) -> float:
 
 def test_a_holder_that_loses_its_address_gives_up_the_vip_and_comes_back_as_standby(our_runs: Mapping[str, Run]):
     run = our_runs["own-address-lost"]
-    assert (run.two_holders, run.changes) == (0, 1)
+    assert run.two_holders < ORDERLY_SECONDS
+    assert run.changes == 1
     assert outage(run) < 2
 
 
@@ -29,7 +33,8 @@ def test_a_standby_that_loses_its_address_leaves_the_vip_to_the_holder(our_runs:
 
 def test_a_holder_without_a_link_gives_up_the_vip_and_comes_back_as_standby(our_runs: Mapping[str, Run]):
     run = our_runs["link-down"]
-    assert (run.two_holders, run.changes) == (0, 1)
+    assert run.two_holders < ORDERLY_SECONDS
+    assert run.changes == 1
     assert outage(run) < 2
 
 
