@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import openstack
 import pytest
 import yaml
 
+from dev.lab.cloud import IMAGE
 from dev.lab.settings import LabSettings
 from dev.lab_stack import CLOUD, Stack
 from operate.hosts.pair import wait_for
@@ -23,6 +25,7 @@ THROW_AWAY = "pre-preflight-"
 # A boot and a load balancer's packages, on a machine that does other things as well.
 BOOT_SECONDS = 240
 AUTH = ("password", "auth_url")
+WITHOUT_NFT_FIB = Path(__file__).with_name("without_nft_fib")
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +170,41 @@ def test_a_throw_away_instance_proves_the_rest_and_is_deleted(stack: Stack):
     assert result.returncode == 0, result.stdout + result.stderr
     for line in ("address pairs, tried", "VIP, tried", "SSH to debian@", "sudo", "cloud-init", "packages"):
         assert line in result.stdout
+    assert left_of_throw_away() == []
+
+
+@pytest.fixture
+def image_without_nft_fib(tmp_path: Path) -> Generator[str]:
+    """Debian 12 with programs that stand in for a kernel without nft_fib_inet: guests have this machine's kernel."""
+    file = tmp_path / "image"
+    admin: Any = openstack.connect(cloud="lab-admin")
+    admin.image.download_image(admin.image.find_image(IMAGE), output=str(file), stream=True)
+    commands = f"""
+        mkdir /usr/local/lib/python3.11/dist-packages/nftables
+        write {WITHOUT_NFT_FIB}/nftables.py /usr/local/lib/python3.11/dist-packages/nftables/__init__.py
+        write {WITHOUT_NFT_FIB}/nft /usr/local/sbin/nft
+        set_inode_field /usr/local/sbin/nft mode 0100755
+    """
+    subprocess.run(["debugfs", "-w", "-f", "-", file], input=commands, text=True, check=True)
+    image = admin.create_image(
+        "without-nft-fib",
+        filename=str(file),
+        disk_format="raw",
+        container_format="bare",
+        visibility="public",
+        wait=True,
+    )
+    yield image.name
+    admin.image.delete_image(image)
+
+
+@pytest.mark.extended
+def test_modules_that_the_kernel_lacks_are_named_with_what_firewalld_says(stack: Stack, image_without_nft_fib: str):
+    stack.configure({"loadBalancerImage": image_without_nft_fib})
+    firewalld = findings(preflight(stack, "--boot", "--json"))["firewalld"]
+    assert firewalld["result"] == "problem"
+    assert " lacks nft_fib_inet: ERROR: 'python-nftables' failed: " in firewalld["found"]
+    assert "linux-modules-extra" in firewalld["to_do"]
     assert left_of_throw_away() == []
 
 
