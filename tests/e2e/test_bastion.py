@@ -136,7 +136,7 @@ def behind(bastion: Bastion) -> Generator[System]:
         bastionHost=bastion.address,
         bastionUser=USER,
         bastionHostKey=bastion.host_key,
-        sshTimeout=150,  # what has yet to log in waits for the bastion that long
+        sshTimeout=90,  # what has yet to log in waits for the bastion that long
     )
     system.delete_leftovers()
     system.configure()
@@ -187,6 +187,7 @@ def test_an_up_names_the_bastion_that_dies_and_the_next_one_goes_on(behind: Syst
     found = findings(behind.ha("preflight", "--json", status=1))
     assert found[f"bastion {bastion.address}"]["found"].startswith("does not answer on port 22")
     bastion.start()
+    del behind.config["sshTimeout"]
     behind.up()
     behind.access = replace(behind.access, bastion=behind.applied().settings.bastion)
     assert behind.has_no_changes()
