@@ -2,8 +2,8 @@
 
 A story is a list of modules that share a stack and run one after the other. The first one stops the lab, so it runs
 alone. Then two lanes of stories run beside each other, and a test that measures an interruption has the lab to itself
-meanwhile. Two, because the lab is made for two processors: a third lane would only make all tests slower. The story after
-the cluster's begins when the cluster is destroyed, which is mostly waiting.
+meanwhile. Two, because the lab is made for two processors: a third lane would only make all tests slower. The story
+after the cluster's begins when the cluster is destroyed, which is mostly waiting.
 
 Tests marked `extended` run only with --extended, to keep `make test` short: they take long, and a quicker test
 or a cheaper tier shows most of the same.
