@@ -74,7 +74,8 @@ def json_array(value: object) -> object:
         raise ValueError("is not an array; write it as a list in the stack's file") from None
 
 
-def _cidr(value: str) -> IPv4Network:
+def _cidr(value: object) -> IPv4Network:
+    value = str(value)  # of a number, IPv4Network would make an address
     try:
         return IPv4Network(value)
     except ValueError:
@@ -347,7 +348,9 @@ Text = Annotated[_Scalar, AfterValidator(_one_line)]
 Required = Annotated[Text, Field(min_length=1)]
 Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
 Cidrs = Annotated[tuple[Cidr, ...], BeforeValidator(json_array), AfterValidator(_without_overlap)]
-ApiServers = Annotated[tuple[Annotated[IPv4Address, AfterValidator(_api_server)], ...], BeforeValidator(json_array)]
+ApiServers = Annotated[
+    tuple[Annotated[IPv4Address, BeforeValidator(str), AfterValidator(_api_server)], ...], BeforeValidator(json_array)
+]
 Zones = Annotated[tuple[Required, ...], BeforeValidator(json_array)]
 Url = Annotated[Text, AfterValidator(_url)]
 PublicKey = Annotated[_Scalar, AfterValidator(_public_key), AfterValidator(_one_line)]

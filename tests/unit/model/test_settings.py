@@ -80,6 +80,8 @@ def test_the_schema_and_the_settings_have_the_same_keys():
         ("adminCidrs", "[]", "is empty"),
         ("adminCidrs", "198.51.100.0/24", "not an array"),
         ("adminCidrs", '["198.51.100.0/33"]', "not an IPv4 network"),
+        ("adminCidrs", "[7]", "not an IPv4 network"),
+        ("apiServers", "[3325256705]", "not a valid IPv4 address"),
         ("adminCidrs", '["198.51.100.7/24"]', "did you mean 198.51.100.0/24"),
         ("apiAllowedCidrs", '["10.0.0.0/8", "10.1.0.0/16"]', "10.0.0.0/8 and 10.1.0.0/16 overlap"),
         ("apiAllowedCidrs", '["10.0.0.0/8", "10.0.0.0/8"]', "overlap"),
