@@ -3,15 +3,24 @@
 Hooks of the instances, not steps with a `delete`: a step is a record of one host, on which the leaving host would have
 to run it; these run on any other living control-plane host, and know what the whole stack is about to become. So a host
 that has vanished leaves as well. When the whole cluster goes, nothing leaves.
+
+Before its member of etcd is removed, a control-plane host that answers ends its API server in order, as in a shutdown:
+Nova deletes an instance without one.
 """
 
 import asyncio
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 import pulumi
+import yaml
 
-from components.host import Host, Login, StepError, UnreachableError
-from model.rendering import kubernetes_leave_script
+from components.host import Host, Login, StepError, UnreachableError, run_now
+from model.rendering import (
+    kubernetes_leave_script,
+    kubernetes_remove_script,
+    kubernetes_stop_api_server_script,
+)
 from model.settings import Settings
 from model.topology import Role, host_names
 
@@ -66,7 +75,8 @@ class Departure:
                     if self._kept:
                         raise DepartureError(f"{args.name} stays, because {self._kept} could not leave the cluster")
                     try:
-                        await self._leave(role, args.name, str(address))
+                        user_data = await pulumi.Output.from_input((args.old_inputs or {}).get("userData")).future()
+                        await self._leave(role, args.name, str(address), user_data or "")
                     except DepartureError:
                         self._kept = args.name
                         raise
@@ -74,7 +84,7 @@ class Departure:
 
         return leave
 
-    async def _leave(self, role: Role, name: str, address: str) -> None:
+    async def _leave(self, role: Role, name: str, address: str, user_data: str) -> None:
         others = [host for host in self.control_plane if host.name != name]
         if not others and role is Role.CONTROL_PLANE:
             raise DepartureError(
@@ -96,16 +106,52 @@ class Departure:
             wait=self._settings.ssh_timeout,
             drain=DRAIN,
         )
-        failures: list[str] = []
-        for host in others:
-            try:
-                await host.run_now(script)
-            except UnreachableError as error:
-                failures.append(str(error))
-            except StepError as error:
-                raise DepartureError(str(error)) from None
-            else:
-                return
-        raise DepartureError(
-            f"{name} could not leave the cluster: no other control-plane host could be asked: {'; '.join(failures)}"
+        cordoned = "cordoned" in await _ask_one(others, name, script)
+        remove = kubernetes_remove_script(
+            name,
+            IPv4Address(address),
+            control_plane=role is Role.CONTROL_PLANE,
+            cordoned=cordoned,
+            wait=self._settings.ssh_timeout,
         )
+        if role is Role.WORKER:
+            await _ask_one(others, name, remove)
+            return
+        await self._run_on_itself(name, address, user_data, kubernetes_stop_api_server_script())
+        try:
+            await _ask_one(others, name, remove)
+        except DepartureError:
+            # It starts the API server again.
+            await self._run_on_itself(name, address, user_data, "systemctl start kubelet\n")
+            raise
+
+    async def _run_on_itself(self, name: str, address: str, user_data: str, script: str) -> None:
+        """On the control-plane host that leaves. It may have vanished."""
+        target = f"{self._settings.control_plane_user}@{address}"
+        try:
+            await run_now(self._login, name, target, _host_key(user_data), script)
+        except UnreachableError as error:
+            pulumi.log.info(f"no help from {name} itself: {error}")
+        except StepError as error:
+            pulumi.log.warn(f"no help from {name} itself: {error}")
+
+
+async def _ask_one(others: Sequence[Host], name: str, script: str) -> str:
+    """Run a script on the first host that answers, and return what it prints."""
+    failures: list[str] = []
+    for host in others:
+        try:
+            return await host.run_now(script)
+        except UnreachableError as error:
+            failures.append(str(error))
+        except StepError as error:
+            raise DepartureError(str(error)) from None
+    raise DepartureError(
+        f"{name} could not leave the cluster: no other control-plane host could be asked: {'; '.join(failures)}"
+    )
+
+
+def _host_key(user_data: str) -> str:
+    """The public key with which an instance was created. A host that is shrunk away has no other record of it."""
+    config: dict[str, dict[str, str]] = yaml.safe_load(user_data) or {}
+    return next((key for name, key in config.get("ssh_keys", {}).items() if name.endswith("_public")), "")

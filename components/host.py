@@ -194,38 +194,44 @@ class Host:
             ),
         )
 
-    async def run_now(self, script: str) -> None:
-        """Run a script as root at once, and show what it warns of.
-
-        Raises `UnreachableError` without a connection within 15 s, and `StepError` if the script fails.
-        """
-        login = self._login
-        key, address, host_key = [str(await it.future()) for it in (login.private_key, self.address, self.host_key)]
-        known_hosts = f"{address} {host_key}\n" + (login.bastion.known_hosts if login.bastion else "")
-        # In a thread: while it waits, the program goes on to register what it may be waiting for.
-        done = await asyncio.to_thread(run_script, f"{self.user}@{address}", login.bastion, key, known_hosts, script)
-        said = done.stderr.strip()
-        if done.returncode == OWN_FAILURE:
-            raise UnreachableError(f"{self.name}: {await self._bastion_trouble() or said}")
-        if done.returncode:
-            raise StepError(said)
-        if said:
-            pulumi.log.warn(said)
-
-    async def _bastion_trouble(self) -> str | None:
-        """Why the bastion, if there is one, lets nothing through to this host; None if it does."""
-        login = self._login
-        if not login.bastion:
-            return None
-        key, address = str(await login.private_key.future()), str(await self.address.future())
-        return await asyncio.to_thread(bastion_trouble, login.bastion, key, address)
+    async def run_now(self, script: str) -> str:
+        """As the function `run_now`."""
+        address, host_key = str(await self.address.future()), str(await self.host_key.future())
+        return await run_now(self._login, self.name, f"{self.user}@{address}", host_key, script)
 
     async def _blame_bastion(self, args: pulumi.ErrorHookArgs) -> bool:
         """After a step has failed: say so if it was the bastion, of which the plugin's error need not say anything."""
         try:
-            if trouble := await self._bastion_trouble():
+            if trouble := await _bastion_trouble(self._login, str(await self.address.future())):
                 pulumi.log.error(f"{args.name} has no connection to {self.name}: {trouble}; then run `pulumi up` again")
         except OSError as error:
             # An exception would replace the step's own error, which may have nothing to do with the bastion.
             pulumi.log.warn(f"whether the bastion is the reason is unknown: {error}")
         return False  # the step is not repeated in this run
+
+
+async def run_now(login: Login, name: str, target: str, host_key: str, script: str) -> str:
+    """Run a script as root on a host (`target` is USER@ADDRESS) at once, show its warnings, and return what it prints.
+
+    Raises `UnreachableError` without a connection within 15 s, and `StepError` if the script fails.
+    """
+    key, address = str(await login.private_key.future()), target.partition("@")[2]
+    known_hosts = f"{address} {host_key}\n" + (login.bastion.known_hosts if login.bastion else "")
+    # In a thread: while it waits, the program goes on to register what it may be waiting for.
+    done = await asyncio.to_thread(run_script, target, login.bastion, key, known_hosts, script)
+    said = done.stderr.strip()
+    if done.returncode == OWN_FAILURE:
+        raise UnreachableError(f"{name}: {await _bastion_trouble(login, address) or said}")
+    if done.returncode:
+        raise StepError(said)
+    if said:
+        pulumi.log.warn(said)
+    return done.stdout
+
+
+async def _bastion_trouble(login: Login, address: str) -> str | None:
+    """Why the bastion, if there is one, lets nothing through to a host; None if it does."""
+    if not login.bastion:
+        return None
+    key = str(await login.private_key.future())
+    return await asyncio.to_thread(bastion_trouble, login.bastion, key, address)

@@ -302,7 +302,9 @@ def kubernetes_leave_script(
     wait: int,
     drain: int,
 ) -> str:
-    """What another control-plane host runs before this one's instance is deleted.
+    """What another control-plane host runs first before this one's instance is deleted.
+
+    It prints `cordoned` if the host got pods until then.
 
     So many members of etcd have to be healthy, or workers Ready, besides the host's own (`healthy_others`). For that,
     the script waits: it then fails if etcd has too few members, or if a host that left earlier in the same
@@ -317,4 +319,24 @@ def kubernetes_leave_script(
         returning=returning,
         wait=wait,
         drain=drain,
+    )
+
+
+def kubernetes_stop_api_server_script() -> str:
+    """What a control-plane host that leaves runs itself, if it can: no request fails when it is gone."""
+    return _render("steps/kubernetes/stop_api_server.sh.j2")
+
+
+def kubernetes_remove_script(name: str, address: IPv4Address, *, control_plane: bool, cordoned: bool, wait: int) -> str:
+    """What another control-plane host runs last.
+
+    If it fails, the host gets pods again, if it did until then (`cordoned`). `wait` is in seconds.
+    """
+    return _render(
+        "steps/kubernetes/remove.sh.j2",
+        name=name,
+        address=address,
+        control_plane=control_plane,
+        cordoned=cordoned,
+        wait=wait,
     )

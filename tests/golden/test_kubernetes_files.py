@@ -27,6 +27,8 @@ from model.rendering import (
     kubernetes_network_script,
     kubernetes_packages_script,
     kubernetes_ready_script,
+    kubernetes_remove_script,
+    kubernetes_stop_api_server_script,
     kubernetes_version_script,
     local_endpoint_files,
 )
@@ -125,6 +127,10 @@ def scripts() -> dict[str, str]:
             wait=60,
             drain=60,
         )
+        found[f"remove, control plane {role}"] = kubernetes_remove_script(
+            "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=role, cordoned=role, wait=60
+        )
+    found["stop of an API server"] = kubernetes_stop_api_server_script()
     return found
 
 

@@ -17,6 +17,8 @@ from model.rendering import (
     kubernetes_network_script,
     kubernetes_packages_script,
     kubernetes_ready_script,
+    kubernetes_remove_script,
+    kubernetes_stop_api_server_script,
     kubernetes_version_script,
 )
 from tests.golden.steps.sandbox import Sandbox
@@ -883,10 +885,20 @@ def leave(
         wait=wait,
         drain=60,
     )
-    done = host.run(script.replace("-lt 30", "-lt 1"))
-    if done.returncode == 0:
-        return done.stderr if warns else ""
-    return f"{done.returncode}: {done.stderr}"
+    left = host.run(script.replace("-lt 30", "-lt 1"))
+    if left.returncode:
+        return f"{left.returncode}: {left.stderr}"
+    calls = (host.units / "calls").read_text()
+    cordoned = "cordoned" in left.stdout
+    removed = host.run(
+        kubernetes_remove_script(
+            "k8s-cp-1", IPv4Address("198.51.100.22"), control_plane=control_plane, cordoned=cordoned, wait=wait
+        )
+    )
+    (host.units / "calls").write_text(calls + (host.units / "calls").read_text())
+    if removed.returncode:
+        return f"{removed.returncode}: {removed.stderr}"
+    return left.stderr + removed.stderr if warns else ""
 
 
 def order(host: Sandbox) -> list[str]:
@@ -1072,6 +1084,17 @@ def test_a_host_that_etcd_does_not_remove_gets_pods_again_unless_it_had_none(mem
     (member.units / "node-ready").write_text("True true")
     assert "could not be removed from etcd" in leave(member)
     assert not [it for it in called(member, "kubectl") if "uncordon" in it]
+
+
+def test_a_host_that_leaves_ends_its_api_server_and_keeps_its_etcd(member: Sandbox):
+    member.put("crictl", 'case $* in *ps*kube-apiserver*) echo 7e ;; esac')
+    done = member.run(kubernetes_stop_api_server_script())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    stopped = [it for it in member.calls if it.startswith(("systemctl", "crictl", "python3"))]
+    assert [it.split()[0] for it in stopped] == ["systemctl", "crictl", "crictl", "python3"]
+    assert "stop kubelet" in stopped[0]
+    assert stopped[2].endswith("stop --timeout 20 7e")
+    assert stopped[3].endswith("etcd.py yield")
 
 
 def test_another_host_is_asked_where_the_api_or_etcd_does_not_answer(member: Sandbox):

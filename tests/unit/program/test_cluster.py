@@ -1,7 +1,6 @@
 """A stack with a cluster, against mocks: the order of its steps, what is secret, and what an existing one refuses."""
 
 import asyncio
-from collections.abc import Awaitable
 from functools import cache
 from typing import Any, cast
 
@@ -10,8 +9,9 @@ import pytest
 import yaml
 
 from components.departure import DepartureError
-from components.host import Host, StepError, UnreachableError
+from components.host import StepError, UnreachableError
 from dev.review.recording_cloud import RecordingCloud, Resource
+from model.rendering import user_data
 from tests.unit.example import example_values
 
 VIP = "198.51.100.100"
@@ -316,23 +316,39 @@ class Leaving:
         self.hooks = cloud.callbacks.hooks
         self.asked: list[tuple[str, str]] = []
         self.answers: dict[str, Exception] = {}
+        self.leaving = ""
+        self.logins: list[tuple[str, str]] = []
+        self.itself: list[tuple[int, str]] = []
+        """What the host that leaves ran, and after how many scripts of others."""
+        self.itself_answers: Exception | None = None
 
-        async def run_now(host: Host, script: str) -> None:
-            self.asked.append((host.name, script))
-            if host.name in self.answers:
-                raise self.answers[host.name]
+        async def run(_: object, name: str, target: str, host_key: str, script: str) -> str:
+            if name == self.leaving:
+                self.logins.append((target, host_key))
+                self.itself.append((len(self.asked), script))
+                if self.itself_answers:
+                    raise self.itself_answers
+                return ""
+            self.asked.append((name, script))
+            if answer := self.answers.get(f"{name}, {len(self.asked)}", self.answers.get(name)):
+                raise answer
+            return "cordoned\n" if " drain " in script else ""
 
-        monkeypatch.setattr(Host, "run_now", run_now)
+        for module in ("components.host", "components.departure"):
+            monkeypatch.setattr(f"{module}.run_now", run)
 
     def delete(self, role: str, name: str, address: str = "198.51.100.21") -> None:
-        args = cast("Any", pulumi.ResourceHookArgs)(
-            urn="", id="", name=name, type="", old_outputs={"accessIpV4": address}
-        )
-        asyncio.run(cast("Any", self._awaited(self.hooks[role](args))))
+        self.leaving = name
 
-    async def _awaited(self, result: Awaitable[None] | None) -> None:
-        if result:
-            await result
+        async def run_hook() -> None:
+            args = cast("Any", pulumi.ResourceHookArgs)(
+                urn="", id="", name=name, type="", old_outputs={"accessIpV4": address},
+                old_inputs={"userData": pulumi.Output.secret(user_data("PRIVATE", "ssh-ed25519 LEAVING"))},
+            )  # fmt: skip
+            if result := self.hooks[role](args):
+                await result
+
+        asyncio.run(run_hook())
 
     @property
     def hosts(self) -> list[str]:
@@ -343,24 +359,55 @@ def test_a_control_plane_host_leaves_through_the_first_other_that_is_reachable(m
     leaving = Leaving(monkeypatch, new_cluster_run())
     leaving.answers["k8s-cp-1"] = UnreachableError("k8s-cp-1: timed out")
     leaving.delete("leave-cluster-cp", "k8s-cp-0")
-    assert leaving.hosts == ["k8s-cp-1", "k8s-cp-2"]
+    assert leaving.hosts == ["k8s-cp-1", "k8s-cp-2"] * 2
     assert "etcd.py spare 198.51.100.21 2" in leaving.asked[1][1]
+    assert "etcd.py remove 198.51.100.21" in leaving.asked[3][1]
+
+
+def test_its_api_server_ends_in_order_when_the_others_can_do_without_it(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving.delete("leave-cluster-cp", "k8s-cp-0")
+    ((asked, script),) = leaving.itself
+    assert asked == 1
+    assert "stop kubelet" in script
+    assert leaving.logins == [("debian@198.51.100.21", "ssh-ed25519 LEAVING")]
+
+
+@pytest.mark.parametrize("error", [UnreachableError("no route"), StepError("no space left on device")])
+def test_a_host_that_does_not_answer_or_cannot_end_its_api_server_leaves_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving.itself_answers = error
+    leaving.delete("leave-cluster-cp", "k8s-cp-0")
     assert "etcd.py remove 198.51.100.21" in leaving.asked[1][1]
+
+
+def test_a_host_that_is_not_removed_starts_its_api_server_again_and_gets_pods(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving.answers["k8s-cp-1, 2"] = StepError("the member could not be removed from etcd")
+    with pytest.raises(DepartureError, match="could not be removed from etcd"):
+        leaving.delete("leave-cluster-cp", "k8s-cp-0")
+    assert leaving.itself[-1] == (2, "systemctl start kubelet\n")
+    assert "uncordon k8s-cp-0" in leaving.asked[1][1]
 
 
 def test_a_host_that_was_shrunk_away_leaves_through_those_that_stay(monkeypatch: pytest.MonkeyPatch):
     leaving = Leaving(monkeypatch, new_cluster_run(controlPlaneCount="1"))
     leaving.delete("leave-cluster-cp", "k8s-cp-2", "198.51.100.23")
-    assert leaving.hosts == ["k8s-cp-0"]
+    assert leaving.hosts == ["k8s-cp-0"] * 2
     assert "spare 198.51.100.23 1" in leaving.asked[0][1]
 
 
 def test_a_worker_leaves_without_a_word_to_etcd(monkeypatch: pytest.MonkeyPatch):
     leaving = Leaving(monkeypatch, new_cluster_run())
     leaving.delete("leave-cluster-worker", "k8s-worker-7", "198.51.100.38")
-    assert leaving.hosts == ["k8s-cp-0"]
-    assert "etcd" not in leaving.asked[0][1].replace("# ", "").partition("main()")[2]
+    assert leaving.hosts == ["k8s-cp-0"] * 2
+    for _, script in leaving.asked:
+        assert "etcd" not in script.replace("# ", "").partition("main()")[2]
     assert "drain k8s-worker-7" in leaving.asked[0][1]
+    assert "delete node k8s-worker-7" in leaving.asked[1][1]
+    assert leaving.itself == []
 
 
 def test_a_refusal_is_final_and_has_the_host_s_reason(monkeypatch: pytest.MonkeyPatch):
@@ -375,7 +422,7 @@ def test_a_worker_that_left_in_the_same_run_has_to_be_back_unless_it_was_shrunk_
     leaving = Leaving(monkeypatch, new_cluster_run(workerCount="3"))
     for name in ("k8s-worker-3", "k8s-worker-0", "k8s-worker-1"):
         leaving.delete("leave-cluster-worker", name)
-    scripts = [script for _, script in leaving.asked]
+    scripts = [script for _, script in leaving.asked if " drain " in script]
     assert ["does not leave, because" in script for script in scripts] == [False, False, True]
     assert "returning=(k8s-worker-0)" in scripts[2]
 
