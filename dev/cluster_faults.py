@@ -1,4 +1,4 @@
-"""What a cluster's clients notice when a master or a load balancer fails: for the demo and the tests on the lab."""
+"""What a cluster's clients notice when a control-plane host or load balancer fails: for the demo and the e2e tests."""
 
 import time
 from collections.abc import Generator

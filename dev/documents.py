@@ -33,7 +33,7 @@ def _storm(measured: Measurements) -> str:
         "connections",
         "at the VIP",
         "at the VIP, whose holder died at that moment",
-        "at one API server, a third",
+        "a third of them, at one API server",
     )
     unanswered = sum(it.unanswered for it in storm.arrivals)
     moved = "The VIP moved" if any(it.moved for it in storm.arrivals) else "The VIP stayed"

@@ -47,7 +47,7 @@ app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 
 @app.callback(invoke_without_command=True)
 def demo(context: typer.Context) -> None:
-    """Set everything up, stop masters and load balancers while a client works, and show how to go on."""
+    """Set everything up, stop control-plane hosts and load balancers while a client works, and show how to go on."""
     if context.invoked_subcommand:
         return
     began = time.monotonic()
