@@ -296,7 +296,7 @@ def main(
     url: Annotated[str, typer.Argument(help="https://HOST[:PORT]; requests go to /readyz")],
     seconds: Annotated[float, typer.Option(help=f"how long, up to {MAX_SECONDS:g}")] = 30.0,
     interval: Annotated[float, typer.Option(help=f"seconds between requests, at least {MIN_INTERVAL}")] = MIN_INTERVAL,
-    timeout: Annotated[float, typer.Option(help="time-out of a request, in seconds")] = 0.25,
+    timeout: Annotated[float, typer.Option(help="timeout of a request, in seconds")] = 0.25,
 ) -> None:
     """Measure how long an endpoint is interrupted. Exit status 1 if no request was answered."""
     console = Console()
