@@ -147,7 +147,7 @@ async def _ask_one(others: Sequence[Host], name: str, script: str) -> str:
         except StepError as error:
             raise DepartureError(str(error)) from None
     raise DepartureError(
-        f"{name} could not leave the cluster: no other control-plane host could be asked: {'; '.join(failures)}"
+        f"{name} could not leave the cluster: no other control-plane host answered: {'; '.join(failures)}"
     )
 
 

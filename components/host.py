@@ -206,7 +206,7 @@ class Host:
                 pulumi.log.error(f"{args.name} has no connection to {self.name}: {trouble}; then run `pulumi up` again")
         except OSError as error:
             # An exception would replace the step's own error, which may have nothing to do with the bastion.
-            pulumi.log.warn(f"whether the bastion is the reason is unknown: {error}")
+            pulumi.log.warn(f"could not find out whether the bastion is the reason: {error}")
         return False  # the step is not repeated in this run
 
 

@@ -103,7 +103,7 @@ def _url(value: str) -> str:
 
 def _name_or_ipv4(value: str) -> str:
     if ":" in value:
-        raise ValueError("is an IPv6 address, for which APT has no exception from a proxy; use a name of that host")
+        raise ValueError("is an IPv6 address, which APT cannot exempt from its proxy; use the name of that host")
     return value
 
 
@@ -230,7 +230,8 @@ def _node_label(value: str) -> str:
         r"(.+\.)?(kubelet|node)\.kubernetes\.io/.+|topology\.kubernetes\.io/(zone|region)", key
     ):
         raise ValueError(
-            f"starts with {prefix}/, where a node may not label itself; use a domain of yours, or node.kubernetes.io/"
+            f"starts with {prefix}/, where a node may not label itself; use a domain of your own, or "
+            "node.kubernetes.io/"
         )
     return value
 
@@ -256,7 +257,7 @@ def _distinct_taints(taints: tuple[str, ...]) -> tuple[str, ...]:
         label, _, effect = taint.rpartition(":")
         key = label.partition("=")[0]
         if (key, effect) in seen:
-            raise ValueError(f"has {key} with {effect} twice, which no node may have; keep one of them")
+            raise ValueError(f"has {key} with {effect} twice, which Kubernetes refuses; keep one of them")
         seen.add((key, effect))
     return taints
 
@@ -295,23 +296,23 @@ def _plugin_port(value: str) -> PluginPort:
 _OURS = {
     "apiVersion": "",
     "kind": "",
-    "authentication": "which decides on who may control the nodes",
-    "authorization": "which decides on who may control the nodes",
-    "cgroupDriver": "which is systemd, as containerd's, and must not change under running pods",
-    "clusterDNS": "which follows from serviceNetwork",
-    "clusterDomain": "which certificates and DNS have as cluster.local",
-    "containerRuntimeEndpoint": "which is containerd's",
-    "port": "which is 10250, as the security groups admit",
-    "rotateCertificates": "without which nodes leave the cluster after a year",
-    "serverTLSBootstrap": "which has the cluster's CA sign the kubelets' certificates",
-    "staticPodPath": "where the control plane is",
+    "authentication": " to restrict who may control the nodes",
+    "authorization": " to restrict who may control the nodes",
+    "cgroupDriver": " to systemd, as containerd's; it must not change under running pods",
+    "clusterDNS": " to an address in serviceNetwork",
+    "clusterDomain": " to cluster.local, as in certificates and DNS",
+    "containerRuntimeEndpoint": " to containerd's",
+    "port": " to 10250, which the security groups admit",
+    "rotateCertificates": "; without it nodes would leave the cluster after a year",
+    "serverTLSBootstrap": ", so that the cluster's CA signs the kubelets' certificates",
+    "staticPodPath": " to where the control plane is",
 }
 
 
 def _kubelet_configuration(value: dict[str, object]) -> dict[str, object]:
     for key in value:
         if key in _OURS:
-            raise ValueError(f"has {key}, which is the program's own, {_OURS[key]}".rstrip(", ") + "; remove it")
+            raise ValueError(f"has {key}, which the program sets{_OURS[key]}; remove it")
     return value
 
 

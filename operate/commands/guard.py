@@ -42,7 +42,7 @@ def guard(
         console.print("[yellow]allowed[/]" if allowed else "[red]stopped[/]", f"{catch.rail}: {catch.reason}")
     if stopped:
         names = dict.fromkeys(catch.rail for catch in catches if catch.rail not in (allow or []))
-        console.print("If this is intended, for this run:", " ".join(f"--allow {name}" for name in names))
+        console.print("If this is intended, run it again with:", " ".join(f"--allow {name}" for name in names))
         raise typer.Exit(1)
     if not catches:
         console.print("No guard rail stops this.")

@@ -100,7 +100,7 @@ def _troubles(nodes: list[Node], members: list[Member], hosts: set[str]) -> Iter
         if not node.ready:
             yield f"{node.name} is not Ready: {node.reason}"
         if node.name not in hosts:
-            yield f"{node.name} is a Node of no host of the stack: kubectl delete node {node.name}"
+            yield f"the Node {node.name} belongs to no host of the stack: `kubectl delete node {node.name}`"
     for name in sorted(hosts - {node.name for node in nodes}):
         yield f"{name} is not in the cluster: run `pulumi up`"
     for member in members:
@@ -134,4 +134,4 @@ def look_at_cluster(stack: AppliedStack) -> ClusterReport | None:
             reasons.append(f"{name}: {failure_of(error)}")
         except (ValueError, KeyError) as error:
             reasons.append(f"{name}: unexpected answer: {error}")
-    return ClusterReport(troubles=[f"no control-plane host could be asked: {'; '.join(reasons)}"])
+    return ClusterReport(troubles=[f"no control-plane host answered: {'; '.join(reasons)}"])

@@ -186,8 +186,8 @@ def _reserve(facts: Facts, name: str) -> Finding:
             "VIP, tried", f"refused: {error}", "leave vip empty, or have create_port:fixed_ips:ip_address allowed"
         )
     except ConflictException as error:
-        return not_checked("VIP, tried", f"another port has it now, as that of a preflight at the same time: {error}")
-    return ok("VIP, tried", f"Neutron reserved {vip}; the reservation was deleted again")
+        return not_checked("VIP, tried", f"another port has it now, perhaps of another preflight: {error}")
+    return ok("VIP, tried", f"Neutron reserved {vip}; and the reservation was deleted")
 
 
 def _try(facts: Facts, configuration: StackConfiguration, name: str, port: Any) -> Iterator[Finding]:
@@ -378,7 +378,7 @@ async def _firewalld(settings: Settings, step: Callable[[str], Awaitable[str]]) 
             "linux-image-generic), or add the package with the rest of the kernel's modules (on Ubuntu "
             "linux-modules-extra); else see the message",
         )
-    return ok("firewalld", "it starts, and the kernel takes all rules")
+    return ok("firewalld", "it starts, and the kernel accepts all its rules")
 
 
 async def _sources_of_the_cluster(settings: Settings, step: Callable[[str], Awaitable[str]]) -> list[Finding]:

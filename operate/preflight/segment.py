@@ -211,17 +211,17 @@ def admission(facts: Facts, configuration: StackConfiguration) -> Generator[Find
     else:
         route = route_to(inside)
     if any(route.source in cidr for cidr in cidrs):
-        yield ok(looked_at, f"{who} uses the address {route.source} towards the subnet, which adminCidrs admits")
+        yield ok(looked_at, f"{who} reaches the subnet from {route.source}, which is in adminCidrs")
     elif route.direct:
         yield problem(
             looked_at,
-            f"{who} uses the address {route.source} towards the subnet, not in adminCidrs: SSH would be dropped",
+            f"{who} reaches the subnet from {route.source}, which is not in adminCidrs: SSH would be dropped",
             f"add {route.source}/32, or its network, to adminCidrs",
         )
     else:
         yield note(
             looked_at,
-            f"{who} uses the address {route.source} towards the subnet, not in adminCidrs; NAT may change it",
+            f"{who} reaches the subnet from {route.source}, which is not in adminCidrs; NAT may change it",
             "add the address that the hosts see to adminCidrs; --boot verifies that SSH passes",
         )
 

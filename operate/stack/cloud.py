@@ -86,7 +86,7 @@ def explain(error: SDKException | ClientException) -> str:
 
 
 _TRY_CREDENTIALS = (
-    "Check clouds.yaml, the OS_ variables and `pulumi config` (openstack:...); `openstack token issue` tries them"
+    "Check clouds.yaml, the OS_ variables and `pulumi config` (openstack:...); `openstack token issue` tests them"
 )
 
 

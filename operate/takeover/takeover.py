@@ -396,7 +396,7 @@ def _holder_problems(stack: AppliedStack, vip: IPv4Address, old: Sequence[OldPor
         return [f"{vip}: no host answers for it on the network; is it the address of the existing endpoint?"]
     others = answering - frozenset[str]().union(*(it.mac_addresses for it in old))
     return [
-        f"{vip}: {other} answers for it, which is no port of the instances that were named" for other in sorted(others)
+        f"{vip}: {other} answers for it, and is no port of the instances that you named" for other in sorted(others)
     ]
 
 

@@ -232,7 +232,7 @@ def test_a_configuration_that_the_kubelet_refuses_is_undone_with_its_reason(host
     host.put("journalctl", f"echo '{KUBELET_SAYS}'")
     done = host.run(packages(kubeletConfiguration='{"maxPods": "many"}'))
     assert done.returncode == 1
-    assert "kubelet does not run with kubeletConfiguration, and has its old one again" in done.stderr
+    assert "kubelet does not run with the new kubeletConfiguration, and has its old one again" in done.stderr
     assert "Go struct field maxPods" in done.stderr
     assert drop_in.read_text() == good
     assert host.path("var/lib/ha-api/read-by/kubelet").read_text() == good
@@ -631,7 +631,7 @@ def test_an_unsynchronised_clock_is_a_warning(host: Sandbox):
     (host.units / "synchronized").write_text("no\n")
     done = host.run(kubernetes_join_script(example_node(False)))
     assert done.returncode == 0
-    assert "warning: this host's clock is not synchronised" in done.stderr
+    assert "warning: this host's clock is not synchronized" in done.stderr
 
 
 def test_an_api_that_does_not_answer_is_reported_before_the_host_joins(host: Sandbox):

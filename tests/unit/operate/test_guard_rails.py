@@ -337,7 +337,7 @@ def test_allowing_a_guard_rail_by_name_allows_no_other():
     status, shown = guard(both, "--allow", "both-load-balancers")
     assert status == 1
     assert "allowed both-load-balancers" in shown
-    assert "for this run: --allow control-plane-majority" in shown
+    assert "run it again with: --allow control-plane-majority" in shown
     status, shown = guard(both, "--allow", "both-load-balancers", "--allow", "control-plane-majority")
     assert status == 0
     assert "allowed control-plane-majority" in shown

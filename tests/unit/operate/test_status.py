@@ -226,7 +226,7 @@ def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str,
     found = parse_cluster(json.dumps({"items": nodes}) + "\n---\n" + etcd, {"k8s-cp-0", "k8s-worker-0"})
     assert found.troubles == [
         "k8s-worker-9 is not Ready: kubelet stopped posting",
-        "k8s-worker-9 is a Node of no host of the stack: kubectl delete node k8s-worker-9",
+        "the Node k8s-worker-9 belongs to no host of the stack: `kubectl delete node k8s-worker-9`",
         "k8s-worker-0 is not in the cluster: run `pulumi up`",
         "etcd's member - (198.51.100.22) is unstarted and does not answer",
         "etcd's member k8s-cp-4 (198.51.100.25) is voter and does not answer; the stack has no such host, so remove "

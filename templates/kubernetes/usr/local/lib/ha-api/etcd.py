@@ -104,7 +104,7 @@ def yield_leadership(endpoint: str, found: list[dict[str, Any]]) -> None:
         return
     others = [member for member in found if member["ID"] != own and kind(member) == "voter" and healthy(member)]
     if not others:
-        sys.exit("no other member of etcd is healthy, so this one goes on leading")
+        sys.exit("no other member of etcd is healthy, so this one stays the leader")
     ask(endpoint, "/v3/maintenance/transfer-leadership", {"targetID": others[0]["ID"]})
     print(f"{others[0].get('name')} leads etcd now")  # noqa: T201
 
@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> None:
             names = ", ".join(it.get("name") or address(it) for it in others if it not in well)
             wanted = max(options.count, len(others) // 2 + 1)
             unhealthy = f"; unhealthy: {names}" if names else ""
-            sys.exit(f"{len(well)} other members of etcd are healthy, and {wanted} have to be{unhealthy}")
+            sys.exit(f"{len(well)} other members of etcd are healthy, and {wanted} must be{unhealthy}")
     else:
         yield_leadership(endpoint, found)
 

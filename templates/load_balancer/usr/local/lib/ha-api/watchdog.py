@@ -109,7 +109,7 @@ class Watchdog(asyncio.Protocol):
                 self._transport.write(b"HEAD /reachable HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self._unanswered += 1
             if self._unanswered > self._failures:
-                self._dead(f"HAProxy did not answer {self._failures} questions in a row, it hangs")
+                self._dead(f"HAProxy did not answer {self._failures} checks in a row: it hangs")
             await asyncio.sleep(self._interval)
 
     async def _stay_connected(self) -> None:
