@@ -215,9 +215,9 @@ LEGEND: Mapping[str, str] = {
     "failed, 1 s": "the same with a timeout of 1 s",
     "failed, 5 s": "the same with a timeout of 5 s",
     "cut": "connections open before the fault that were lost, out of all; median",
-    "heard": "the longest time until the client of a watch heard of the fault, or heard anything again: median / worst "
-    "of the worst of nine (silent ones, some with two events a second, and silent ones over HTTP/2 with client-go's "
-    "pings); `none`: there was nothing to hear of; `never`: not while the fault lasted",
+    "heard": "the longest time until the client of a watch noticed the fault, or got data again: median / worst of the "
+    "worst of nine (silent ones, some with two events a second, and silent ones over HTTP/2 with client-go's pings); "
+    "`none`: there was nothing to notice; `never`: not while the fault lasted",
     "writes": "the same for clients that write every 0.2 s on one connection and wait for each answer, for up to 10 s",
     "VIP taken": "how often a load balancer took the VIP: median / worst",
     "two holders": "how long both load balancers had the VIP, even if one was paused or cut off: median / worst",
