@@ -1087,7 +1087,7 @@ def test_a_host_that_etcd_does_not_remove_gets_pods_again_unless_it_had_none(mem
 
 
 def test_a_host_that_leaves_ends_its_api_server_and_keeps_its_etcd(member: Sandbox):
-    member.put("crictl", 'case $* in *ps*kube-apiserver*) echo 7e ;; esac')
+    member.put("crictl", "case $* in *ps*kube-apiserver*) echo 7e ;; esac")
     done = member.run(kubernetes_stop_api_server_script())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     stopped = [it for it in member.calls if it.startswith(("systemctl", "crictl", "python3"))]
