@@ -36,6 +36,11 @@ def left_behind(machine: Machine) -> str:
     )
 
 
+def wait_until_nothing_is_left(*machines: Machine) -> None:
+    """Of a handover that has ended: sooner than a peer would notice that nothing comes any more, which takes 2 s."""
+    wait_for("nothing of the handover is left", lambda: not any(map(left_behind, machines)), 1.5)
+
+
 def work(watches: Sequence[Watch]) -> int:
     """How many of them still work."""
     with ThreadPoolExecutor(len(watches)) as together:

@@ -149,7 +149,7 @@ def test_watches_through_a_holder_that_gives_the_vip_up_end_as_well(world: World
     assert len(ends) == WATCHES
     assert max(ends) < 3
     # Once the VIP is back, a socket that is left gets the segments of a later connection from the same port.
-    wait_for("its own sockets are gone", lambda: not sockets(other), 2)
+    wait_for("its own sockets are gone", lambda: not sockets(other), 10)
 
 
 def test_watches_that_have_just_begun_end_as_well(world: World, client: Client):

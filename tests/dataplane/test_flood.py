@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from statistics import median
 
 import pytest
@@ -33,15 +33,19 @@ def flooded(world: World, how: str, count: int, processes: int = 1) -> Generator
     # What floods gets the CPU time that is left: what is measured is HAProxy, not the machine of the tests.
     inside = ["nsenter", f"--net=/proc/{world.clients.pid}/ns/net", "nice", "-n", str(19 - TOP_PRIORITY)]
     command = [*DIE_WITH_BENCH, *inside, sys.executable, flood.__file__, how, str(VIP), "443", str(count)]
-    floods = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
-    ]
     had: list[int] = []
-    for process in floods:
-        assert process.stdout
-        assert process.stdout.readline() == "tried\n"
-    yield had
-    had += [int(process.communicate(timeout=60)[0]) for process in floods]
+    with ExitStack() as stack:
+        floods: list[subprocess.Popen[str]] = []
+        for _ in range(processes):
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            floods.append(stack.enter_context(process))
+            # Of a test that fails: the next one's machine does nothing else.
+            stack.callback(process.kill)
+        for process in floods:
+            assert process.stdout
+            assert process.stdout.readline() == "tried\n"
+        yield had
+        had += [int(process.communicate(timeout=60)[0]) for process in floods]
 
 
 def api_requests(world: World) -> tuple[Sequence[float], ClientsReport]:

@@ -15,7 +15,7 @@ import pytest
 
 from dev.bench.world import INTERFACE, KEEPALIVED, VIP, World, wait_for
 from tests.dataplane.client import Client
-from tests.dataplane.moves import HANDOVER, STATUS, left_behind, move, on, work
+from tests.dataplane.moves import HANDOVER, STATUS, left_behind, move, on, wait_until_nothing_is_left, work
 from tests.watches import Watch, ends_after
 
 WATCHES = 30
@@ -44,8 +44,7 @@ def test_held_connections_go_on_busy_or_quiet_and_nothing_is_left_behind(world: 
     for it in watches:
         it.connection.close()
     wait_for("the grace ends", lambda: not (old.root / STATUS).exists(), 15)
-    time.sleep(0.5)
-    assert [left_behind(machine) for machine in (old, new)] == ["", ""]
+    wait_until_nothing_is_left(old, new)
 
 
 def test_a_download_that_is_under_way_is_completed(world: World, client: Client):
@@ -105,8 +104,7 @@ def test_what_is_left_after_the_grace_is_closed_in_order(world: World, watches: 
         with suppress(ssl.SSLEOFError):
             assert it.connection.recv(1) == b""
     wait_for("the grace ends", lambda: not (old.root / STATUS).exists(), 5)
-    time.sleep(0.5)
-    assert [left_behind(machine) for machine in (old, new)] == ["", ""]
+    wait_until_nothing_is_left(old, new)
 
 
 def test_a_shutdown_gives_requests_in_progress_time_to_end(world: World, watches: list[Watch]):
