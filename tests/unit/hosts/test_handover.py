@@ -97,13 +97,13 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(handover, "STATUS", tmp_path / "handover.json")
     for name, seconds in {
         "ASK_EVERY_SECONDS": 0.01,
-        "READY_SECONDS": 0.1,
+        "READY_SECONDS": 0.5,
         "EVERY_SECONDS": 0.01,
-        "SILENT_SECONDS": 0.1,
+        "SILENT_SECONDS": 0.5,
         "COUNT_SECONDS": 0.01,
         "LEAVE_SECONDS": 0.3,
         "LEAST_SECONDS": 0.05,
-        "DEAF_SECONDS": 0.3,
+        "DEAF_SECONDS": 1.0,
     }.items():
         monkeypatch.setattr(handover, name, seconds)
 
@@ -111,7 +111,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def run(story: Callable[[Side, Side], Awaitable[None]], *, works: bool = True, key: bytes = KEY) -> tuple[Side, Side]:
     old, new = Side(holds_vip=True), Side(holds_vip=False, works=works, key=key)
     old.peer, new.peer = new, old
-    asyncio.run(asyncio.wait_for(story(old, new), 10))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(story(old, new), 60))  # type: ignore[arg-type]
     return old, new
 
 

@@ -444,7 +444,7 @@ def test_statistics_that_end_in_the_middle_are_no_answer(tmp_path: Path, last: s
 def test_checks_go_on_while_many_sessions_are_closed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(watchdog, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(watchdog, "ANSWER_SECONDS", 1.5)
 
     async def whole() -> None:
         master = StandInMaster(tmp_path)

@@ -107,15 +107,15 @@ def access(tmp_path: Path) -> Iterator[Access]:
     loop.close()
 
 
-def seconds_until_free(access: Access) -> float:
-    began = time.monotonic()
-    while time.monotonic() - began < 10:
-        try:
-            with hold_all(access, HOSTS, "waiting"):
-                return time.monotonic() - began
-        except HostError:
-            time.sleep(0.1)
-    raise AssertionError("it is not free after 10 s")
+def wait_until_free(access: Access) -> None:
+    """Not for as long as a host waits for signs of life before it frees the lock by itself (20 s)."""
+
+    def free() -> bool:
+        with suppress(HostError), hold_all(access, HOSTS, "waiting"):
+            return True
+        return False
+
+    wait_until("it is free", free, 10)
 
 
 def test_a_second_operator_is_refused_with_who_holds_the_lock_and_why(access: Access):
@@ -136,14 +136,14 @@ def test_the_lock_is_free_as_soon_as_the_work_ends(access: Access):
 def test_an_error_releases_the_lock(access: Access):
     with pytest.raises(ZeroDivisionError), hold_all(access, HOSTS, "drill"):
         raise ZeroDivisionError
-    assert seconds_until_free(access) < 1
+    wait_until_free(access)
 
 
 def test_both_hosts_are_locked_or_none(access: Access):
     refused = pytest.raises(HostError, match=r"dev-lb-1 \(127.0.0.3\) cannot be locked: ConnectionRefused")
     with refused, hold_all(access, HOSTS | {"dev-lb-1": "127.0.0.3"}, "move"):
         pass
-    assert seconds_until_free(access) < 1
+    wait_until_free(access)
 
 
 def test_a_host_that_is_spared_need_not_be_reachable(access: Access):
@@ -187,22 +187,24 @@ def test_a_killed_process_releases_the_lock_at_once(access: Access, lock_file: P
         with pytest.raises(HostError, match="drill"), hold_all(access, HOSTS, "move"):
             pass
         holder.kill()
-    assert seconds_until_free(access) < 2
+    wait_until_free(access)
 
 
 def test_an_operator_without_network_loses_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
     """Its connection stays open, but nothing arrives."""
-    monkeypatch.setattr(lock, "SILENCE_SECONDS", 1)
+    monkeypatch.setattr(lock, "SILENCE_SECONDS", 2)
     monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 60)
     with hold_all(access, HOSTS, "drill"):
-        assert 0.5 < seconds_until_free(access) < 3
+        began = time.monotonic()
+        wait_until_free(access)
+        assert time.monotonic() - began > 0.5
 
 
 def test_signs_of_life_keep_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lock, "SILENCE_SECONDS", 0.6)
+    monkeypatch.setattr(lock, "SILENCE_SECONDS", 2)
     monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 0.1)
     with hold_all(access, HOSTS, "drill") as held:
-        time.sleep(1.2)
+        time.sleep(3)
         held.check()
         with pytest.raises(HostError, match="drill"), hold_all(access, HOSTS, "move"):
             pass
@@ -210,7 +212,7 @@ def test_signs_of_life_keep_the_lock(access: Access, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurried = {"SILENCE_SECONDS": 0.6, "SIGN_OF_LIFE_SECONDS": 0.1, "RETRY_SECONDS": 0.1, "ANSWER_SECONDS": 3}
+    hurried = {"SILENCE_SECONDS": 2, "SIGN_OF_LIFE_SECONDS": 0.1, "RETRY_SECONDS": 0.1, "ANSWER_SECONDS": 3}
     for name, seconds in hurried.items():
         monkeypatch.setattr(lock, name, seconds)
 
@@ -360,6 +362,6 @@ def test_the_lock_is_lost_with_the_last_host_s_and_not_taken_again(access: Acces
         signal_on_host(lock_file)
         until_lost(held)
         time.sleep(0.5)
-        assert seconds_until_free(access) < 1
+        wait_until_free(access)
         with pytest.raises(HostError, match="was lost"):
             held.check()
