@@ -162,7 +162,6 @@ class ClusterClient:
     def _watch(self) -> None:
         path = f"{_CONFIG_MAPS}?watch=true&{_OURS}"
         while not self._stopping.is_set():
-            self._opened += 1
             connection = self._connection = self._connect(WATCH_TIMEOUT)
             with suppress(*_NO_STREAM):
                 connection.connect()
@@ -170,8 +169,10 @@ class ClusterClient:
                 if not self._stopping.is_set():
                     connection.request("GET", path)
                     response = connection.getresponse()
-                    while response.status == HTTPStatus.OK and response.readline():
-                        self._events.append(time.monotonic())
+                    if response.status == HTTPStatus.OK:
+                        self._opened += 1
+                        while response.readline():
+                            self._events.append(time.monotonic())
             connection.close()
             time.sleep(0.05)
 

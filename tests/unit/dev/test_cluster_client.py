@@ -33,6 +33,8 @@ class StandInCluster(ThreadingHTTPServer):
         self.socket = tls_context(certificate, key).wrap_socket(self.socket, server_side=True)
         self.exists = False
         self.refuses = False
+        self.refuses_watches = False
+        self.refused_watches = 0
         self.watches = 0
         self.ends_watches = threading.Event()
         self.written = threading.Condition()
@@ -84,6 +86,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200 if self.cluster.exists else 404)
 
     def watch(self) -> None:
+        if self.cluster.refuses_watches:
+            self.cluster.refused_watches += 1
+            self.answer(503)
+            return
         self.cluster.watches += 1
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -129,6 +135,18 @@ def test_a_watch_that_ends_is_opened_again_and_counted(cluster: StandInCluster):
         cluster.ends_watches.clear()
         wait_until("the client works", lambda: client.steady > 0.1)
     assert client.report().watch.closed >= 1
+
+
+def test_a_watch_that_cannot_be_opened_again_at_once_has_ended_once(cluster: StandInCluster):
+    with ClusterClient(cluster.kubeconfig) as client:
+        wait_until("the client works", lambda: client.steady > 0.1)
+        cluster.refuses_watches = True
+        cluster.ends_watches.set()
+        wait_until("some tries", lambda: cluster.refused_watches >= 3)
+        cluster.ends_watches.clear()
+        cluster.refuses_watches = False
+        wait_until("another watch", lambda: client.report().watch.closed >= 1)
+    assert client.report().watch.closed == 1
 
 
 def test_refused_writes_are_failures_and_end_the_steadiness(cluster: StandInCluster):
