@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pulumi import automation
 from pulumi.automation.events import DiagnosticEvent, EngineEvent, ResourcePreEvent
 
+from dev.lab.files import create_private, write_private
 from dev.lab.kubernetes import programs, repository, versions
 from dev.lab.progress import console
 from dev.lab.settings import LabSettings
@@ -76,18 +77,10 @@ def ssh_key() -> SshKey:
     file = state_folder() / "id_ed25519"
     if not file.exists():
         new = Ed25519PrivateKey.generate()
-        _write_once(file, new.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
+        create_private(file, new.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
     key = load_ssh_private_key(file.read_bytes(), password=None)
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return SshKey(private_file=file, public=public)
-
-
-def _write_once(file: Path, text: str) -> None:
-    """Write a file for the user alone, whole or not at all."""
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    new.touch(mode=0o600)
-    new.write_text(text)
-    new.rename(file)
 
 
 @functools.cache
@@ -110,7 +103,7 @@ def environment() -> dict[str, str]:
     backend.mkdir(mode=0o700, exist_ok=True)
     passphrase = state / "pulumi-passphrase"
     if not passphrase.exists():
-        _write_once(passphrase, secrets.token_urlsafe())
+        create_private(passphrase, secrets.token_urlsafe())
     # The language host takes the first python on PATH, which has to be the one with the program's packages.
     path = [str(ROOT / ".venv" / "bin"), pulumi_path(), os.environ.get("PATH", os.defpath)]
     return {
@@ -232,7 +225,7 @@ class Stack:
         if "kubeconfig" not in outputs:
             raise StackError(f"the stack {self.name} has no cluster: bring it up first")
         file = state_folder() / f"kubeconfig-{self.name}"
-        _write_once(file, str(outputs["kubeconfig"].value))
+        write_private(file, str(outputs["kubeconfig"].value))
         return file
 
     def access(self) -> Access:
@@ -250,15 +243,17 @@ class Stack:
         self._stack.workspace.save_stack_settings(self.name, settings)
         # Automation would pass secrets as arguments, which every user of this machine can see.
         for key in SECRET_KEYS & values.keys():
-            subprocess.run(
+            done = subprocess.run(
                 ["pulumi", "config", "set", "--stack", self.name, "--secret", key],
                 cwd=ROOT,
                 env=os.environ | self._environment,
                 input=str(values[key]),
                 text=True,
                 capture_output=True,
-                check=True,
+                check=False,
             )
+            if done.returncode:
+                raise StackError(f"pulumi cannot encrypt {key} for the stack {self.name}:\n{done.stderr.strip()}")
 
     def _values(self, config: Mapping[str, object] | None) -> dict[str, object]:
         return lab_config() | dict(self._config) | dict(config or {})
@@ -316,8 +311,10 @@ class Stack:
 
 def is_of_a_dead_process(lock: Mapping[str, Any]) -> bool:
     """Whether no Pulumi runs any more that could have made a lock (its file's content)."""
-    process = Path("/proc", str(lock["pid"]), "comm")
-    runs = process.exists() and process.read_text().strip() == "pulumi"
+    try:
+        runs = Path("/proc", str(lock["pid"]), "comm").read_text().strip() == "pulumi"
+    except OSError:  # it has ended
+        runs = False
     return lock["hostname"] == os.uname().nodename and not runs  # of another machine's processes nothing is known here
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from pulumi.automation.events import DiagnosticEvent, OpType, ResourcePreEvent, StepEventMetadata
@@ -51,6 +52,41 @@ def test_the_lock_of_a_running_pulumi_is_kept() -> None:
         assert not stack.is_of_a_dead_process({"hostname": os.uname().nodename, "pid": os.getpid()})
     finally:
         comm.write_text(name)
+
+
+def test_the_lock_of_a_process_that_ends_meanwhile_is_a_dead_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", MagicMock(return_value=True))
+    assert stack.is_of_a_dead_process({"hostname": os.uname().nodename, "pid": 2**22 + 1})
+
+
+def test_two_first_runs_at_once_have_one_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(stack, "pulumi_path", lambda: "/nowhere")
+    file = stack.state_folder() / "pulumi-passphrase"
+
+    def generated_meanwhile() -> str:
+        file.write_text("the other's")
+        return "this one's"
+
+    monkeypatch.setattr(stack.secrets, "token_urlsafe", generated_meanwhile)
+    assert stack.environment()["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(file)
+    assert file.read_text() == "the other's"
+    assert [it.name for it in file.parent.iterdir() if it.is_file()] == [file.name]
+
+
+def test_a_secret_that_pulumi_does_not_take_is_an_error_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulumi = tmp_path / "bin/pulumi"
+    pulumi.parent.mkdir()
+    pulumi.write_text("#!/bin/sh\necho 'error: incorrect passphrase' >&2\nexit 255\n")
+    pulumi.chmod(0o755)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # the stack changes it
+    monkeypatch.setattr(stack, "pulumi_path", lambda: str(pulumi.parent))
+    monkeypatch.setattr(stack.automation, "create_or_select_stack", MagicMock())
+    with pytest.raises(StackError, match="error: incorrect passphrase"):
+        Stack("lab-test").configure({})
 
 
 def step(op: OpType) -> ResourcePreEvent:
