@@ -57,15 +57,17 @@ class Story:
         if not self._extended:
             options += ["-m", "not extended"]
         command = [sys.executable, "-u", "-m", "pytest", *options, *files]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            assert process.stdout
-            for line in process.stdout:
-                if "::test_destroy_leaves_nothing" in line:
-                    self.destroying.set()
-                show(f"{time.monotonic() - self._began:5.0f} s {self.name:>9} | {line.rstrip()}")
-                if self.summary or re.match(r"=+ (ERRORS|FAILURES|warnings summary|slowest durations)", line):
-                    self.summary.append(line.rstrip())
-        self.destroying.set()
+        try:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+                assert process.stdout
+                for line in process.stdout:
+                    if "::test_destroy_leaves_nothing" in line:
+                        self.destroying.set()
+                    show(f"{time.monotonic() - self._began:5.0f} s {self.name:>9} | {line.rstrip()}")
+                    if self.summary or re.match(r"=+ (ERRORS|FAILURES|warnings summary|slowest durations)", line):
+                        self.summary.append(line.rstrip())
+        finally:
+            self.destroying.set()
         self.status = process.returncode
         self.seconds = time.monotonic() - started
 
