@@ -80,7 +80,10 @@ class SshServer:
         started, stop = threading.Event(), threading.Event()
         thread = threading.Thread(target=lambda: asyncio.run(self._listen(started, stop)))
         thread.start()
-        assert started.wait(10)
-        yield self
-        stop.set()
-        thread.join()
+        try:
+            assert started.wait(10)
+            yield self
+        finally:
+            # Python waits for the thread, even after a test that has failed.
+            stop.set()
+            thread.join()
