@@ -32,8 +32,8 @@ cleanup() {
     [[ ${work:-} ]] && rm -rf -- "$work"
 }
 
-# phase NAME EXPECTED COMMAND... runs COMMAND and shows the elapsed time, and COMMAND's output only if it fails.
-phase() {
+# attempt NAME EXPECTED COMMAND... runs COMMAND and shows the elapsed time, and COMMAND's output only if it fails.
+attempt() {
     local name=$1 expected=$2 start=$SECONDS log=$work/phase.log every=30 end=$'\n' next status=0
     shift 2
     [[ -t 2 ]] && every=1 end=
@@ -55,10 +55,14 @@ phase() {
     [[ -t 2 ]] && printf '\r\033[K' >&2
     if ((status != 0)); then
         tail -n 20 "$log" >&2
-        die "$name failed after $((SECONDS - start)) s; its last lines are above. The next run continues from here"
+        say "$name failed after $((SECONDS - start)) s; its last lines are above"
+        return 1
     fi
     say "$name: done in $((SECONDS - start)) s"
 }
+
+# phase NAME EXPECTED COMMAND... is an attempt without which nothing else can go on.
+phase() { attempt "$@" || die "the next run continues from here"; }
 
 # ---- Go ----------------------------------------------------------------------------------------------------------------
 

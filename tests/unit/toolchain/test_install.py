@@ -148,8 +148,18 @@ def test_a_cli_that_cannot_download_plugins_gets_those_built_here_with_a_message
     assert cli == f"{machine.home}/bin"
     assert (Path(plugins) / "pulumi-resource-openstack").exists()
     assert machine.built() == PARTS[2:]
-    assert "plugin site is unreachable" in said
+    assert "plugins cannot be downloaded" in said
     assert len(machine.install()[1].splitlines()) == 1
+
+
+def test_plugins_are_built_here_if_only_their_download_fails(machine: Machine) -> None:
+    refuses = "echo 'error: 403 HTTP error fetching plugin' >&2; exit 1"
+    machine.put("pulumi", CLI.format(version="3.259.0").replace('"plugin install")', f'"plugin install") {refuses}'))
+    machine.put("curl", CURL_THAT_DOWNLOADS)
+    front, said = machine.install()
+    assert (Path(front.split(":")[0]) / "pulumi-resource-openstack").exists()
+    assert machine.built() == PARTS[2:]
+    assert "403 HTTP error fetching plugin" in said
 
 
 @pytest.mark.parametrize("version", ["3.258.9", "2.300.0", "4.0.0"])
