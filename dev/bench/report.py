@@ -3,7 +3,7 @@
     python -m dev.bench.report build/bench/results.json
 
 What was not measured again keeps its figures: a bench of some faults, or of one configuration, replaces only those. The
-pictures that docs/failover.md shows go to docs/failover/, if all configurations were measured; all others go to
+pictures that docs/failover.md shows go to docs/failover/, if all their figures are of this bench; all others go to
 build/failover/.
 """
 
@@ -75,8 +75,8 @@ def merged(measured: Measurements, results: Results) -> Measurements:
     return measured.model_copy(update={"benches": measured.benches | bench(results), "faults": faults})
 
 
-def draw(results: Results, shown: Path, others: Path) -> None:
-    """A picture for each fault: `shown` is the folder for those that the document shows."""
+def draw(results: Results, measured: Measurements, shown: Path, others: Path) -> None:
+    """A picture for each fault: `shown` is the folder for those that the document shows, next to these figures."""
     for folder in (shown, others):
         folder.mkdir(parents=True, exist_ok=True)
     by_fault = summaries(results)
@@ -84,7 +84,10 @@ def draw(results: Results, shown: Path, others: Path) -> None:
         for fault, configurations in grouped(results).items():
             number = headline(fault)
             title, why = capital(title_of_fault(fault)), why_of_fault(fault).replace("`", "")
-            is_shown = fault in PICTURED and configurations.keys() >= CONFIGURATIONS.keys()
+            quoted = {
+                it.configuration for it in measured.faults if (it.fault, it.bench) == (fault, results.machine.date)
+            }
+            is_shown = fault in PICTURED and quoted >= CONFIGURATIONS.keys()
             figure = timeline(title, why, number.name, [*_lanes(number, by_fault[fault], configurations)])
             save(figure, (shown if is_shown else others) / f"{fault}.svg")
 
@@ -108,8 +111,9 @@ def main(
 ) -> None:
     """Put the results of `make bench` into measured.json, and draw a picture for each fault."""
     results = read(file)
-    draw(results, measured.parent, other_pictures)
-    merged(Measurements.read(measured), results).write(measured)
+    figures = merged(Measurements.read(measured), results)
+    draw(results, figures, measured.parent, other_pictures)
+    figures.write(measured)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,8 @@ def test_older_results_change_no_figures(tmp_path: Path):
     measurements().write(measured)
     main(file, measured)
     assert Measurements.read(measured) == measurements()
+    # Nor their picture.
+    assert not (tmp_path / "timers.svg").exists()
 
 
 def test_a_bench_without_some_choices_changes_no_figures(tmp_path: Path):

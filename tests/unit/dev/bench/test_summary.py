@@ -299,6 +299,16 @@ def test_a_picture_without_some_configurations_does_not_replace_the_one_of_the_d
     assert not (tmp_path / "failover" / "node-death.svg").exists()
 
 
+def test_a_picture_of_older_results_does_not_replace_the_one_of_the_document(tmp_path: Path):
+    runs = [run(0.66, configuration=name, failures=every_20_ms(2, 2.6)) for name in CONFIGURATIONS]
+    file, measured = written(tmp_path, *runs)
+    newer = summarize([runs[0]], "2099-01-01T00:00+00:00")
+    empty().model_copy(update={"faults": (newer,)}).write(measured)
+    main(file, measured, tmp_path / "others")
+    assert (tmp_path / "others" / "node-death.svg").exists()
+    assert not (tmp_path / "failover" / "node-death.svg").exists()
+
+
 def test_a_quick_bench_changes_no_figures(tmp_path: Path):
     file, measured = written(tmp_path, run(), quick=True)
     with pytest.raises(typer.BadParameter, match="does not wait for silent clients"):
