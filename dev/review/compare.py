@@ -35,6 +35,7 @@ def main(
     checkout's tool fails, the reason is written to the file and the exit status is 1.
     """
     diff.parent.mkdir(parents=True, exist_ok=True)
+    diff.unlink(missing_ok=True)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         archive, tree = folder / "base.tar", folder / "tree"
@@ -59,6 +60,8 @@ def main(
             text=True,
             check=False,
         )
+        if shown.returncode > 1:  # 1: they differ
+            sys.exit(f"git cannot compare what {tool} wrote: {shown.stderr.strip()}")
         diff.write_text(note + shown.stdout)
 
 
