@@ -10,6 +10,7 @@ from pathlib import Path
 from dev.bench import tables
 from dev.bench.summary import share
 from dev.bench.tables import day, table
+from dev.marks import with_text
 from operate.measured import Measurements, OnPath, Range, interruption, seconds
 from operate.stack.files import ROOT
 
@@ -119,23 +120,13 @@ PARTS: Mapping[Path, Mapping[str, Callable[[Measurements], str]]] = {
 """By document, the text between the marks of each name."""
 
 
-def with_part(document: str, name: str, text: str) -> str:
-    """The document with a text between the two marks of this name; ValueError unless it has each mark once."""
-    begin, end = BEGIN.format(name), END.format(name)
-    before, found_begin, rest = document.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not (found_begin and found_end) or begin in rest or end in after:
-        raise ValueError(f"the document needs these two lines, each once and in this order:\n{begin}{end}")
-    return f"{before}{begin}{text}{end}{after}"
-
-
 def documents(measured: Measurements) -> dict[Path, str]:
     """The text of each document with the figures of now; raises ValueError if one lacks its marks."""
     found = {FAULTS_PAGE: tables.faults_page(measured)}
     for path, parts in PARTS.items():
         text = path.read_text()
         for name, part in parts.items():
-            text = with_part(text, name, part(measured))
+            text = with_text(text, BEGIN.format(name), END.format(name), part(measured))
         found[path] = text
     return found
 

@@ -69,11 +69,6 @@ def test_the_table_of_settings_matches_the_schema():
     assert with_table(text, project_schema()) == text, "run `make reference`"
 
 
-def test_a_page_without_marks_is_refused():
-    with pytest.raises(ValueError, match="each once"):
-        with_table("# no marks", project_schema())
-
-
 def test_the_readme_names_every_required_setting():
     required = {key for key, entry in project_schema().items() if "default" not in entry}
     assert required <= {*first_cells(section(README, "Settings"))}
