@@ -1,12 +1,11 @@
 """Instances of the lab without the program: made by the ordinary project member, reached over SSH."""
 
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dev.lab.cloud import IMAGE, NETWORK
+from operate.hosts.pair import wait_for
 
 NAME = "lab-test"
 
@@ -29,14 +28,7 @@ class Instance:
         return subprocess.run([*self._ssh, command], input=stdin, capture_output=True, timeout=timeout, check=False)
 
     def wait_for_ssh(self) -> None:
-        wait_until(lambda: self.run("true").returncode == 0, 300, f"SSH on {self.address}")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.5)
+        wait_for(f"SSH on {self.address}", lambda: self.run("true").returncode == 0, 300)
 
 
 class Instances:

@@ -11,7 +11,8 @@ from dev.lab import host_network
 from dev.lab.cloud import NETWORK, TENANT_NETWORK
 from dev.lab.container import Container
 from dev.lab.settings import LabSettings
-from tests.e2e.instances import NAME, Instance, Instances, wait_until
+from operate.hosts.pair import wait_for
+from tests.e2e.instances import NAME, Instance, Instances
 
 PORT = 8080
 
@@ -46,9 +47,9 @@ def test_a_vip_answers_only_with_its_address_pair(
 
     assert not answers()
     member.network.update_port(holder.port, allowed_address_pairs=[{"ip_address": vip}])
-    wait_until(answers, 30, "the VIP's answer")
+    wait_for("the VIP's answer", answers, 30)
     member.network.update_port(holder.port, allowed_address_pairs=[])
-    wait_until(lambda: not answers(), 30, "the VIP's silence")
+    wait_for("the VIP's silence", lambda: not answers(), 30)
 
 
 def test_a_vip_s_port_is_virtual_and_its_parent_follows_the_holder(
@@ -66,12 +67,12 @@ def test_a_vip_s_port_is_virtual_and_its_parent_follows_the_holder(
 
     for instance in instances:
         member.network.update_port(instance.port, allowed_address_pairs=[{"ip_address": vip}])
-    wait_until(lambda: binding("type") == "virtual", 30, "the VIP's port is virtual")
+    wait_for("the VIP's port is virtual", lambda: binding("type") == "virtual", 30)
     for holder in (*instances, instances[0]):
         # Its ARP request for the gateway has the VIP as its sender.
         announce = f"sudo ip address replace {vip}/32 dev eth0; sudo ip neigh flush all; ping -c 1 -I {vip} "
         holder.run(announce + str(settings.instance_gateway))
-        wait_until(lambda holder=holder: binding("virtual_parent") == holder.port, 30, "the parent is the holder")
+        wait_for("the parent is the holder", lambda holder=holder: binding("virtual_parent") == holder.port, 30)
         holder.run(f"sudo ip address delete {vip}/32 dev eth0")
     for instance in instances:
         member.network.update_port(instance.port, allowed_address_pairs=[])
@@ -93,11 +94,11 @@ def test_a_group_admits_the_members_of_another_group_and_nobody_else(
     )
     server.run(f"sudo systemd-run --collect --unit=served python3 -m http.server {PORT}")
     connect = f"python3 -c 'import socket; socket.create_connection((\"{server.address}\", {PORT}), 2)'"
-    wait_until(lambda: client.run(connect).returncode == 0, 30, "the member's connection")
+    wait_for("the member's connection", lambda: client.run(connect).returncode == 0, 30)
     with pytest.raises(TimeoutError):
         socket.create_connection((server.address, PORT), timeout=2)
     member.network.delete_security_group_rule(rule)
-    wait_until(lambda: client.run(connect).returncode != 0, 30, "the end of it")
+    wait_for("the end of it", lambda: client.run(connect).returncode != 0, 30)
     server.run("sudo systemctl stop served")
 
 
