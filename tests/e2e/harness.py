@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -149,8 +149,10 @@ class System:
         self.stack.destroy(self.config)
 
     def delete_leftovers(self) -> None:
-        """Delete what a run that was killed has left, even if the lab was purged since."""
+        """Delete what a run that was killed has left, even if the lab was purged since, or Pulumi never knew of it."""
         self.stack.destroy(self.config, refresh=True)
+        for it, delete in self._left():
+            delete(it)
         assert self.left_in_the_cloud() == []
 
     def configure(self, **config: object) -> None:
@@ -351,15 +353,23 @@ class System:
 
     def left_in_the_cloud(self) -> list[str]:
         """Everything in the cloud that has the cluster's name."""
+        return [f"{type(it).__name__} {it.name}" for it, _ in self._left()]
+
+    def _left(self) -> list[tuple[Any, Callable[[Any], object]]]:
+        """The same, each with what deletes it; nothing is in use any more when it is its turn."""
         cloud: Any = openstack.connect(cloud=CLOUD)
+        compute, network = cloud.compute, cloud.network
+
+        def delete_server(server: Any) -> None:
+            compute.delete_server(server)
+            compute.wait_for_delete(server, wait=120)
+
         everything = [
-            *cloud.compute.servers(),
-            *cloud.compute.server_groups(),
-            *cloud.compute.keypairs(),
-            *cloud.network.ports(),
-            *cloud.network.security_groups(),
+            *((it, delete_server) for it in compute.servers()),
+            *((it, compute.delete_server_group) for it in compute.server_groups()),
+            *((it, compute.delete_keypair) for it in compute.keypairs()),
+            *((it, network.delete_port) for it in network.ports()),
+            *((it, network.delete_security_group) for it in network.security_groups()),
         ]
         ours = (self.cluster, f"{self.cluster}-")
-        return [
-            f"{type(it).__name__} {it.name}" for it in everything if it.name == ours[0] or it.name.startswith(ours[1])
-        ]
+        return [it for it in everything if it[0].name == ours[0] or it[0].name.startswith(ours[1])]

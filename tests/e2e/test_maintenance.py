@@ -156,6 +156,8 @@ def another_user(file: Path) -> Generator[Any]:
     admin: Any = openstack.connect(cloud="lab-admin")
     project = openstack.connect(cloud=CLOUD).current_project_id
     password = secrets.token_urlsafe()
+    for left in list(admin.identity.users(name="e2e-second")):  # by a run that was killed
+        admin.identity.delete_user(left)
     user = admin.identity.create_user(name="e2e-second", password=password, domain_id="default")
     try:
         admin.identity.assign_project_role_to_user(project, user, admin.identity.find_role("member"))

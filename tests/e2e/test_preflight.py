@@ -99,6 +99,11 @@ def test_an_address_in_use_cannot_be_the_vip(stack: Stack):
 def test_small_quotas_and_a_shared_network_are_problems_for_a_plain_user(stack: Stack, tmp_path: Path):
     stack.configure({})
     admin: Any = openstack.connect(cloud="lab-admin")
+    # By a run that was killed.
+    for left in list(admin.identity.users(name="pre-plain")):
+        admin.identity.delete_user(left)
+    for left in list(admin.identity.projects(name="pre-plain")):
+        admin.identity.delete_project(left)
     project = admin.identity.create_project(name="pre-plain", domain_id="default")
     user = admin.identity.create_user(
         name="pre-plain",
