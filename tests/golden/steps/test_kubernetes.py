@@ -165,8 +165,7 @@ def packages(*, control_plane: bool = True, of: Node | None = None, **changes: s
     script = kubernetes_packages_script(of or example_node(control_plane, **MIRROR, **changes))
     # Whether this machine has the module is not the question.
     assert script.count("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
-    script = script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
-    return script.replace("SECONDS + 120", "SECONDS + 5")
+    return script.replace("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/os-release")
 
 
 def test_packages_are_pinned_and_held(host: Sandbox):
@@ -230,7 +229,7 @@ def test_a_configuration_that_the_kubelet_refuses_is_undone_with_its_reason(host
     good = drop_in.read_text()
     host.put("sleep", fault)
     host.put("journalctl", f"echo '{KUBELET_SAYS}'")
-    done = host.run(packages(kubeletConfiguration='{"maxPods": "many"}'))
+    done = host.run(packages(kubeletConfiguration='{"maxPods": "many"}').replace("SECONDS + 120", "SECONDS + 5"))
     assert done.returncode == 1
     assert "kubelet does not run with the new kubeletConfiguration, and has its old one again" in done.stderr
     assert "Go struct field maxPods" in done.stderr
