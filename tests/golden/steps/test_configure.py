@@ -143,6 +143,15 @@ def test_a_refused_change_changes_nothing(serving: Sandbox):
     assert proven(serving) == installed(serving) == "# first"
 
 
+def test_a_copy_that_was_refused_is_for_root_alone(serving: Sandbox):
+    """That of keepalived.conf may hold the VRRP password."""
+    copy = serving.path(f"{STATE}/under-test")
+    copy.write_text("of a version of the step that let everybody read it\n")
+    copy.chmod(0o644)
+    assert serving.run(script("refused")).returncode == 1
+    assert copy.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_runs_after_a_run_that_was_cut_off_while_it_undid_its_change_is_reloaded(serving: Sandbox):
     """The old files are back in place, but nothing was reloaded yet."""
     stage = serving.path(STATE) / "stage"
