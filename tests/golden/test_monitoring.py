@@ -160,10 +160,11 @@ def healthy() -> dict[str, tuple[float, int]]:
         }
         for unit in SERVICES:
             series |= {active(host, unit): (1, 0), restarts(host, unit): (1, 0)}
-        for name in STACK.frontends:
-            series |= {frontend_up(host, server, name): (1, 0) for server in (0, 1)}
+        for name in ("apiserver", *STACK.frontends):
             series[open_connections(host, name)] = (17000, 0)
             series[of_frontend("haproxy_frontend_limit_sessions", host, name)] = (20000, 0)
+        for name in STACK.frontends:
+            series |= {frontend_up(host, server, name): (1, 0) for server in (0, 1)}
             series[new_connections(host, name)] = (1700, 0)
         for server in (0, 1, 2):
             series |= {
@@ -388,6 +389,13 @@ CASES = {
         trouble={new_connections(1): during(1700, 1900, 10 * MINUTE)},
         fires=[f'alertname="FrontendFull", proxy="ingress", {PAGE}'],
     ),
+    "the API's port is full for three scrapes": Case(
+        trouble={open_connections(0, "apiserver"): during(17000, 20000, 3)}
+    ),
+    "the API's port is nearly full": Case(
+        trouble={open_connections(0, "apiserver"): during(17000, 19000, 10 * MINUTE)},
+        fires=[f'alertname="ApiFull", {PAGE}'],
+    ),
     "an API server is slow": Case(
         trouble={check(1, 2): during(0.004, 0.25, 12 * MINUTE)},
         fires=[f'alertname="ApiServerCheckSlow", server="k8s-cp-2", {TICKET}'],
@@ -596,6 +604,7 @@ SHORTER_THAN_THE_WAIT = {
     "TwoHolders": "a failover that one scrape of the VIP and two of the hosts see",
     "AllApiServersDown": "no API server is ready for three scrapes",
     "ApiServerDown": "an API server is down for four minutes",
+    "ApiFull": "the API's port is full for three scrapes",
     "FrontendDown": "a frontend has no server for three scrapes",
     "FrontendServerDown": "a frontend's server is down for four minutes",
     "FrontendFull": "a frontend is full for three scrapes",
@@ -616,6 +625,7 @@ BROKEN = {
         ("TwoHolders", "> 1", "> 0"),
         ("CertificateUnknown", "(?s)unless.*", ""),
         ("KeepalivedOut", "MASTER.BACKUP", "MASTER"),
+        ("ApiFull", "0.9", "0.8"),
         ("FrontendFull", "0.9", "0.8"),
         ("ConnectionTrackingFull", "0.8", "0.7"),
     ],
@@ -682,6 +692,10 @@ BROKEN = {
     ],
     "a frontend has nearly as many new connections as it may have": [
         ("FrontendFull", r"(?s)\bor\b.*", ""),
+    ],
+    "the API's port is nearly full": [
+        ("ApiFull", "0.9", "0.97"),
+        ("ApiFull", "max", "min"),
     ],
     "an API server is slow": [
         ("ApiServerCheckSlow", "0.2$", "0.3"),
