@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from tests.unit.hosts.programs import load
+from tests.unit.waiting import wait_until
 
 held = load("held_connections")
 KEY = b"be" * 32
@@ -285,7 +286,9 @@ def no_connections(*_: object) -> list[Any]:
     return []
 
 
-def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The program on a host without connections, and without sockets of its own."""
     (tmp_path / "key").write_bytes(KEY)
     options = {
         "vip": "198.51.100.100",
@@ -296,10 +299,13 @@ def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(monkeypatch: 
     }
     files = {"key": tmp_path / "key", "saved": tmp_path / "saved"}
     monkeypatch.setattr(held, "some_connections", no_connections)
-    monkeypatch.setattr(held, "REPEAT_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(held.socket, "socket", MagicMock())
-        program = held.HeldConnections(argparse.Namespace(**options, **files, peer="198.51.100.12", exchange_port=1))
+        return held.HeldConnections(argparse.Namespace(**options, **files, peer="198.51.100.12", exchange_port=1))
+
+
+def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(program: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(held, "REPEAT_SECONDS", 0.0)
     reset = list[list[Any]]()
 
     async def send(clients: Any, **_: Any) -> None:
@@ -326,3 +332,32 @@ def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(monkeypatch: 
     later = [3]
     assert arrive() == [[client(2)]] * (1 + held.REPEATS)
     assert arrive() == [[client(3)]] * (1 + held.REPEATS)
+
+
+def test_of_those_that_send_the_numbers_come_after_what_is_on_its_way(program: Any, monkeypatch: pytest.MonkeyPatch):
+    def connections(*_: object) -> list[Any]:
+        return [
+            held.Connection(client(number), acknowledged=10, sent=sent, received=5, socket=b"")
+            for number, sent in enumerate((10, 500_010))
+        ]
+
+    monkeypatch.setattr(held, "some_connections", connections)
+    for number in range(2):
+        program._handshakes.saw(syn_ack(client(number), number=99, acknowledged=7))
+    assert program._sending() == {client(1): held.Numbers(500_110, 12)}
+    assert program._own()[client(1)] == held.Numbers(110, 12)
+
+
+def test_the_kernel_tells_how_many_bytes_went_each_way():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        with socket.create_connection(address, 5) as theirs, server.accept()[0] as ours:
+            ours.sendall(bytes(1000))
+            theirs.sendall(bytes(7))
+            assert len(theirs.recv(1000, socket.MSG_WAITALL)) == 1000
+
+            def counted() -> list[tuple[int, int, int]]:
+                found = held.connections(socket.inet_aton(address[0]), address[1])
+                return [(it.acknowledged, it.sent, it.received) for it in found]
+
+            wait_until("all is acknowledged", lambda: counted() == [(1000, 1000, 7)])

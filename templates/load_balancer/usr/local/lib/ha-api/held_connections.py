@@ -250,6 +250,8 @@ class Connection(NamedTuple):
     client: Client
     acknowledged: int
     """Bytes of this host's."""
+    sent: int
+    """The same, with those that are not acknowledged yet."""
     received: int
     """Bytes of the client's."""
     socket: bytes
@@ -274,16 +276,19 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Co
                 # struct inet_diag_msg, then attributes, one of which is struct tcp_info.
                 if answer[at + 24 : at + 28] == vip:
                     client = Client(answer[at + 40 : at + 44], int.from_bytes(answer[at + 22 : at + 24], "big"), port)
-                    acknowledged = received = 0  # in FIN_WAIT2 and TIME_WAIT, of which the kernel keeps little
+                    acknowledged = sent = received = 0  # in FIN_WAIT2 and TIME_WAIT, of which the kernel keeps little
                     attribute = at + 88
                     while attribute < at + length:
                         size, name = struct.unpack_from("=HH", answer, attribute)
                         if name == INET_DIAG_INFO:
                             # tcpi_bytes_acked and tcpi_bytes_received.
                             acknowledged, received = struct.unpack_from("=QQ", answer, attribute + 4 + 120)
+                            # tcpi_bytes_sent and tcpi_bytes_retrans.
+                            all_sent, again = struct.unpack_from("=QQ", answer, attribute + 4 + 200)
+                            sent = max(all_sent - again, acknowledged)
                             break
                         attribute += (size + 3) & ~3
-                    yield Connection(client, acknowledged, received, answer[at + 20 : at + 68])
+                    yield Connection(client, acknowledged, sent, received, answer[at + 20 : at + 68])
                 at += (length + 3) & ~3
 
 
@@ -580,6 +585,14 @@ class HeldConnections:
             for it in some_connections(self._vip, self._ports)
         }
 
+    def _sending(self) -> Clients:
+        """The connections on which data are on their way to the client, with the numbers after these."""
+        return {
+            it.client: self._handshakes.numbers(it.client, it.sent, it.received)
+            for it in some_connections(self._vip, self._ports)
+            if it.sent > it.acknowledged
+        }
+
     async def _tell(self) -> None:
         while True:
             # Those of which the kernel has only sent the SYN/ACK are no connections yet.
@@ -645,6 +658,9 @@ class HeldConnections:
             # Those that ended as the VIP left are in the last snapshot, or began after it. And the peer's, which have
             # been passed on here and now reach it directly.
             ended = {**self._handshakes.begun_since(left - 2 * EVERY_SECONDS), **self._reported}
+            # First those that send: the tracker has seen what was on its way as the VIP left, which may be far more
+            # than AHEAD, and with each moment more comes after it.
+            await self._resets.end_at_own_port(self._sending())
             await self._resets.end_at_own_port({**self._peer.clients(), **ended, **self._own()})
             if time.monotonic() > left + SETTLED_SECONDS:
                 return
