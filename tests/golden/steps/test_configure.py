@@ -20,6 +20,7 @@ HAPROXY = "etc/haproxy/haproxy.cfg"
 # With all files a run takes three times as long.
 FEW = (HAPROXY, "etc/keepalived/keepalived.conf", "etc/keepalived/notify.sh", "etc/sysctl.d/60-ha-api.conf")
 ZONE = "etc/firewalld/zones/public.xml"
+LIMITS = "etc/haproxy/ha-api/new-connections.nft"
 STATE = "var/lib/ha-api"
 HOST = LoadBalancerHost(
     name="k8s-lb-0",
@@ -322,6 +323,21 @@ def test_a_frontend_is_a_reload_of_haproxy_and_a_port_opened_in_the_firewall_tha
     host.put("firewall-cmd", '[[ "$*" != *--list-ports ]] || echo "8404/tcp 6443/tcp 8405/tcp 9100/tcp 443/tcp"')
     assert host.run(with_zone("third", HOST)).returncode == 0
     assert "firewall-cmd --quiet --zone=public --remove-port=443/tcp" in host.calls
+
+
+def test_the_limit_of_new_connections_leaves_the_kernel_with_the_last_frontend(host: Sandbox):
+    host.put("nft", "")
+
+    def limited(note: str, host: LoadBalancerHost) -> str:
+        return in_a_hurry(configure_script(host, files(note, host, paths=(*FEW, LIMITS))))
+
+    delete = "nft delete table inet ha_api_frontends"
+    assert host.run(limited("first", with_frontend("ingress", 443))).returncode == 0
+    assert host.path(LIMITS).exists()
+    assert delete not in host.calls
+    host.listening = ["127.0.0.1:6443"]
+    assert host.run(limited("second", HOST)).returncode == 0
+    assert delete in host.calls
 
 
 def test_firewalld_is_reloaded_if_its_zone_was_changed_manually(host: Sandbox):
