@@ -1,24 +1,44 @@
 """Instances of the lab without the program: made by the ordinary project member, reached over SSH."""
 
 import subprocess
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
 from dev.lab.cloud import IMAGE, NETWORK
+from model.rendering import user_data
 from operate.hosts.pair import wait_for
 
 NAME = "lab-test"
 
 
+def host_key() -> tuple[str, str]:
+    """For an instance's user data: the private and the public key."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
 class Instance:
-    """An instance of the lab, and its port, reached over SSH."""
+    """An instance of the lab, and its port, reached over SSH. `key` is what logs in; beside it is known_hosts."""
 
     def __init__(self, address: str, port: str, key: Path) -> None:
         self.address = address
         self.port = port
         self._key = key
-        self._ssh = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
-        self._ssh += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", f"debian@{address}"]
+        self._ssh = ["ssh", "-i", str(key), "-o", f"UserKnownHostsFile={key.with_name('known_hosts')}"]
+        self._ssh += [
+            "-o",
+            f"HostKeyAlias={NAME}",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=5",
+            f"debian@{address}",
+        ]
 
     def at(self, address: str) -> "Instance":
         """The same, reached at another address."""
@@ -38,6 +58,10 @@ class Instances:
         self._member = member
         self._key = folder / "id"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._key], check=True)
+        # All have one, so that a floating IP may lead to any of them.
+        host_private, host_public = host_key()
+        (folder / "known_hosts").write_text(f"{NAME} {host_public}\n")
+        self._user_data = b64encode(user_data(host_private, host_public).encode()).decode()
         self.remove()
         member.compute.create_keypair(name=NAME, public_key=self._key.with_suffix(".pub").read_text())
         self.group = member.network.create_security_group(name=NAME)
@@ -57,6 +81,7 @@ class Instances:
             flavor_id=self._member.compute.find_flavor("lab.small").id,
             key_name=NAME,
             networks=[{"port": port.id}],
+            user_data=self._user_data,
         )
         return Instance(port.fixed_ips[0]["ip_address"], port.id, self._key)
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import openstack
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dev.lab.progress import console
@@ -29,6 +27,7 @@ from operate.stack.engine import PULUMI
 from operate.stack.files import ROOT
 from program.holder import answering_load_balancer
 from tests.e2e.harness import Ended, ha, run, start
+from tests.e2e.instances import host_key
 
 CLUSTER = "takeover"
 BY_HAND = "blog"
@@ -64,7 +63,7 @@ class ByHand:
             self.allow(group.id, port=22, remote_ip_prefix=host)
             if role == "lb":
                 self.allow(group.id, protocol="112", remote_group_id=group.id)
-        keys = {name: _host_key() for name in (*LOAD_BALANCERS, API_SERVER)}
+        keys = {name: host_key() for name in (*LOAD_BALANCERS, API_SERVER)}
         building = [
             cloud.create_server(
                 name,
@@ -172,12 +171,6 @@ class ByHand:
             for group in [*cloud.network.security_groups(name=f"{BY_HAND}-{role}")]:
                 cloud.network.delete_security_group(group)
         cloud.delete_keypair(BY_HAND)
-
-
-def _host_key() -> tuple[str, str]:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    return private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 class Takeover:
