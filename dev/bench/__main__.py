@@ -75,20 +75,22 @@ class Bench:
         """All runs of one configuration, in one world as long as it can be repaired."""
         total = len(todo)
         while todo:
+            fault, repeat, again = todo.pop(0)
             log = self._out / "logs" / configuration.name
-            with World(configuration.files, log) as world:
-                while todo:
-                    fault, repeat, again = todo.pop(0)
-                    try:
+            try:
+                with World(configuration.files, log) as world:
+                    while True:
                         self._add(measure(world, configuration.name, fault, repeat))
-                    except (WorldError, OSError, EOFError, subprocess.SubprocessError) as error:
-                        # Try again in a new world: a machine that stalls for a second spoils a run.
-                        if not again:
-                            todo.insert(0, (fault, repeat, True))
-                        self._failure(f"{configuration.name}, {fault.name}: {error} (journals: {log})", final=again)
-                        break
-                    finally:
                         self._progress.update(task, completed=total - len(todo))
+                        if not todo:
+                            break
+                        fault, repeat, again = todo.pop(0)
+            except (WorldError, OSError, EOFError, subprocess.SubprocessError) as error:
+                # Try again in a new world: a machine that stalls for a second spoils a run.
+                if not again:
+                    todo.insert(0, (fault, repeat, True))
+                self._failure(f"{configuration.name}, {fault.name}: {error} (journals: {log})", final=again)
+                self._progress.update(task, completed=total - len(todo))
 
     def _failure(self, text: str, *, final: bool) -> None:
         with self._lock:

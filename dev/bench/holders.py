@@ -35,6 +35,7 @@ class Holders:
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._closing = threading.Event()
+        self._lost: OSError | None = None
         self._thread = threading.Thread(target=self._follow, name="holders", daemon=True)
         self._thread.start()
 
@@ -59,7 +60,7 @@ class Holders:
         thread.start()
         thread.join()
         if not opened:
-            raise RuntimeError(f"cannot enter the network namespace of {machine} (process {pid})")
+            raise OSError(f"cannot enter the network namespace of {machine} (process {pid})")
         opened[0].bind((0, RTMGRP_IPV4_IFADDR))
         opened[0].setblocking(False)
         with self._lock:
@@ -87,7 +88,12 @@ class Holders:
             return max((holding.until or holding.since for holding in self._holdings), default=0.0)
 
     def spans(self, machines: list[str], begin: float, end: float) -> dict[str, tuple[Span, ...]]:
-        """By machine: when it had the VIP between `begin` and `end`, in seconds since `begin`."""
+        """By machine: when it had the VIP between `begin` and `end`, in seconds since `begin`.
+
+        Raises OSError if a message was lost.
+        """
+        if self._lost:
+            raise self._lost
         spans: dict[str, tuple[Span, ...]] = {}
         with self._lock:
             for machine in machines:
@@ -113,6 +119,9 @@ class Holders:
         try:
             data = opened.recv(65536)
         except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost = error
             return
         messages = self._marshal.parse(data)  # pyright: ignore[reportUnknownMemberType] partly typed
         for message in messages:
