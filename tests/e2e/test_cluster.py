@@ -355,6 +355,8 @@ def test_a_run_that_replaces_every_node_takes_one_after_another(cluster: Cluster
         console.print(f"{what}: {failed}, longest gap {report.longest_gap:.2f} s, {report.reasons}")
         # Without a majority there would be no answer until somebody repairs etcd.
         assert report.longest_gap <= LONGEST_GAP + seen.longest_stall
+        # One in a hundred if API servers do not end in order; a busy machine answers late now and then.
+        assert report.failures <= report.requests / 500
 
 
 def instance_urn(system: System, name: str) -> str:
