@@ -117,23 +117,24 @@ class Departure:
         if role is Role.WORKER:
             await _ask_one(others, name, remove)
             return
-        await self._run_on_itself(name, address, user_data, kubernetes_stop_api_server_script())
+        target, host_key = f"{self._settings.control_plane_user}@{address}", _host_key(user_data)
+        try:
+            await run_now(self._login, name, target, host_key, kubernetes_stop_api_server_script())
+        except UnreachableError as error:  # it may have vanished
+            pulumi.log.info(f"{name} leaves without ending its API server first: {error}")
+        except StepError as error:
+            pulumi.log.warn(f"{name} leaves without ending its API server first: {error}")
         try:
             await _ask_one(others, name, remove)
-        except DepartureError:
-            # It starts the API server again.
-            await self._run_on_itself(name, address, user_data, "systemctl start kubelet\n")
+        except DepartureError as error:
+            try:
+                # It starts the API server again.
+                await run_now(self._login, name, target, host_key, "systemctl start kubelet\n")
+            except (UnreachableError, StepError) as cause:
+                raise DepartureError(
+                    f"{error}; its API server may be stopped: run `systemctl start kubelet` on {name} ({cause})"
+                ) from None
             raise
-
-    async def _run_on_itself(self, name: str, address: str, user_data: str, script: str) -> None:
-        """On the control-plane host that leaves. It may have vanished."""
-        target = f"{self._settings.control_plane_user}@{address}"
-        try:
-            await run_now(self._login, name, target, _host_key(user_data), script)
-        except UnreachableError as error:
-            pulumi.log.info(f"no help from {name} itself: {error}")
-        except StepError as error:
-            pulumi.log.warn(f"no help from {name} itself: {error}")
 
 
 async def _ask_one(others: Sequence[Host], name: str, script: str) -> str:

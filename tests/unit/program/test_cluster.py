@@ -390,6 +390,11 @@ def test_a_host_that_is_not_removed_starts_its_api_server_again_and_gets_pods(mo
         leaving.delete("leave-cluster-cp", "k8s-cp-0")
     assert leaving.itself[-1] == (2, "systemctl start kubelet\n")
     assert "uncordon k8s-cp-0" in leaving.asked[1][1]
+    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving.answers["k8s-cp-1, 2"] = StepError("the member could not be removed from etcd")
+    leaving.itself_answers = UnreachableError("no route")
+    with pytest.raises(DepartureError, match=r"from etcd; .*start kubelet` on k8s-cp-0 \(no route\)"):
+        leaving.delete("leave-cluster-cp", "k8s-cp-0")
 
 
 def test_a_host_that_was_shrunk_away_leaves_through_those_that_stay(monkeypatch: pytest.MonkeyPatch):
