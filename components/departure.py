@@ -128,7 +128,7 @@ class Departure:
             await _ask_one(others, name, remove)
         except DepartureError as error:
             try:
-                # It starts the API server again.
+                # The kubelet starts the API server again.
                 await run_now(self._login, name, target, host_key, "systemctl start kubelet\n")
             except (UnreachableError, StepError) as cause:
                 raise DepartureError(
@@ -153,6 +153,6 @@ async def _ask_one(others: Sequence[Host], name: str, script: str) -> str:
 
 
 def _host_key(user_data: str) -> str:
-    """The public key with which an instance was created. A host that is shrunk away has no other record of it."""
+    """The public key with which an instance was created. For a host that is shrunk away, nothing else has it."""
     config: dict[str, dict[str, str]] = yaml.safe_load(user_data) or {}
     return next((key for name, key in config.get("ssh_keys", {}).items() if name.endswith("_public")), "")

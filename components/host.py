@@ -195,7 +195,7 @@ class Host:
         )
 
     async def run_now(self, script: str) -> str:
-        """As the function `run_now`."""
+        """Run a script as root at once; see the function `run_now`."""
         address, host_key = str(await self.address.future()), str(await self.host_key.future())
         return await run_now(self._login, self.name, f"{self.user}@{address}", host_key, script)
 

@@ -302,7 +302,7 @@ def kubernetes_leave_script(
     wait: int,
     drain: int,
 ) -> str:
-    """What another control-plane host runs first before this one's instance is deleted.
+    """What another control-plane host runs first, before the instance of `name` is deleted.
 
     It prints `cordoned` if the host got pods until then.
 
@@ -323,14 +323,14 @@ def kubernetes_leave_script(
 
 
 def kubernetes_stop_api_server_script() -> str:
-    """What a control-plane host that leaves runs itself, if it can: no request fails when it is gone."""
+    """What a control-plane host that leaves runs itself, if it answers, so that no request fails when it is gone."""
     return _render("steps/kubernetes/stop_api_server.sh.j2")
 
 
 def kubernetes_remove_script(name: str, address: IPv4Address, *, control_plane: bool, cordoned: bool, wait: int) -> str:
-    """What another control-plane host runs last.
+    """What another control-plane host runs last: it removes the member and the Node of `name`.
 
-    If it fails, the host gets pods again, if it did until then (`cordoned`). `wait` is in seconds.
+    If that fails, a host that got pods before (`cordoned`) gets them again. `wait` is in seconds.
     """
     return _render(
         "steps/kubernetes/remove.sh.j2",

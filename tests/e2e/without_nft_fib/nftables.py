@@ -1,4 +1,7 @@
-"""Stands in for python-nftables with a kernel without nft_fib_inet. Python finds it before Debian's, which it loads."""
+"""Answers as python-nftables does with a kernel without nft_fib_inet.
+
+Python finds it before Debian's, which it loads and changes.
+"""
 
 from importlib import import_module
 from typing import Any
