@@ -94,8 +94,8 @@ packages: ## the Debian packages that the golden tests need
 bench-packages: packages
 	$(call debian,curl ip logger nc nsenter setpriv socat,bsdutils curl iproute2 netcat-openbsd socat util-linux)
 
-e2e-packages: ## arping, and the browser in which the end-to-end tests open a drill's report
-	$(call debian,arping chromium,chromium iputils-arping)
+e2e-packages: ## arping, debugfs, and the browser in which the end-to-end tests open a drill's report
+	$(call debian,arping chromium debugfs,chromium e2fsprogs iputils-arping)
 
 # $(call unpack,PACKAGE): a program of Debian's for the tests, in build/PACKAGE: not installed, so that no service starts.
 define unpack
