@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -44,9 +45,12 @@ def up() -> None:
         apt = HostApt.read()
         host_network.assert_free(settings, apt.addresses())
         _assert_same_kind(settings)
-        base = rootfs.ensure(settings, apt)
-        guest = image.ensure(IMAGE, settings, apt)
-        kubernetes = mirror.ensure(settings, apt)
+        # Installing packages keeps one processor busy, and waits for the network; building from source all of them.
+        with ThreadPoolExecutor() as pool:
+            building = pool.submit(mirror.ensure, settings, apt)
+            base = rootfs.ensure(settings, apt)
+            guest = image.ensure(IMAGE, settings, apt)
+            kubernetes = building.result()
         passwords = Passwords.load(settings.state)
         certificate = RegistryCertificate.load(settings)
         files = configuration.render(settings, passwords, certificate)

@@ -39,17 +39,17 @@ def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title
     """The folder `name` in `cache`; `build(target, log)` builds it if it is missing.
 
     `build` works in a temporary folder, which is renamed when it is complete, so an interrupted build starts again.
-    Concurrent builds wait for each other. `expected` is how long the build takes, in seconds.
+    Two builds of the same folder wait for each other. `expected` is how long the build takes, in seconds.
     """
     cache.mkdir(parents=True, exist_ok=True)
     result = cache / name
     if result.exists():
         return result
-    with (cache / ".lock").open("w") as lock:
+    with (cache / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("Another build is running: waiting for it to finish.")
+            console.print(f"{title}: another command does it already, waiting for that to finish.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
             unfinished = cache / f"{name}.unfinished"

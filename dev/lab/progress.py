@@ -1,4 +1,4 @@
-"""Shows long work as phases: what runs, the elapsed time, and the expected time."""
+"""Shows long work as phases: what runs, the elapsed time, and the expected time. Each thread may have its own."""
 
 import sys
 import threading
@@ -10,6 +10,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 console = Console(highlight=False, soft_wrap=True)
+# One for all phases that run at the same time: a terminal has room for one.
+_clock = Progress(
+    SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+)
+_change = threading.Lock()
 _REMINDER_SECONDS = 30
 _start = time.monotonic()
 
@@ -38,10 +43,16 @@ def phase(title: str, expected: float | None = None) -> Generator[None]:
 
 @contextmanager
 def _running_clock(title: str, expected: float | None) -> Generator[None]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(title + _expectation(expected), total=None)
+    with _change:
+        task = _clock.add_task(title + _expectation(expected), total=None)
+        _clock.start()
+    try:
         yield
+    finally:
+        with _change:
+            _clock.remove_task(task)
+            if not _clock.tasks:
+                _clock.stop()
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 import configparser
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -111,6 +113,22 @@ def test_an_interrupted_build_starts_again(tmp_path: Path) -> None:
     assert (ensure() / "file").read_text() == "half"
     ensure()
     assert len(tries) == 2
+
+
+def test_two_builds_run_side_by_side_and_the_same_one_runs_once(tmp_path: Path) -> None:
+    together = Barrier(2)
+    built: list[str] = []
+
+    def ensure(name: str) -> Path:
+        def make(target: Path, _log: Path) -> None:
+            together.wait(10)
+            built.append(target.name)
+
+        return build.cached(tmp_path, name, make, title=name, expected=1)
+
+    with ThreadPoolExecutor() as pool:
+        assert len({*pool.map(ensure, ["a", "b", "a", "b"])}) == 2
+    assert len(built) == 2
 
 
 def test_the_digest_of_a_build_covers_all_its_inputs(tmp_path: Path) -> None:
