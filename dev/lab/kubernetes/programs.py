@@ -77,7 +77,9 @@ def ensure(settings: LabSettings) -> dict[str, Path]:
 def _ensure_module(module: Module, settings: LabSettings, go: str) -> Path:
     source = versions.GO_MODULES / module.folder
     flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in module.variables.items())])
-    command = ["build", "-C", source, "-trimpath", "-buildvcs=false", "-mod=readonly"]
+    # Both as in toolchain/build: the compiler takes a fifth less CPU time without debug information, which -s -w would
+    # strip, and if it collects its garbage less often.
+    command = ["build", "-C", source, "-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false"]
     if module.cgo:
         command += ["-tags", "netgo,osusergo"]
         flags += " -linkmode external -extldflags -static"
@@ -85,7 +87,7 @@ def _ensure_module(module: Module, settings: LabSettings, go: str) -> Path:
     name = f"go-{module.folder}-{build.digest(source.iterdir(), extra=(go, *map(str, command[3:])))}"
 
     def make(target: Path, log: Path) -> None:
-        environment = {**os.environ, "CGO_ENABLED": str(int(module.cgo))}
+        environment = {**os.environ, "CGO_ENABLED": str(int(module.cgo)), "GOGC": "400"}
         run([_GO, *command, "-o", target, "tool"], log=log, env=environment)
 
     title = f"building {module.folder} {module.version} from Go modules, once"
