@@ -79,7 +79,8 @@ def test_a_drained_load_balancer_stays_out_after_a_boot_until_it_is_resumed(pair
     holder = pair.pair.holder()
     peer = pair.pair.peer_of(holder)
     with undisturbed(pair):
-        pair.ha("drain", holder, "--yes", "--reason", "new kernel")
+        # Connections that the tests before have left behind would be waited for.
+        pair.ha("drain", holder, "--yes", "--reason", "new kernel", "--grace", "30")
         assert pair.pair.holder() == peer
         pair.pair.stop(holder)
         pair.pair.start(holder)
