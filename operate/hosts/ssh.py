@@ -14,6 +14,7 @@ from model.settings import BastionFault, BastionSettings
 # While a host boots, connections to it, also from the bastion, are refused, cut or time out. A wrong host key or a
 # refused login stays wrong.
 NOT_YET = (OSError, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
+RETRY_SECONDS = 1.0
 
 # A host that dies, or a network that is cut, never closes a connection: without keepalives, a silent command would be
 # waited for until its time-out, which is minutes for a drain. After 40 s without an answer the connection is lost: a
@@ -56,7 +57,10 @@ class Access:
         BastionError, which is one, if that is the bastion's doing.
         """
         dial = AsyncRetrying(
-            retry=retry_if_exception(_may_pass), stop=stop_after_delay(self.patience), wait=wait_fixed(1), reraise=True
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_delay(self.patience),
+            wait=wait_fixed(RETRY_SECONDS),
+            reraise=True,
         )
         async with AsyncExitStack() as open_ones:
             yield await dial(self._attempt, address, open_ones)

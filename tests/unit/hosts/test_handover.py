@@ -103,7 +103,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "COUNT_SECONDS": 0.01,
         "LEAVE_SECONDS": 0.3,
         "LEAST_SECONDS": 0.05,
-        "DEAF_SECONDS": 1.0,
+        "DEAF_SECONDS": 0.8,
     }.items():
         monkeypatch.setattr(handover, name, seconds)
 
@@ -297,7 +297,7 @@ def test_a_clock_that_is_set_back_makes_nobody_deaf(monkeypatch: pytest.MonkeyPa
         now = time.time_ns()
         monkeypatch.setattr(handover.time, "time_ns", lambda: now - 5 * 10**9)
         watching = asyncio.create_task(new.it.run())
-        await asyncio.sleep(2 * handover.DEAF_SECONDS)
+        await asyncio.sleep(1.2 * handover.DEAF_SECONDS)
         assert (old.it.giving, new.it.receiving) == (True, True)
         watching.cancel()
 

@@ -301,7 +301,9 @@ class StandInMaster:
         """Where the statistics end, because HAProxy dies."""
         self.instead: str | None = None
         """What it says instead of statistics."""
-        self.closing_seconds = 0.0
+        self.closes = asyncio.Event()
+        """Until it is set, an order to close sessions gets no answer."""
+        self.closes.set()
 
     def answer(self, command: str) -> str:
         match command:
@@ -321,7 +323,7 @@ class StandInMaster:
         # The master reads until its client has no more commands, and then ends the connection.
         commands = (await reader.read()).decode().removesuffix("\n").split(";")
         if "shutdown" in commands[0]:
-            await asyncio.sleep(self.closing_seconds)
+            await self.closes.wait()
         writer.write("".join(map(self.answer, commands)).encode())
         writer.close()
 
@@ -448,13 +450,17 @@ def test_checks_go_on_while_many_sessions_are_closed(
 
     async def whole() -> None:
         master = StandInMaster(tmp_path)
-        master.servers, master.closing_seconds = [SILENT, ANSWERS, ANSWERS], 2
+        master.servers = [SILENT, ANSWERS, ANSWERS]
+        master.closes.clear()
         program = asyncio.create_task(watchdog.Sessions(master.path, INTERVAL, OUT_AFTER, CLOSE_AFTER).run())
         async with await asyncio.start_unix_server(master.serve, master.path), asyncio.timeout(10):
             while master.orders != OUT:  # noqa: ASYNC110
                 await asyncio.sleep(INTERVAL)
             await asyncio.sleep(INTERVAL * CLOSE_AFTER)
             master.servers[1] = SILENT
+            while len(master.orders) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(INTERVAL)
+            master.closes.set()
             while len(master.orders) < 2 + 2 * len(CLOSED):  # noqa: ASYNC110
                 await asyncio.sleep(INTERVAL)
         program.cancel()
@@ -472,11 +478,13 @@ def test_closing_that_fails_is_tried_again(
 
     async def whole() -> None:
         master = StandInMaster(tmp_path)
-        master.servers, master.closing_seconds = [SILENT, ANSWERS], 0.5
+        master.servers = [SILENT, ANSWERS]
+        master.closes.clear()
         program = asyncio.create_task(watchdog.Sessions(master.path, INTERVAL, OUT_AFTER, CLOSE_AFTER).run())
         async with await asyncio.start_unix_server(master.serve, master.path), asyncio.timeout(10):
             while master.orders.count(OUT[0]) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(INTERVAL)
+            master.closes.set()
         assert not program.done()
         program.cancel()
 

@@ -142,7 +142,7 @@ def test_the_probe_counts_failures_while_the_server_is_down(tmp_path: Path, tls:
         probe.mark("server stopped")
         server.stop()
         stopped = time.monotonic()
-        wait_for_requests(probe, 60)
+        wait_for_requests(probe, 30)
         assert probe.steady == 0
         down = time.monotonic() - stopped
     report = probe.report()

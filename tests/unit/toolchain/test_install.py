@@ -42,13 +42,13 @@ done
 
 CURL_THAT_FAILS = "#!/bin/bash\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n"
 
-# A Go that builds at once, or as slowly or badly as files in $HOME say, and records what it built.
+# A Go that builds at once, or when a file in $HOME is gone, or badly because of another one, and records what it built.
 GO = """#!/bin/bash
 case $1 in
 env) echo go1.99.0 ;;
 list) echo "$HOME/sdk" ;;
 build)
-    sleep "$(cat "$HOME/build-seconds" 2>/dev/null || echo 0)"
+    while [[ -e $HOME/build-waits ]]; do /bin/sleep 0.05; done
     [[ -e $HOME/build-fails ]] && { echo "undefined: nonsense" >&2; exit 1; }
     while (($#)); do [[ $1 == -o ]] && output=$2; shift; done
     echo "${output##*/}" >>"$HOME/built"
@@ -117,6 +117,8 @@ def machine(tmp_path: Path) -> Machine:
     script.touch()
     machine.put("go", GO)
     machine.put("curl", CURL_THAT_FAILS)
+    # Between two looks at whether a build has ended.
+    machine.put("sleep", "#!/bin/sh\nexec /bin/sleep 0.02\n")
     return machine
 
 
@@ -195,13 +197,13 @@ def test_the_built_cli_uses_the_users_own_login(machine: Machine) -> None:
 
 
 def test_two_concurrent_runs_build_once(machine: Machine) -> None:
-    (machine.home / "build-seconds").write_text("3")
+    (machine.home / "build-waits").touch()
     first = machine.start()
     machine.wait_until_building()
     second = machine.start()
     assert second.stderr
     assert "waiting for another run" in second.stderr.readline()
-    (machine.home / "build-seconds").write_text("0")
+    (machine.home / "build-waits").unlink()
     for run in (first, second):
         run.communicate(timeout=60)
         assert run.returncode == 0
@@ -210,7 +212,7 @@ def test_two_concurrent_runs_build_once(machine: Machine) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_can_be_repeated(machine: Machine, end: signal.Signals) -> None:
-    (machine.home / "build-seconds").write_text("2")
+    (machine.home / "build-waits").touch()
     run = machine.start()
     machine.wait_until_building()
     os.killpg(run.pid, end)
@@ -218,7 +220,7 @@ def test_an_interrupted_run_can_be_repeated(machine: Machine, end: signal.Signal
     assert run.returncode != 0
     if end != signal.SIGKILL:
         assert machine.leftovers() == []
-    (machine.home / "build-seconds").write_text("0")
+    (machine.home / "build-waits").unlink()
     machine.install()
     assert machine.leftovers() == []
 

@@ -24,7 +24,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     certificate.write_bytes(pair.certificate + pair.key)
     tls = apiserver.tls_context(certificate, certificate)
     with Http2Server(("127.0.0.1", 0), tls, tmp_path / "health", "cp-1") as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
 
@@ -64,6 +64,7 @@ def test_pings_keep_a_watch_that_works_and_end_one_whose_server_is_silent(port: 
         assert not holding.done()
         # From now on no answer arrives, as if the server's host was gone.
         monkeypatch.setattr(watch, "_send", lambda: None)
+        monkeypatch.setattr(held, "PING_SECONDS", 0.1)
         with pytest.raises(TimeoutError):
             await holding
         watch.abort()

@@ -192,19 +192,19 @@ def test_a_killed_process_releases_the_lock_at_once(access: Access, lock_file: P
 
 def test_an_operator_without_network_loses_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
     """Its connection stays open, but nothing arrives."""
-    monkeypatch.setattr(lock, "SILENCE_SECONDS", 2)
+    monkeypatch.setattr(lock, "SILENCE_SECONDS", 1)
     monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 60)
+    began = time.monotonic()
     with hold_all(access, HOSTS, "drill"):
-        began = time.monotonic()
         wait_until_free(access)
-        assert time.monotonic() - began > 0.5
+    assert time.monotonic() - began >= lock.SILENCE_SECONDS
 
 
 def test_signs_of_life_keep_the_lock(access: Access, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "SILENCE_SECONDS", 2)
     monkeypatch.setattr(lock, "SIGN_OF_LIFE_SECONDS", 0.1)
     with hold_all(access, HOSTS, "drill") as held:
-        time.sleep(3)
+        time.sleep(2.3)
         held.check()
         with pytest.raises(HostError, match="drill"), hold_all(access, HOSTS, "move"):
             pass

@@ -100,7 +100,8 @@ class Server:
 
 
 HANG_UP, FREEZE = "hang up", "freeze"
-"""Instead of a command: the host goes down before it has ended; the host answers nothing for 3 s."""
+"""Instead of a command: the host goes down before it has ended; the host answers nothing until it is thawed."""
+THAWED = threading.Event()
 
 
 async def run_here(process: asyncssh.SSHServerProcess[bytes]) -> None:
@@ -109,7 +110,7 @@ async def run_here(process: asyncssh.SSHServerProcess[bytes]) -> None:
         process.get_extra_info("connection").abort()
         return
     if process.command == FREEZE:
-        time.sleep(3)  # noqa: ASYNC251 - it blocks the whole server
+        THAWED.wait(20)  # it blocks the whole server
         process.exit(0)
         return
     shell = await asyncio.create_subprocess_shell(process.command or "", stdin=PIPE, stdout=PIPE, stderr=PIPE)
@@ -145,14 +146,16 @@ def test_a_command_whose_connection_ended_first_has_not_succeeded(server: Server
 def test_a_host_that_answers_nothing_any_more_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "KEEPALIVE_SECONDS", 0.1)
     server.start()
-    # After its 3 s it would answer.
+    # After its 20 s it would answer.
     with pytest.raises(asyncssh.ConnectionLost):
         asyncio.run(server.access.run(ADDRESS, FREEZE))
+    THAWED.set()
 
 
-def test_a_host_that_is_still_booting_is_waited_for(server: Server) -> None:
+def test_a_host_that_is_still_booting_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "RETRY_SECONDS", 0.1)
     patient = replace(server.access, patience=10)
-    later = threading.Timer(0.3, server.start)
+    later = threading.Timer(0.2, server.start)
     later.start()
     assert asyncio.run(patient.run(ADDRESS, "echo up")) == "up"
     later.join()
@@ -234,9 +237,10 @@ def test_a_bastion_is_not_blamed_for_the_host_behind_it(server: Server, bastion:
         asyncio.run(replace(through, known_hosts=known_hosts(OTHER_KEY, through.port)).run(ADDRESS, "true"))
 
 
-def test_host_and_bastion_may_be_booting(server: Server, bastion: Server) -> None:
+def test_host_and_bastion_may_be_booting(server: Server, bastion: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "RETRY_SECONDS", 0.1)
     patient = replace(behind(bastion, server.access), patience=20)
-    starts = [threading.Timer(0.3, bastion.start, [admit]), threading.Timer(1.8, server.start)]
+    starts = [threading.Timer(0.2, bastion.start, [admit]), threading.Timer(0.6, server.start)]
     for it in starts:
         it.start()
     assert asyncio.run(patient.run(ADDRESS, "echo up")) == "up"
