@@ -54,9 +54,9 @@ lint: setup ## formatting, lint, types, import rules, generated documents
 
 # Every worker, and every command that a test starts, imports everything, which is faster as bytecode.
 unit e2e e2e-extended: export PYTHONDONTWRITEBYTECODE =
-# Some tests wait, so there is one worker more than processors.
+# Some tests wait, so there are two workers more than processors.
 unit: setup ## logic and components, against mocks; seconds, any user
-	.venv/bin/pytest -n $$(($$(nproc) + 1)) --dist worksteal tests/unit
+	.venv/bin/pytest -n $$(($$(nproc) + 2)) --dist worksteal tests/unit
 
 golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by the real HAProxy and keepalived of two Debian releases; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
