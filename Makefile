@@ -176,7 +176,7 @@ lab-up: setup ## start a real OpenStack in a container on this machine (root)
 lab-debian-13: lab-up ## add the image debian-13 to it, which the end-to-end tests use
 	@.venv/bin/python -m dev.lab add-debian-13
 
-lab-kubernetes: setup ## build Kubernetes' packages and images, which lab-up does as well (root, 12 minutes once)
+lab-kubernetes: setup ## build Kubernetes' packages and images, which lab-up does as well (root, 11 minutes once)
 	@.venv/bin/python -m dev.lab build-kubernetes
 
 lab-down: setup ## stop it; keeps instances and data

@@ -43,7 +43,7 @@ def ensure(name: str, settings: LabSettings, apt: HostApt) -> Path:
         build.bootstrap(root, _SOURCE / "packages", apt, hooks, log, suite=suite)
         _pack(root, target)
 
-    return build.cached(settings.cache, folder, make, title=f"building the image {name}, once", expected=80)
+    return build.cached(settings.cache, folder, make, title=f"building the image {name}, once", expected=100)
 
 
 def _files() -> list[Path]:
