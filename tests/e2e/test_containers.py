@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+from dev.lab.cloud import connect
+from dev.lab.container import Container
 from dev.lab.kubernetes import repository, versions
 from dev.lab.settings import LabSettings
+from operate.hosts.pair import wait_for
 from tests.e2e.instances import NAME, Instance
 
 HOST_NETWORK = 2  # NamespaceMode.NODE of the CRI
@@ -72,3 +76,13 @@ def test_an_instance_does_not_change_the_machine_s_kernel_settings(instances: li
         written = instances[0].run(f"echo {before + 1} | sudo tee {path} && cat {path}")
         assert written.stdout.split() == [str(before + 1).encode()] * 2
         assert int(path.read_text()) == before
+
+
+def test_a_deleted_instance_s_pods_end(settings: LabSettings, instances: list[Instance]) -> None:
+    """And its cgroups are gone: another lab's instance would find the pods in them."""
+    compute: Any = connect(settings, "lab-admin").compute
+    (server,) = compute.servers(all_projects=True, name=f"^{NAME}-{len(instances) - 1}$")
+    compute.delete_server(server)
+    compute.wait_for_delete(server)
+    find = f"find /sys/fs/cgroup/*/guests -maxdepth 1 -name {server.instance_name}"
+    wait_for("its cgroups are gone", lambda: not Container(settings).run("sh", "-c", find, check=False), 20)
