@@ -45,7 +45,7 @@ def up() -> None:
         apt = HostApt.read()
         host_network.assert_free(settings, apt.addresses())
         _assert_same_kind(settings)
-        # Installing packages keeps one processor busy, and waits for the network; building from source all of them.
+        # Side by side: compiling uses every processor, but installing packages uses one and waits for the network.
         with ThreadPoolExecutor() as pool:
             building = pool.submit(mirror.ensure, settings, apt)
             base = rootfs.ensure(settings, apt)

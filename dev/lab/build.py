@@ -49,7 +49,7 @@ def cached(cache: Path, name: str, build: Callable[[Path, Path], None], *, title
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print(f"{title}: another command does it already, waiting for that to finish.")
+            console.print(f"{title}: another command is doing this already: waiting for it to finish.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
             unfinished = cache / f"{name}.unfinished"

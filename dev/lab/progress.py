@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 console = Console(highlight=False, soft_wrap=True)
-# One for all phases that run at the same time: a terminal has room for one.
+# Phases in several threads share it: a terminal can show only one live display.
 _clock = Progress(
     SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
 )

@@ -157,8 +157,8 @@ def test_preflight_logs_in_to_the_bastion(behind: System, bastion: Bastion):
 
 @pytest.mark.extended
 def test_an_up_names_the_bastion_that_dies(behind: System, bastion: Bastion):
-    """With SSH servers of its own, tests/toolchain/test_bastion.py tests this each time."""
-    behind.configure(sshTimeout=90)  # what has yet to log in waits for the bastion that long
+    """tests/toolchain/test_bastion.py shows the same in every run, without a cloud."""
+    behind.configure(sshTimeout=90)  # so long do steps that have not logged in yet wait for the bastion
     shown: list[str] = []
     stopped = False
     with start(PULUMI, "up", "--yes", "--skip-preview", "--non-interactive", "--stack", behind.name) as up:

@@ -226,7 +226,7 @@ def test_a_master_that_is_cut_off_is_missed_for_seconds_at_most(cluster: Cluster
     survives(cluster, LinkCut, leader(wait_until_whole(cluster.system.applied())))
 
 
-# One that stops in order hands the VIP over before: the pair's drill does that each time.
+# A load balancer that stops in order is extended here, because the pair's drill stops one in every run.
 @pytest.mark.measures
 @pytest.mark.parametrize("fault", [pytest.param(InstanceStopped, marks=pytest.mark.extended), LinkCut, HAProxyKilled])
 def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: type[DrillFault]):

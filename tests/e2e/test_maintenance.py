@@ -79,7 +79,7 @@ def test_a_drained_load_balancer_stays_out_after_a_boot_until_it_is_resumed(pair
     holder = pair.pair.holder()
     peer = pair.pair.peer_of(holder)
     with undisturbed(pair):
-        # Connections that the tests before have left behind would be waited for.
+        # It waits that long at most for connections that earlier tests left open.
         pair.ha("drain", holder, "--yes", "--reason", "new kernel", "--grace", "30")
         assert pair.pair.holder() == peer
         pair.pair.stop(holder)
