@@ -207,7 +207,10 @@ class System:
         self.wait_for_all_backends()
 
     def wait_for_all_backends(self) -> None:
-        """Until each API server has answered through the VIP."""
+        """Until each API server has answered through the VIP.
+
+        On a machine that is busy with other stories a drill may find clients without answers, and refuses to begin.
+        """
         wanted = self.outputs.control_plane.keys()
         with Probe(self.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
             wait_for(
@@ -222,13 +225,16 @@ class System:
         console.print(probe.report().render())
 
     @contextmanager
-    def undisturbed(self) -> Generator[None]:
-        """No request fails meanwhile. Up to one in a hundred may be late, which is the busy machine's doing."""
+    def undisturbed(self, lost: int = 0) -> Generator[None]:
+        """No request fails meanwhile but `lost` of those that are under way when the VIP moves.
+
+        Up to one in a hundred may be late, which is the busy machine's doing.
+        """
         with self.probed() as probe:
             yield
         report = probe.report()
         late = report.reasons.get("TimeoutError", 0)
-        assert report.failures == late
+        assert report.failures - late <= lost
         assert late <= report.requests / 100
 
     # ---- the load balancers ----------------------------------------------------------------------------------------

@@ -118,8 +118,8 @@ def test_quiet_clients_of_a_load_balancer_that_is_cut_off_are_reset_by_its_peer(
     assert pair.quiet_watches_end() <= FAILOVER_SECONDS
 
 
-@pytest.mark.measures
 def test_a_missed_objective_is_reported(pair: System):
+    pair.wait_for_all_backends()
     found = pair.ha("drill", "haproxy-killed", "--yes", "--max-outage", "1ms", status=1)
     assert "Over the objective of 0.001 s: haproxy-killed" in found.stdout
     assert pair.troubles() == []

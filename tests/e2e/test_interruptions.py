@@ -52,7 +52,6 @@ def status_of(pair: System, name: str) -> str:
 @contextmanager
 def running(pair: System, fault: FaultName, *arguments: str) -> Generator[subprocess.Popen[str]]:
     """A drill that has begun with its fault."""
-    # On a machine that is busy with other stories a drill may find clients without answers, and refuses to begin.
     pair.wait_for_all_backends()
     command = (ROOT / "ha", "drill", fault, "--stack", pair.name, "--yes", *arguments)
     process = start(*command, env={"PYTHONUNBUFFERED": "1"})

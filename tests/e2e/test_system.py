@@ -29,8 +29,8 @@ TIMERS = PROFILES[Profile.DEFAULT]
 FAILOVER_SECONDS = TIMERS.master_down_interval / 1000 + 2
 # The gratuitous ARP that a holder sends as long as it holds the VIP (vrrp_garp_master_refresh).
 ANNOUNCEMENT_SECONDS = 5.0
-# A planned move of the VIP costs the requests that are under way.
-PLANNED_MOVE_SECONDS = 0.5
+# A planned move of the VIP costs the requests that are under way, at most those of half a second.
+LOST_IN_A_MOVE = 25
 
 
 def test_after_the_first_up_the_load_balancers_run_and_report_that_no_api_server_is_up(system: System):
@@ -201,20 +201,15 @@ def test_another_router_id_leaves_the_vip_answering(system: System):
     system.ha("status")
 
 
-@pytest.mark.measures
 def test_both_instances_are_replaced_the_standby_first_with_one_move_of_the_vip(system: System):
     """Whichever of the two is the standby: that the order follows the holder is a unit test."""
     holder, standby = system.holder_and_standby()
-    with system.probed() as probe:
+    with system.undisturbed(lost=LOST_IN_A_MOVE):
         changes = system.up(loadBalancerFlavor="lab.medium")
-    report = probe.report()
     steps = [(change.op, change.name) for change in changes]
     assert [name for op, name in steps if op == "delete-replaced" and name in (holder, standby)] == [standby, holder]
     assert steps.index(("create-replacement", f"{standby}-configure")) < steps.index(("delete-replaced", holder))
     assert system.holder_and_standby() == (standby, holder)
-    late = report.reasons.get("TimeoutError", 0)
-    assert report.failures - late <= PLANNED_MOVE_SECONDS * 50
-    assert report.longest_gap <= PLANNED_MOVE_SECONDS + report.longest_stall
     system.ha("status")
 
 
