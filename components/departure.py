@@ -43,7 +43,7 @@ class Departure:
         self._ends = False
         # One lock for each role: a worker waits for other workers to rejoin, which needs the control plane to go on.
         self._one_at_a_time = {role: asyncio.Lock() for role in (Role.CONTROL_PLANE, Role.WORKER)}
-        self._left: list[str] = []
+        self._left: tuple[str, ...] = ()
         """The hosts that have left in this run."""
         self._kept: str | None = None
         """One that could not. The engine then starts nothing more, but goes on with the deletions that are waiting."""
@@ -80,7 +80,7 @@ class Departure:
                     except DepartureError:
                         self._kept = args.name
                         raise
-                    self._left.append(args.name)
+                    self._left += (args.name,)
 
         return leave
 

@@ -8,7 +8,7 @@ import pulumi
 import pytest
 import yaml
 
-from components.departure import DepartureError
+from components.departure import Departure, DepartureError
 from components.host import StepError, UnreachableError
 from dev.review.recording_cloud import RecordingCloud, Resource
 from model.rendering import user_data
@@ -30,12 +30,10 @@ EXISTING: dict[str, dict[str, Any]] = {
 }
 
 
-def new_run(preview: bool, existing: bool, changes: frozenset[tuple[str, str]]) -> RecordingCloud:
+@cache
+def shared_run(preview: bool, existing: bool, changes: frozenset[tuple[str, str]]) -> RecordingCloud:
     cloud = RecordingCloud(preview=preview, state=EXISTING if existing else {})
     return cloud.run(example_values(**{"vip": VIP, "kubernetesVersion": "1.37"} | dict(changes)))
-
-
-shared_run = cache(new_run)
 
 
 def run(preview: bool = False, /, existing: bool = False, **changes: str) -> RecordingCloud:
@@ -304,11 +302,6 @@ def test_hooks_are_registered_also_when_the_cluster_is_not_wanted_any_more():
     assert run(kubernetesVersion="").callbacks.hooks.keys() == run().callbacks.hooks.keys()
 
 
-def new_cluster_run(**changes: str) -> RecordingCloud:
-    """A run's hooks remember what has left, and the end."""
-    return new_run(False, True, frozenset(changes.items()))
-
-
 class Leaving:
     """A run of the hooks, with hosts that answer as the test says."""
 
@@ -321,6 +314,10 @@ class Leaving:
         self.itself: list[tuple[int, str]] = []
         """What the host that leaves ran, and after how many scripts of others."""
         self.itself_answers: Exception | None = None
+        # What they remember of hosts that have left is forgotten after the test: other tests share the run.
+        departure: Departure = cast("Any", self.hooks["cluster-ends"].callback).__self__
+        for attribute, value in vars(departure).items():
+            monkeypatch.setattr(departure, attribute, value)
 
         async def run(_: object, name: str, target: str, host_key: str, script: str) -> str:
             if name == self.leaving:
@@ -356,7 +353,7 @@ class Leaving:
 
 
 def test_a_control_plane_host_leaves_through_the_first_other_that_is_reachable(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.answers["k8s-cp-1"] = UnreachableError("k8s-cp-1: timed out")
     leaving.delete("leave-cluster-cp", "k8s-cp-0")
     assert leaving.hosts == ["k8s-cp-1", "k8s-cp-2"] * 2
@@ -365,7 +362,7 @@ def test_a_control_plane_host_leaves_through_the_first_other_that_is_reachable(m
 
 
 def test_its_api_server_ends_in_order_when_the_others_can_do_without_it(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.delete("leave-cluster-cp", "k8s-cp-0")
     ((asked, script),) = leaving.itself
     assert asked == 1
@@ -377,20 +374,23 @@ def test_its_api_server_ends_in_order_when_the_others_can_do_without_it(monkeypa
 def test_a_host_that_does_not_answer_or_cannot_end_its_api_server_leaves_all_the_same(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.itself_answers = error
     leaving.delete("leave-cluster-cp", "k8s-cp-0")
     assert "etcd.py remove 198.51.100.21" in leaving.asked[1][1]
 
 
 def test_a_host_that_is_not_removed_starts_its_api_server_again_and_gets_pods(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.answers["k8s-cp-1, 2"] = StepError("the member could not be removed from etcd")
     with pytest.raises(DepartureError, match="could not be removed from etcd"):
         leaving.delete("leave-cluster-cp", "k8s-cp-0")
     assert leaving.itself[-1] == (2, "systemctl start kubelet\n")
     assert "uncordon k8s-cp-0" in leaving.asked[1][1]
-    leaving = Leaving(monkeypatch, new_cluster_run())
+
+
+def test_a_host_that_is_neither_removed_nor_reached_again_is_reported(monkeypatch: pytest.MonkeyPatch):
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.answers["k8s-cp-1, 2"] = StepError("the member could not be removed from etcd")
     leaving.itself_answers = UnreachableError("no route")
     with pytest.raises(DepartureError, match=r"from etcd; .*start kubelet` on k8s-cp-0 \(no route\)"):
@@ -398,14 +398,14 @@ def test_a_host_that_is_not_removed_starts_its_api_server_again_and_gets_pods(mo
 
 
 def test_a_host_that_was_shrunk_away_leaves_through_those_that_stay(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run(controlPlaneCount="1"))
+    leaving = Leaving(monkeypatch, run(existing=True, controlPlaneCount="1"))
     leaving.delete("leave-cluster-cp", "k8s-cp-2", "198.51.100.23")
     assert leaving.hosts == ["k8s-cp-0"] * 2
     assert "spare 198.51.100.23 1" in leaving.asked[0][1]
 
 
 def test_a_worker_leaves_without_a_word_to_etcd(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.delete("leave-cluster-worker", "k8s-worker-7", "198.51.100.38")
     assert leaving.hosts == ["k8s-cp-0"] * 2
     for _, script in leaving.asked:
@@ -416,7 +416,7 @@ def test_a_worker_leaves_without_a_word_to_etcd(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_refusal_is_final_and_has_the_host_s_reason(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.answers["k8s-cp-0"] = StepError("etcd would lose its majority")
     with pytest.raises(DepartureError, match="lose its majority"):
         leaving.delete("leave-cluster-cp", "k8s-cp-1")
@@ -424,7 +424,7 @@ def test_a_refusal_is_final_and_has_the_host_s_reason(monkeypatch: pytest.Monkey
 
 
 def test_a_worker_that_left_in_the_same_run_has_to_be_back_unless_it_was_shrunk_away(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run(workerCount="3"))
+    leaving = Leaving(monkeypatch, run(existing=True, workerCount="3"))
     for name in ("k8s-worker-3", "k8s-worker-0", "k8s-worker-1"):
         leaving.delete("leave-cluster-worker", name)
     scripts = [script for _, script in leaving.asked if " drain " in script]
@@ -434,7 +434,7 @@ def test_a_worker_that_left_in_the_same_run_has_to_be_back_unless_it_was_shrunk_
 
 def test_after_a_refusal_no_other_host_leaves_in_this_run(monkeypatch: pytest.MonkeyPatch):
     """The engine creates nothing more, so those that left would be missing."""
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.answers["k8s-cp-0"] = StepError("not all of them are Ready again")
     with pytest.raises(DepartureError, match="Ready again"):
         leaving.delete("leave-cluster-worker", "k8s-worker-1")
@@ -445,13 +445,13 @@ def test_after_a_refusal_no_other_host_leaves_in_this_run(monkeypatch: pytest.Mo
 
 
 def test_the_only_control_plane_host_is_kept(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run(controlPlaneCount="1"))
+    leaving = Leaving(monkeypatch, run(existing=True, controlPlaneCount="1"))
     with pytest.raises(DepartureError, match=r"only control-plane host.*set controlPlaneCount to 3"):
         leaving.delete("leave-cluster-cp", "k8s-cp-0")
 
 
 def test_a_host_is_kept_if_no_other_is_reachable(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     for name in ("k8s-cp-0", "k8s-cp-1", "k8s-cp-2"):
         leaving.answers[name] = UnreachableError(f"{name}: no route to host")
     with pytest.raises(DepartureError, match="k8s-cp-0: no route to host; k8s-cp-1: no route"):
@@ -459,7 +459,7 @@ def test_a_host_is_kept_if_no_other_is_reachable(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.MonkeyPatch):
-    ends = Leaving(monkeypatch, new_cluster_run())
+    ends = Leaving(monkeypatch, run(existing=True))
     ends.delete("cluster-ends", "k8s-admin-certificate")
     ends.delete("leave-cluster-cp", "k8s-cp-0")
     never = Leaving(monkeypatch, run())
@@ -468,7 +468,7 @@ def test_nothing_leaves_when_the_cluster_ends_or_never_was(monkeypatch: pytest.M
 
 
 def test_an_instance_that_nova_could_not_build_has_nothing_to_leave(monkeypatch: pytest.MonkeyPatch):
-    leaving = Leaving(monkeypatch, new_cluster_run())
+    leaving = Leaving(monkeypatch, run(existing=True))
     leaving.delete("leave-cluster-cp", "k8s-cp-2", address="")
     assert leaving.hosts == []
 
