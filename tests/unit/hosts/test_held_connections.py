@@ -337,7 +337,7 @@ def test_a_dead_peer_s_clients_are_reset_at_one_arrival_of_the_vip(program: Any,
 def test_of_those_that_send_the_numbers_come_after_what_is_on_its_way(program: Any, monkeypatch: pytest.MonkeyPatch):
     def connections(*_: object) -> list[Any]:
         return [
-            held.Connection(client(number), acknowledged=10, sent=sent, received=5, socket=b"")
+            held.Connection(client(number), acknowledged=10, sent=sent, received=5, stuck=False, socket=b"")
             for number, sent in enumerate((10, 500_010))
         ]
 
@@ -361,3 +361,25 @@ def test_the_kernel_tells_how_many_bytes_went_each_way():
                 return [(it.acknowledged, it.sent, it.received) for it in found]
 
             wait_until("all is acknowledged", lambda: counted() == [(1000, 1000, 7)])
+
+
+def test_a_connection_is_stuck_when_its_client_acknowledges_nothing_and_the_kernel_has_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+
+        def stuck() -> bool:
+            (found,) = held.connections(socket.inet_aton(address[0]), address[1])
+            return found.stuck
+
+        with socket.create_connection(address, 5) as theirs, server.accept()[0] as ours:
+            monkeypatch.setattr(held, "STUCK_MS", -1)
+            assert not stuck()
+            held.attach(theirs, (0x06, 0, 0, 0))  # a client that gets nothing any more
+            ours.sendall(b"an event")
+            assert stuck()
+            # The kernel sends again after 0.2 s, and then after twice as long each time.
+            monkeypatch.setattr(held, "STUCK_MS", 500)
+            wait_until("the kernel has sent again", lambda: not stuck())
+            wait_until("the kernel waits for longer", stuck)

@@ -80,6 +80,10 @@ ANSWER_SECONDS = 0.2
 # Of handshakes or answers of a storm of clients.
 BUFFER_BYTES = 1 << 22
 
+# HAProxy's tcp-ut ends a connection whose client acknowledges nothing for so long. But the kernel checks that only when
+# it sends again, which after a bad measurement of the round trip is two minutes later. A move does not wait for these.
+STUCK_MS = 30_000
+
 HEADER = struct.Struct("!QH")  # when the snapshot was made, in ns, and the port of the VIP that the clients use
 ENTRY = struct.Struct("!4sHIIB")  # address, port, next to send, next expected, whether these two are known
 DIGEST_BYTES = 32
@@ -254,6 +258,8 @@ class Connection(NamedTuple):
     """The same, with those that are not acknowledged yet."""
     received: int
     """Bytes of the client's."""
+    stuck: bool
+    """Whether the client has acknowledged nothing for STUCK_MS, and the kernel has not sent again either."""
     socket: bytes
     """struct inet_diag_sockid."""
 
@@ -276,11 +282,18 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Co
                 # struct inet_diag_msg, then attributes, one of which is struct tcp_info.
                 if answer[at + 24 : at + 28] == vip:
                     client = Client(answer[at + 40 : at + 44], int.from_bytes(answer[at + 22 : at + 24], "big"), port)
-                    acknowledged = sent = received = 0  # in FIN_WAIT2 and TIME_WAIT, of which the kernel keeps little
+                    # In FIN_WAIT2 and TIME_WAIT, of which the kernel keeps little.
+                    acknowledged = sent = received = 0
+                    stuck = False
                     attribute = at + 88
                     while attribute < at + length:
                         size, name = struct.unpack_from("=HH", answer, attribute)
                         if name == INET_DIAG_INFO:
+                            # tcpi_unacked (segments), tcpi_last_data_sent and tcpi_last_ack_recv (ms ago).
+                            waits, sent_ago, acknowledged_ago = struct.unpack_from(
+                                "=I16xI8xI", answer, attribute + 4 + 24
+                            )
+                            stuck = waits > 0 and min(sent_ago, acknowledged_ago) > STUCK_MS
                             # tcpi_bytes_acked and tcpi_bytes_received.
                             acknowledged, received = struct.unpack_from("=QQ", answer, attribute + 4 + 120)
                             # tcpi_bytes_sent and tcpi_bytes_retrans.
@@ -288,7 +301,7 @@ def connections(vip: bytes, port: int, states: int = ESTABLISHED) -> Iterator[Co
                             sent = max(all_sent - again, acknowledged)
                             break
                         attribute += (size + 3) & ~3
-                    yield Connection(client, acknowledged, sent, received, answer[at + 20 : at + 68])
+                    yield Connection(client, acknowledged, sent, received, stuck, answer[at + 20 : at + 68])
                 at += (length + 3) & ~3
 
 
@@ -535,7 +548,7 @@ class HeldConnections:
             self._tunnel,
             self._key,
             send=self._send,
-            connections=lambda: list(some_connections(self._vip, self._ports, UNFINISHED)),
+            connections=lambda: [it for it in some_connections(self._vip, self._ports, UNFINISHED) if not it.stuck],
             close=self._close_own,
             reset=self._reset_own,
             forget=lambda: forget_tracked(self._vip, self._peer.clients()),
