@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from socket import create_connection, socket
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
 
 from dev.standin.apiserver import BACKEND_HEADER
 from model.topology import API_PORT
@@ -34,7 +34,14 @@ def connect(address: str, source_port: int = 0) -> ssl.SSLSocket:
     """A new connection; port 0 is any."""
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    return tls.wrap_socket(create_connection((address, API_PORT), PATIENCE_SECONDS, ("", source_port)))
+    connection = socket()
+    connection.settimeout(PATIENCE_SECONDS)
+    if source_port:
+        # A connection from the same port to another VIP may have just ended.
+        connection.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        connection.bind(("", source_port))
+    connection.connect((address, API_PORT))
+    return tls.wrap_socket(connection)
 
 
 def ask(address: str, path: str, source_port: int = 0) -> tuple[ssl.SSLSocket, str]:

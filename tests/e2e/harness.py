@@ -281,10 +281,11 @@ class System:
 
     def wait_until_whole(self, seconds: float = 120) -> None:
         """Until nothing is wrong with the pair."""
+        stack = self.applied()
         found: list[str] = []
 
         def whole() -> bool:
-            found[:] = self.troubles()
+            found[:] = troubles_of(look(stack))
             return not found
 
         try:
