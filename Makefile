@@ -61,9 +61,9 @@ unit: setup ## logic and components, against mocks; seconds, any user
 golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by the real HAProxy and keepalived of two Debian releases; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
-# Most of it waits, so three files run at the same time; storm and flood need the processors to themselves.
+# Most of it waits, so four files run at the same time, the longest first; storm and flood need the processors to themselves.
 dataplane: setup bench-packages ## real keepalived and HAProxy in network namespaces, with faults (root, 6 minutes)
-	.venv/bin/pytest -n 3 --dist loadfile --durations 9 --ignore tests/dataplane/test_storm.py \
+	.venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 9 --ignore tests/dataplane/test_storm.py \
 	    --ignore tests/dataplane/test_flood.py tests/dataplane
 	.venv/bin/pytest tests/dataplane/test_storm.py tests/dataplane/test_flood.py
 
@@ -81,7 +81,8 @@ e2e-extended: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## t
 kubernetes-test: lab-kubernetes bench-packages $(REGISTRY) ## Kubernetes as the lab builds it: its packages, images and programs, with our files (root)
 	.venv/bin/pytest tests/kubernetes
 
-test: lint unit golden dataplane toolchain-test kubernetes-test e2e ## all of the above
+# `lab-up` comes before what needs a part of its builds: by itself it builds everything at the same time.
+test: lint unit golden dataplane toolchain-test lab-up kubernetes-test e2e ## all of the above
 
 # $(call debian,COMMANDS,PACKAGES): if a command is missing, root installs the packages, other users get a hint.
 debian = @missing=; for command in $(1); do command -v $$command >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
