@@ -220,7 +220,7 @@ def test_a_master_that_stops_is_missed_for_seconds_at_most(cluster: Cluster, hos
     survives(cluster, InstanceStopped, host)
 
 
-# The drill below cuts one off in every run.
+# A drill cuts one off in every run, below.
 @pytest.mark.measures
 @pytest.mark.extended
 def test_a_master_that_is_cut_off_is_missed_for_seconds_at_most(cluster: Cluster):
@@ -235,14 +235,23 @@ def test_a_load_balancer_is_missed_for_seconds_at_most(cluster: Cluster, fault: 
 
 
 @pytest.mark.measures
-def test_a_drill_cuts_off_a_control_plane_host_and_kills_etcd(cluster: Cluster):
-    faults = ("control-plane-cut-off", "etcd-killed")
+def test_a_drill_cuts_off_a_control_plane_host(cluster: Cluster):
     began = time.time()
     with ingress.probe(cluster.system.outputs) as asking, used(cluster.kubeconfig) as client:
-        said = cluster.system.ha("drill", *faults, "--yes", "--max-outage", f"{LONGEST_GAP:g}s").words
-    assert "Within the objective" in said
+        drill_is_within_its_objective(cluster, "control-plane-cut-off")
     missed_for_seconds_at_most(cluster, began, client.report(), asking.report())
+
+
+@pytest.mark.measures
+def test_a_drill_kills_etcd(cluster: Cluster):
+    """A watch through that host's API server hears nothing until its etcd is back, so none is measured."""
+    drill_is_within_its_objective(cluster, "etcd-killed")
     assert cluster.system.ha("drill", "--undo").stdout.strip() == "Nothing to undo."
+
+
+def drill_is_within_its_objective(cluster: Cluster, fault: str) -> None:
+    said = cluster.system.ha("drill", fault, "--yes", "--max-outage", f"{LONGEST_GAP:g}s").words
+    assert "Within the objective" in said
 
 
 def survives(cluster: Cluster, fault: type[DrillFault], host: str) -> Seen:
