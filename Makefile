@@ -71,10 +71,10 @@ toolchain-test: setup toolchain ## the Pulumi plugins in toolchain/
 	toolchain/test
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto --dist loadfile tests/toolchain
 
-e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, up to 60 minutes)
+e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pulumi up` on the lab, with faults (root, 40 minutes)
 	@.venv/bin/python -m tests.e2e.stories
 
-# `test` takes the shorter one, so that it ends in little more than an hour.
+# `test` takes the shorter one, so that it ends within an hour.
 e2e-extended: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## the same with longer stories: growth, rare interruptions (root)
 	@.venv/bin/python -m tests.e2e.stories --extended
 
