@@ -209,7 +209,7 @@ class System:
     def wait_for_all_backends(self) -> None:
         """Until each API server has answered through the VIP.
 
-        On a machine that is busy with other stories a drill may find clients without answers, and refuses to begin.
+        A drill needs that: on a machine that is busy with other stories it may find no answers, and refuses to begin.
         """
         wanted = self.outputs.control_plane.keys()
         with Probe(self.outputs.endpoint, limit=60, backend_header=BACKEND_HEADER) as probe:
@@ -226,9 +226,9 @@ class System:
 
     @contextmanager
     def undisturbed(self, lost: int = 0) -> Generator[None]:
-        """No request fails meanwhile but `lost` of those that are under way when the VIP moves.
+        """At most `lost` requests fail meanwhile: those that are under way when the VIP moves.
 
-        Up to one in a hundred may be late, which is the busy machine's doing.
+        In addition, one in a hundred may be late, because the machine is busy.
         """
         with self.probed() as probe:
             yield
