@@ -20,6 +20,7 @@ from dev.lab.progress import console
 from dev.lab.settings import LabSettings
 from dev.lab_faults import LinkCut
 from dev.lab_stack import PROJECT, cluster_config
+from model.rendering import kubernetes_stop_api_server_script
 from model.topology import API_PORT
 from operate.drill.faults import DrillFault, HAProxyKilled, InstanceStopped
 from operate.hosts.pair import STOP_SECONDS, wait_for
@@ -343,6 +344,8 @@ def test_hosts_that_have_left_and_were_not_deleted_join_again(cluster: Cluster):
     system = cluster.system
     (survivor, *_, left), (worker, *_) = system.outputs.control_plane, system.outputs.workers
     address = system.outputs.control_plane[left]
+    # Else clients would be served by an API server whose etcd answers no more.
+    assert system.run(left, "sudo bash -s", kubernetes_stop_api_server_script()).exit_status == 0
     assert "removed" in str(system.run(survivor, f"sudo /usr/local/lib/ha-api/etcd.py remove {address}").stdout)
     cluster.kubectl("delete", "node", left, worker)
     steps = [option for name in (left, worker) for option in ("--replace", f"**::{name}-kubernetes-join")]
