@@ -58,7 +58,7 @@ unit e2e e2e-extended: export PYTHONDONTWRITEBYTECODE =
 unit: setup ## logic and components, against mocks; seconds, any user
 	.venv/bin/pytest -n $$(($$(nproc) + 2)) --dist worksteal tests/unit
 
-golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by the real HAProxy and keepalived of two Debian releases; any user
+golden: setup packages $(PROMTOOL) $(DEBIAN_13) ## rendered files, checked by the real HAProxy and keepalived of two Debian releases; the bench's tables and pictures; any user
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/pytest -n auto tests/golden
 
 # Most of it waits, so four files run at the same time, the longest first; storm and flood need the processors to themselves.
