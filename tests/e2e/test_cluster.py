@@ -5,7 +5,9 @@ Used means its API, and an ingress on its workers.
 The tests are one story and run in the order of the file; each leaves the cluster whole.
 """
 
+import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Generator
@@ -356,6 +358,27 @@ def test_hosts_that_have_left_and_were_not_deleted_join_again(cluster: Cluster):
         *system.outputs.control_plane,
         *system.outputs.workers,
     }
+
+
+@pytest.mark.extended
+def test_a_host_that_an_up_was_killed_in_replacing_serves_again(cluster: Cluster):
+    """Its kubelet and its API server have ended by then, because it leaves."""
+    system = cluster.system
+    name = "kube-cp-1"
+    options = ("--yes", "--skip-preview", "--non-interactive", "--stack", system.name)
+    kubelet = "systemctl is-active kubelet"
+    with start(PULUMI, "up", *options, "--replace", instance_urn(system, name)) as up:
+        try:
+            wait_for(f"{name} leaves", lambda: str(system.run(name, kubelet).stdout) == "inactive\n", 120)
+        finally:
+            os.killpg(up.pid, signal.SIGKILL)
+    system.stack.cancel()
+    system.up()
+    serves = f"curl -sk https://{system.outputs.control_plane[name]}:{API_PORT}/readyz"
+    wait_for(f"{name} serves again", lambda: system.run(name, serves).stdout == "ok", 240)
+    system.ha("resume", name)
+    assert name in cluster.members()
+    assert cluster.nodes()[name][0] == "Ready"
 
 
 @pytest.mark.extended
