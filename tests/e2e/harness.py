@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -132,7 +133,8 @@ class System:
         changes = [*self.stack.up(self.config | config, refresh=refresh)]
         self.config |= config
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
-        self.outputs, self.access = self.stack.outputs(), self.stack.access()
+        applied = self.applied()
+        self.outputs, self.access = applied.outputs, replace(applied.access, patience=Access.patience)
         self.pair = Pair(self.outputs, recorded_ids(self.name), openstack.connect(cloud=CLOUD))
         return changes
 
