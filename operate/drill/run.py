@@ -161,9 +161,8 @@ class Drill:
 
     def _measure(self, fault: DrillFault, measured: list[Measured]) -> None:
         self._insist_on_going_on()
-        report = look(self._stack, with_instances=True)
-        if troubles := troubles_of(report):
-            raise PairError(f"the pair is no longer healthy: {'; '.join(troubles)}")
+        # On a busy API server a check fails now and then; the next ones pass.
+        report, _ = self._wait_until_healthy("the pair is healthy", PATIENCE_SECONDS)
         host = fault.host(report)
         self._progress(f"{fault.name}: on {host} {fault.title}")
         found = Measured(fault=fault.name, title=fault.title, host=host, before=next(iter(report.holders)))
@@ -243,23 +242,30 @@ class Drill:
             self._progress(f"  not undone yet, trying again: {error}")
 
     def _wait_until_whole(self, found: Measured, probe: Probe) -> None:
-        report = look(self._stack, with_instances=True)
-
-        def whole() -> bool:
-            nonlocal report
-            asked = probe.elapsed
-            report = look(self._stack, with_instances=True)
-            found.whole = None if troubles_of(report) else asked
-            return found.whole is not None
-
-        try:
-            self._wait("the pair is healthy again", whole, BOOT_SECONDS)
-        except PairError as error:
-            raise PairError(f"{error}: {'; '.join(troubles_of(report))}") from None
-        found.after = next(iter(report.holders))
+        report, seconds = self._wait_until_healthy("the pair is healthy again", BOOT_SECONDS)
         healed = probe.elapsed
+        found.whole = healed - seconds
+        found.after = next(iter(report.holders))
         answered = "clients get answers"
         self._wait(answered, lambda: min(probe.steady, probe.elapsed - healed) >= STEADY_SECONDS, PATIENCE_SECONDS)
+
+    def _wait_until_healthy(self, what: str, seconds: float) -> tuple[PairReport, float]:
+        """The first report without troubles, and how long it took to collect (seconds); PairError with the troubles."""
+        asked = time.monotonic()
+        report = look(self._stack, with_instances=True)
+
+        def healthy() -> bool:
+            nonlocal report, asked
+            if troubles_of(report):
+                asked = time.monotonic()
+                report = look(self._stack, with_instances=True)
+            return not troubles_of(report)
+
+        try:
+            self._wait(what, healthy, seconds)
+        except PairError as error:
+            raise PairError(f"{error}: {'; '.join(troubles_of(report))}") from None
+        return report, time.monotonic() - asked
 
     def _insist_on_going_on(self) -> None:
         """InterruptionError after a signal, HostError if the lock was lost."""

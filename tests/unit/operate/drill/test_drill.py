@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -621,6 +622,31 @@ def test_the_page_is_small_enough_for_a_phone(tmp_path: Path):
     file = tmp_path / "page.html"
     file.write_text(page(result(measured=long)))
     assert file.stat().st_size < 3_000_000
+
+
+def looking(monkeypatch: pytest.MonkeyPatch, *troubles: str) -> Any:
+    """A drill that sees a trouble in each of its first looks, and then none."""
+    seen = iter(troubles)
+
+    def look(*_: object, **__: object) -> Any:
+        pair = report()
+        pair.troubles = [*islice(seen, 1)]
+        return pair
+
+    monkeypatch.setattr(run_module, "look", look)
+    drill: Any = Rehearsal(monkeypatch)
+    drill._stack = None
+    return drill
+
+
+def test_a_trouble_that_passes_does_not_end_a_drill(monkeypatch: pytest.MonkeyPatch):
+    healthy, _ = looking(monkeypatch, "API server cp-0 is DOWN")._wait_until_healthy("the pair is healthy", 10)
+    assert healthy.troubles == []
+
+
+def test_a_trouble_that_stays_is_named(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(PairError, match="the pair is healthy: not within 0 s: API server cp-0 is DOWN"):
+        looking(monkeypatch, *["API server cp-0 is DOWN"] * 3)._wait_until_healthy("the pair is healthy", 0)
 
 
 @pytest.mark.parametrize(
