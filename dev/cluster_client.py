@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import yaml
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from operate.probe import Probe, ProbeReport, Request
 
@@ -157,7 +158,11 @@ class ClusterClient:
         )
 
     def _delete_all(self) -> None:
-        self._ask("DELETE", f"{_CONFIG_MAPS}?{_OURS}")
+        # The API server gives a request up after a minute. On a busy machine thousands take longer, and each attempt
+        # deletes some.
+        for attempt in Retrying(retry=retry_if_exception_type(OSError), stop=stop_after_attempt(5), reraise=True):
+            with attempt:
+                self._ask("DELETE", f"{_CONFIG_MAPS}?{_OURS}")
 
     def _watch(self) -> None:
         path = f"{_CONFIG_MAPS}?watch=true&{_OURS}"

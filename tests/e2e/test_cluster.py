@@ -381,6 +381,7 @@ def test_a_host_that_an_up_was_killed_in_replacing_serves_again(cluster: Cluster
     assert cluster.nodes()[name][0] == "Ready"
 
 
+@pytest.mark.measures
 @pytest.mark.extended
 def test_a_run_that_replaces_every_node_takes_one_after_another(cluster: Cluster):
     """Of each role: the hook of the next host waits until the one before has joined again."""

@@ -32,6 +32,7 @@ class StandInCluster(ThreadingHTTPServer):
         key.write_bytes(pair.key)
         self.socket = tls_context(certificate, key).wrap_socket(self.socket, server_side=True)
         self.exists = False
+        self.gives_up_deletions = 0
         self.refuses = False
         self.refuses_watches = False
         self.refused_watches = 0
@@ -76,6 +77,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(500 if self.cluster.refuses else 201)
 
     def do_DELETE(self) -> None:
+        if self.cluster.gives_up_deletions:
+            self.cluster.gives_up_deletions -= 1
+            self.close_connection = True
+            return
         self.cluster.exists = False
         self.answer(200)
 
@@ -124,6 +129,13 @@ def test_a_cluster_is_read_written_and_watched_and_nothing_is_left_there(cluster
     assert (seen.reads.reasons, seen.writes.reasons) == ({}, {})
     assert seen.watch.events >= 2
     assert seen.watch.closed == 0
+    assert not cluster.exists
+
+
+def test_a_deletion_that_takes_too_long_for_the_api_server_is_repeated(cluster: StandInCluster):
+    with ClusterClient(cluster.kubeconfig):
+        assert cluster.exists
+        cluster.gives_up_deletions = 2
     assert not cluster.exists
 
 
