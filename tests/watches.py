@@ -62,9 +62,9 @@ def watch(address: str, source_port: int = 0) -> Watch:
     return Watch(*ask(address, "/watch", source_port))
 
 
-def download(address: str, size: int, *, pause: float = 0) -> int:
+def download(address: str, size: int, source_port: int = 0, *, pause: float = 0) -> int:
     """How many of so many bytes arrive, with a pause (seconds) after each megabyte."""
-    connection, _ = ask(address, f"/download/{size}")
+    connection, _ = ask(address, f"/download/{size}", source_port)
     connection.settimeout(TRANSFER_SECONDS)
     received, pauses = 0, 0
     with connection:
@@ -78,9 +78,9 @@ def download(address: str, size: int, *, pause: float = 0) -> int:
     return received
 
 
-def upload(address: str, size: int, *, pause: float = 0) -> bool:
+def upload(address: str, size: int, source_port: int = 0, *, pause: float = 0) -> bool:
     """Whether so many megabytes are accepted, with a pause (seconds) after each; OSError if they are not."""
-    with connect(address) as connection:
+    with connect(address, source_port) as connection:
         connection.settimeout(TRANSFER_SECONDS)
         connection.sendall(b"POST /upload HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n")
         megabyte = bytes(1 << 20)

@@ -330,8 +330,8 @@ class System:
         assert len(late) <= report.requests / 100
         # Alone: while so much passes, the lab's switches, which run in userspace, lose packets of the requests.
         with ThreadPoolExecutor(2) as background:
-            received = background.submit(download, host, MEGABYTES << 20, pause=PAUSE_SECONDS)
-            sent = background.submit(upload, host, MEGABYTES, pause=PAUSE_SECONDS)
+            received = background.submit(download, host, MEGABYTES << 20, next(self._ports), pause=PAUSE_SECONDS)
+            sent = background.submit(upload, host, MEGABYTES, next(self._ports), pause=PAUSE_SECONDS)
             time.sleep(1)
             self.move()
             assert not received.done()
