@@ -361,8 +361,8 @@ def test_hosts_that_have_left_and_were_not_deleted_join_again(cluster: Cluster):
 
 
 @pytest.mark.extended
-def test_a_host_that_an_up_was_killed_in_replacing_serves_again(cluster: Cluster):
-    """Its kubelet and its API server have ended by then, because it leaves."""
+def test_the_up_after_one_that_was_killed_while_a_host_was_leaving_brings_it_back(cluster: Cluster):
+    """Its kubelet and its API server have ended by then."""
     system = cluster.system
     name = "kube-cp-1"
     options = ("--yes", "--skip-preview", "--non-interactive", "--stack", system.name)
@@ -374,8 +374,7 @@ def test_a_host_that_an_up_was_killed_in_replacing_serves_again(cluster: Cluster
             os.killpg(up.pid, signal.SIGKILL)
     system.stack.cancel()
     system.up()
-    serves = f"curl -sk https://{system.outputs.control_plane[name]}:{API_PORT}/readyz"
-    wait_for(f"{name} serves again", lambda: system.run(name, serves).stdout == "ok", 240)
+    assert system.run(name, f"curl -sk https://{system.outputs.control_plane[name]}:{API_PORT}/readyz").stdout == "ok"
     system.ha("resume", name)
     assert name in cluster.members()
     assert cluster.nodes()[name][0] == "Ready"

@@ -663,6 +663,12 @@ def test_a_member_that_does_not_serve_fails_the_step_and_says_why(host: Sandbox)
 MEMBERS = "10000 k8s-cp-0 198.51.100.21 voter unhealthy\n10001 k8s-cp-1 198.51.100.22 voter leader\n"
 
 
+def test_a_member_whose_run_was_killed_while_it_was_leaving_starts_its_kubelet(host: Sandbox):
+    assert join(host) == ""
+    assert join(host) == ""
+    assert "systemctl start kubelet" in host.calls
+
+
 def test_a_worker_that_has_left_and_was_kept_joins_again(host: Sandbox):
     """Nova could not delete it, or the run was killed: its Node is gone."""
     assert join(host, control_plane=False) == ""
@@ -1086,30 +1092,14 @@ def test_a_host_that_etcd_does_not_remove_gets_pods_again_unless_it_had_none(mem
 
 
 def test_a_host_that_leaves_ends_its_api_server_and_keeps_its_etcd(member: Sandbox):
-    stop_api_server(member)
-    *_, timer, kubelet, _, api_server, etcd = member.calls
-    assert timer.startswith("systemd-run ")
-    assert kubelet == "systemctl stop kubelet"
-    assert api_server.endswith("stop --timeout 20 7e")
-    assert etcd.endswith("etcd.py yield")
-
-
-def test_a_host_that_stays_because_its_run_was_killed_starts_its_kubelet_again(member: Sandbox):
-    stop_api_server(member)
-    timer = (member.units / "timer").read_text()
-    member.run(timer)
-    assert member.calls[-1] == "systemctl start kubelet"
-    # It was removed after all.
-    (member.units / "etcd-refuses").write_text("connection refused\n")
-    member.run(timer)
-    assert "systemctl start kubelet" not in member.calls
-
-
-def stop_api_server(member: Sandbox) -> None:
     member.put("crictl", "case $* in *ps*kube-apiserver*) echo 7e ;; esac")
-    member.put("systemd-run", 'printf %s "${*: -1}" >"$UNITS/timer"')
     done = member.run(kubernetes_stop_api_server_script())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    stopped = [it for it in member.calls if it.startswith(("systemctl", "crictl", "python3"))]
+    assert [it.split()[0] for it in stopped] == ["systemctl", "crictl", "crictl", "python3"]
+    assert "stop kubelet" in stopped[0]
+    assert stopped[2].endswith("stop --timeout 20 7e")
+    assert stopped[3].endswith("etcd.py yield")
 
 
 def test_another_host_is_asked_where_the_api_or_etcd_does_not_answer(member: Sandbox):
