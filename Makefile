@@ -75,7 +75,7 @@ e2e: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## a real `pu
 	@.venv/bin/python -m tests.e2e.stories
 
 # `test` takes the shorter one, so that it ends within an hour.
-e2e-extended: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## the same with longer stories: growth, rare interruptions (root)
+e2e-extended: setup toolchain lab-up lab-debian-13 $(PROMTOOL) e2e-packages ## the same with longer stories: growth, rare interruptions (root, 100 minutes)
 	@.venv/bin/python -m tests.e2e.stories --extended
 
 kubernetes-test: lab-kubernetes bench-packages $(REGISTRY) ## Kubernetes as the lab builds it: its packages, images and programs, with our files (root)
