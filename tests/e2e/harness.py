@@ -134,6 +134,7 @@ class System:
         self.config |= config
         console.print(f"up took {time.monotonic() - began:.1f} s and changed {len(changes)} resources")
         applied = self.applied()
+        # Hosts may be booting, so a failed connection is tried again, as `./ha` does not.
         self.outputs, self.access = applied.outputs, replace(applied.access, patience=Access.patience)
         self.pair = Pair(self.outputs, recorded_ids(self.name), openstack.connect(cloud=CLOUD))
         return changes

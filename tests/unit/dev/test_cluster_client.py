@@ -132,7 +132,7 @@ def test_a_cluster_is_read_written_and_watched_and_nothing_is_left_there(cluster
     assert not cluster.exists
 
 
-def test_a_deletion_that_takes_too_long_for_the_api_server_is_repeated(cluster: StandInCluster):
+def test_a_deletion_that_the_api_server_gives_up_on_is_repeated(cluster: StandInCluster):
     with ClusterClient(cluster.kubeconfig):
         assert cluster.exists
         cluster.gives_up_deletions = 2
