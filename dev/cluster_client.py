@@ -158,8 +158,8 @@ class ClusterClient:
         )
 
     def _delete_all(self) -> None:
-        # The API server gives up on a request after a minute. Deleting thousands takes longer on a busy machine, but each
-        # attempt deletes some.
+        # The API server gives up on a request after a minute. On a busy machine, deleting thousands takes longer, but
+        # each attempt deletes some.
         for attempt in Retrying(retry=retry_if_exception_type(OSError), stop=stop_after_attempt(5), reraise=True):
             with attempt:
                 self._ask("DELETE", f"{_CONFIG_MAPS}?{_OURS}")
