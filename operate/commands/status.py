@@ -1,4 +1,4 @@
-"""`ha status`: the state of a stack's load balancers, and how it differs from what was applied."""
+"""`ha status`: the state of a stack's load balancers, and how it differs from what was applied; its nodes and etcd."""
 
 import asyncio
 import os
@@ -202,7 +202,7 @@ def status(
     yes: Yes = False,
     watched: Annotated[bool, typer.Option("--watch", "-w", help="Repeat every 2 s, until Ctrl-C.")] = False,
 ) -> None:
-    """Show the state of a stack's load balancers, and compare their files with what was applied. Changes nothing.
+    """Show the state of load balancers, nodes and etcd, and compare files with what was applied. Changes nothing.
 
     With --reapply, Pulumi shows what it will do, and asks. Refused if other changes wait for a `pulumi up`.
 
