@@ -4,7 +4,7 @@ Hooks of the instances, not steps with a `delete`: a step is a record of one hos
 to run it; these run on any other living control-plane host, and know what the whole stack is about to become. So a host
 that has vanished leaves as well. When the whole cluster goes, nothing leaves.
 
-Before its member of etcd is removed, a control-plane host that answers ends its API server in order, as in a shutdown:
+Before its etcd member is removed, a control-plane host that answers stops its API server gracefully, as in a shutdown:
 Nova deletes an instance without one.
 """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_command as command
 
-from components.ssh import OWN_FAILURE, bastion_trouble, run_script
+from components.ssh import OWN_FAILURE, bastion_problem, run_script
 from model.settings import BastionSettings, HostKeyType
 
 
@@ -202,8 +202,8 @@ class Host:
     async def _blame_bastion(self, args: pulumi.ErrorHookArgs) -> bool:
         """After a step has failed: say so if it was the bastion, of which the plugin's error need not say anything."""
         try:
-            if trouble := await _bastion_trouble(self._login, str(await self.address.future())):
-                pulumi.log.error(f"{args.name} has no connection to {self.name}: {trouble}; then run `pulumi up` again")
+            if problem := await _bastion_problem(self._login, str(await self.address.future())):
+                pulumi.log.error(f"{args.name} has no connection to {self.name}: {problem}; then run `pulumi up` again")
         except OSError as error:
             # An exception would replace the step's own error, which may have nothing to do with the bastion.
             pulumi.log.warn(f"could not find out whether the bastion is the reason: {error}")
@@ -221,7 +221,7 @@ async def run_now(login: Login, name: str, target: str, host_key: str, script: s
     done = await asyncio.to_thread(run_script, target, login.bastion, key, known_hosts, script)
     said = done.stderr.strip()
     if done.returncode == OWN_FAILURE:
-        raise UnreachableError(f"{name}: {await _bastion_trouble(login, address) or said}")
+        raise UnreachableError(f"{name}: {await _bastion_problem(login, address) or said}")
     if done.returncode:
         raise StepError(said)
     if said:
@@ -229,9 +229,9 @@ async def run_now(login: Login, name: str, target: str, host_key: str, script: s
     return done.stdout
 
 
-async def _bastion_trouble(login: Login, address: str) -> str | None:
+async def _bastion_problem(login: Login, address: str) -> str | None:
     """Why the bastion, if there is one, lets nothing through to a host; None if it does."""
     if not login.bastion:
         return None
     key = str(await login.private_key.future())
-    return await asyncio.to_thread(bastion_trouble, login.bastion, key, address)
+    return await asyncio.to_thread(bastion_problem, login.bastion, key, address)

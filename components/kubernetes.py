@@ -2,7 +2,7 @@
 
 Three invariants. The cluster is created once in the stack's life: `init` is one resource, which nothing runs again, so
 that there is a cluster is a fact of the state, and a replaced first host joins it like any other. Control-plane hosts
-join one after another, each when the one before is a healthy member of etcd, so that etcd has its majority at any time.
+join one after another, each when the one before is a healthy etcd member, so that etcd has its majority at any time.
 And the join of a host touches no other, except that workers' HAProxies learn of a new API server.
 """
 

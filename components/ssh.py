@@ -40,7 +40,7 @@ def run_script(
         )
 
 
-def bastion_trouble(bastion: BastionSettings, private_key: str, address: str) -> str | None:
+def bastion_problem(bastion: BastionSettings, private_key: str, address: str) -> str | None:
     """Why a bastion lets no connection through to a host's SSH, and what to do; None if it does.
 
     Also None if the host does not answer it: then the bastion works.
@@ -58,7 +58,7 @@ def bastion_trouble(bastion: BastionSettings, private_key: str, address: str) ->
     if done.returncode != OWN_FAILURE or _BEHIND in said:
         return None
     fault = next((fault for words, fault in _FAULTS.items() if words in said), BastionFault.UNREACHABLE)
-    found, to_do = bastion.trouble(fault)
+    found, to_do = bastion.problem(fault)
     return f"the bastion {bastion.host}: {found} ({said.splitlines()[-1] if said else 'no reason'}); {to_do}"
 
 

@@ -35,15 +35,15 @@ def leader(cluster: ClusterReport) -> str:
 
 
 def wait_until_whole(stack: AppliedStack) -> ClusterReport:
-    """Wait until nothing is wrong with the pair, and every node and every member of etcd is well."""
+    """Wait until nothing is wrong with the pair, and every node and every etcd member is well."""
     report = look(stack, with_instances=True)
 
     def whole() -> bool:
         nonlocal report
         report = look(stack, with_instances=True)
-        return report.whole
+        return report.healthy
 
-    if not report.whole:
+    if not report.healthy:
         wait_for("the pair and the cluster are whole", whole, BOOT_SECONDS)
     if not report.cluster:
         raise PairError(f"the stack {stack.name} has no cluster: kubernetesVersion is empty")

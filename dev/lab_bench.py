@@ -19,7 +19,7 @@ from dev.lab_faults import HaproxyHung, LinkCut
 from dev.lab_stack import Stack, environment
 from dev.standin.hosts import StandIns
 from operate.drill.faults import DRILL_FAULTS, OfEtcdsLeader
-from operate.drill.run import Drill, troubles_of
+from operate.drill.run import Drill, problems_of
 from operate.hosts.look import look
 from operate.hosts.pair import wait_for
 from operate.measured import FLAT, FLOATING_IP, Lab, LabFault, Measurements, OnPath, Range, Spread
@@ -57,7 +57,7 @@ def measure(name: str, config: Mapping[str, object], repeats: int) -> Rounds:
     outputs = stack.outputs()
     StandIns(stack.access(), outputs.control_plane, outputs.vip).install()
     applied = read_stack(name)
-    wait_for("nothing is wrong with the pair", lambda: not troubles_of(look(applied)), 120)
+    wait_for("nothing is wrong with the pair", lambda: not problems_of(look(applied)), 120)
     rounds: Rounds = {}
     for _ in range(repeats):
         drill = Drill(applied, FAULTS, console.print)

@@ -22,11 +22,11 @@ GONE = {"delete", "delete-replaced", "replace", "create-replacement"}
 CREATED = "-kubernetes-init"
 """The record that there is a cluster, by the end of its name."""
 LAST = "-admin-certificate"
-"""What is deleted only with the whole cluster, and tells its hosts not to leave (components/departure.py)."""
+"""What is deleted only with the whole cluster, and means that its hosts do not leave (components/departure.py)."""
 KEPT = {
-    "-certificate-authorities": "with other keys no host can join the cluster that exists",
+    "-certificate-authorities": "with other keys no host can join the existing cluster",
     CREATED: "the program would no longer know that there is a cluster",
-    LAST: "to the program this is the end of the cluster, so hosts that go in this run do not leave etcd first",
+    LAST: "the program treats this as destroying the cluster, so hosts that it deletes stay members of etcd",
 }
 """What a cluster keeps for its whole life, by the end of its name, and why."""
 VRRP = {"112", "vrrp", "", None}

@@ -36,7 +36,7 @@ def existing_cluster(settings: Settings) -> ExistingCluster | None:
     found = ExistingCluster.parse("\n".join((created, printed("network"))), ending=ending)
     if problems := found.problems(settings):
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise pulumi.RunError(f"the configuration does not fit the cluster that exists:\n{lines}")
+        raise pulumi.RunError(f"the configuration does not fit the existing cluster:\n{lines}")
     return found
 
 

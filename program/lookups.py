@@ -27,7 +27,7 @@ from model.vip import VIP_REMEDY, vip_problem
 
 T = TypeVar("T")
 
-_KEPT = "The instances that exist keep theirs; none can be created or replaced"
+_KEPT = "Existing instances keep theirs; none can be created or replaced"
 
 
 class _NotFoundError(Exception):

@@ -61,7 +61,7 @@ def demo(context: typer.Context) -> None:
     os.environ |= environment()
     applied = read_stack(stack.name)
     pair = Pair(outputs, recorded_ids(stack.name), applied.configuration.cloud())
-    with phase("every load balancer, node and member of etcd is well", expected=5):
+    with phase("every load balancer, node and etcd member is well", expected=5):
         # Undo what a killed run left behind.
         for name in (*outputs.load_balancers, *outputs.control_plane):
             pair.set_port(name, up=True)

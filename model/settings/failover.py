@@ -61,8 +61,9 @@ class FailoverSettings(Model):
             raise ValueError(
                 f"apiCheckInterval = {timers.api_check_interval}, watchdogInterval = {timers.watchdog_interval}: one "
                 f"load balancer may notice {noticed} ms before the other that all API servers are gone, and after "
-                f"{timers.master_down_interval} ms (advertisementInterval x missedAdvertisements) the VIP would move "
-                "for it; check more often, or wait longer"
+                f"{timers.master_down_interval} ms (advertisementInterval x missedAdvertisements) the VIP would move, "
+                "although no load balancer can serve; lower apiCheckInterval or watchdogInterval, or raise "
+                "missedAdvertisements"
             )
         return self
 

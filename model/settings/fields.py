@@ -264,7 +264,7 @@ def _distinct_taints(taints: tuple[str, ...]) -> tuple[str, ...]:
 
 def _dns_name(value: str) -> str:
     if value.endswith("."):
-        raise ValueError("ends in a dot, which certificates and clients do not have; remove it")
+        raise ValueError("ends in a dot, which names in certificates do not have; remove it")
     # The last label has a letter (RFC 3696, 2), so that no address is a name.
     if value and (len(value) > 253 or not re.fullmatch(rf"({_LABEL}\.)+(?=[0-9-]*[a-z]){_LABEL}", value)):
         raise ValueError("is not a DNS name in lower case; write it as api.example.com")
@@ -298,14 +298,14 @@ _OURS = {
     "kind": "",
     "authentication": " to restrict who may control the nodes",
     "authorization": " to restrict who may control the nodes",
-    "cgroupDriver": " to systemd, as containerd's; it must not change under running pods",
+    "cgroupDriver": " to systemd, as in containerd's configuration; it must not change under running pods",
     "clusterDNS": " to an address in serviceNetwork",
     "clusterDomain": " to cluster.local, as in certificates and DNS",
-    "containerRuntimeEndpoint": " to containerd's",
+    "containerRuntimeEndpoint": " to containerd's socket",
     "port": " to 10250, which the security groups admit",
     "rotateCertificates": "; without it nodes would leave the cluster after a year",
     "serverTLSBootstrap": ", so that the cluster's CA signs the kubelets' certificates",
-    "staticPodPath": " to where the control plane is",
+    "staticPodPath": " to the folder with the control plane's manifests",
 }
 
 

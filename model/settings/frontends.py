@@ -49,7 +49,7 @@ def _name(value: str) -> str:
             "no hyphen last"
         )
     if value in OWN_NAMES:
-        raise ValueError(f"is a name that HAProxy's configuration has already ({', '.join(sorted(OWN_NAMES))})")
+        raise ValueError(f"is a name that HAProxy's configuration already uses ({', '.join(sorted(OWN_NAMES))})")
     return value
 
 
@@ -59,7 +59,7 @@ def _port(value: int) -> int:
     low, high = LOCAL_PORTS
     if low <= value <= high:
         raise ValueError(
-            f"is among those from which the load balancers connect to servers ({low} to {high}), so it may be in use; "
+            f"is in the load balancers' range of ephemeral ports ({low} to {high}), so it may be in use; "
             "choose another one"
         )
     return value

@@ -43,7 +43,7 @@ class BastionSettings(Model):
         name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
         return f"{name} {self.host_key}\n"
 
-    def trouble(self, fault: BastionFault) -> tuple[str, str]:
+    def problem(self, fault: BastionFault) -> tuple[str, str]:
         """What is wrong with it, and what to do."""
         match fault:
             case BastionFault.UNREACHABLE:

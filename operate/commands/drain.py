@@ -23,9 +23,9 @@ def drain(
 ) -> None:
     """Take a host out of service until `resume`, reboots included. Refused if it is drained already.
 
-    A load balancer gives its peer the VIP; refused if the peer cannot serve alone. Open connections go on through it
-    until they end or the grace is over, and this command waits for that. A node's pods are evicted, and if it leads
-    etcd, another member takes over; refused if etcd would lose its majority without it.
+    A load balancer gives its peer the VIP; refused if the peer cannot serve alone. Open connections continue through
+    it until they end or the grace period ends, and this command waits for that. A node's pods are evicted, and if it
+    leads etcd, another member takes over; refused if etcd would lose its majority without it.
     """
     console = Console(soft_wrap=True)
     applied = read_stack(stack)

@@ -57,24 +57,26 @@ def show_handover(name: str, left: Handover | None, console: Console) -> None:
     """Show what goes on through a load balancer that has given the VIP up."""
     if left:
         console.print(
-            f"{left.connections} connections go on through {name} until they end, for up to {left.seconds_left} s."
+            f"{left.connections} connections continue through {name} until they end, for up to {left.seconds_left} s."
         )
 
 
 def await_handover(maintenance: Maintenance, name: str, console: Console) -> None:
-    """Wait until no connection goes on through a load balancer; shows how many are left."""
+    """Wait until no connection goes through a load balancer; shows how many are left."""
     deadline = time.monotonic() + ENDS_SECONDS
     with console.status(f"waiting for the connections of {name}") as shown:
         while (left := maintenance.handover(name)) and time.monotonic() < deadline:
             deadline = time.monotonic() + left.seconds_left + ENDS_SECONDS
-            shown.update(f"{left.connections} connections go on through {name}, for up to {left.seconds_left} s more")
+            shown.update(
+                f"{left.connections} connections continue through {name}, for up to {left.seconds_left} s more"
+            )
             time.sleep(1)
 
 
 def move(stack: StackName = None, *, grace: Grace = GRACE, yes: Yes = False) -> None:
     """Move the VIP to the standby. Refused if the standby cannot serve alone.
 
-    Open connections go on through the old holder, until they end or the grace is over.
+    Open connections continue through the old holder until they end or the grace period ends.
     """
     console = Console(soft_wrap=True)
     applied = read_stack(stack)

@@ -19,7 +19,7 @@ Grace = Annotated[
         min=0,
         max=3600,
         metavar="SECONDS",
-        help="For how long open connections may go on through a load balancer that gives the VIP up; 0 cuts them.",
+        help="How long open connections may continue through a load balancer that gives the VIP up; 0 cuts them.",
     ),
 ]
 LoadBalancer = Annotated[str, typer.Argument(metavar="NAME", help="The load balancer's name, as in `./ha status`.")]

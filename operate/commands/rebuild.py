@@ -18,9 +18,9 @@ from operate.stack.resources import recorded_ids
 def rebuild(name: LoadBalancer, stack: StackName = None, *, grace: Grace = GRACE, yes: Yes = False) -> None:
     """Delete a load balancer's instance, or what is left of it, and re-create it while its peer serves.
 
-    It keeps its address and host key. If it holds the VIP, its open connections go on until they end or the grace is
-    over; only then is it deleted. Refused if the peer does not serve, if something is missing that it needs, or if
-    other changes wait for a `pulumi up`. To continue a rebuild that was cut off, run it again.
+    It keeps its address and host key. If it holds the VIP, its open connections continue until they end or the grace
+    period ends; only then is it deleted. Refused if the peer does not serve, if something is missing that it needs, or
+    if other changes wait for a `pulumi up`. To continue a rebuild that was interrupted, run it again.
     """
     insist_on_answer(yes=yes)
     console = Console(soft_wrap=True)
@@ -33,7 +33,7 @@ def rebuild(name: LoadBalancer, stack: StackName = None, *, grace: Grace = GRACE
     if plan.holds_vip:
         console.print(f"  moves the VIP from {name} to {plan.peer}")
     for orphan in plan.orphans:
-        console.print(f"  deletes the instance {orphan}, left by a run that was cut off and not in Pulumi's state")
+        console.print(f"  deletes the instance {orphan}, left by a run that was interrupted and not in Pulumi's state")
     console.print(f"  has Pulumi delete what is left of {name}, re-create it, and configure it")
     if not yes:
         typer.confirm(f"Rebuild {name}?", abort=True)

@@ -150,11 +150,11 @@ def _changes(report: PairReport) -> Table:
 
 def _findings(report: PairReport) -> Iterator[RenderableType]:
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-    for trouble in (*report.troubles, *(report.cluster.troubles if report.cluster else ())):
-        table.add_row("[red]trouble", _plain(trouble))
+    for problem in (*report.problems, *(report.cluster.problems if report.cluster else ())):
+        table.add_row("[red]problem", _plain(problem))
     for name, host in report.hosts.items():
-        for trouble in host.troubles:
-            table.add_row("[red]trouble", _plain(f"{name}: {trouble}"))
+        for problem in host.problems:
+            table.add_row("[red]problem", _plain(f"{name}: {problem}"))
         for drift in host.drift:
             detail = f" ({drift.detail})" if drift.detail else ""
             table.add_row("[yellow]drift", _plain(f"{name}: /{drift.path} is {drift.kind}{detail}"))
@@ -240,5 +240,5 @@ def status(
         report = look(applied, with_instances=True)
         if not as_json:
             console.print(Group(*_findings(report)))
-    if not report.whole:
+    if not report.healthy:
         raise typer.Exit(1)

@@ -69,14 +69,16 @@ def _show(agreed: steps.Plan, stack: str) -> None:
                     "VIP there, add an address pair for that first[/]"
                 )
     if agreed.reserving_port:
-        console.print(f"- its reservation moves from port {agreed.reserving_port} to the stack's own port")
+        console.print(f"- the VIP's reservation moves from port {agreed.reserving_port} to the stack's own port")
     console.print(
-        "- `pulumi up`: the stack's pair takes and announces it. Connections through the old pair are cut, once"
+        "- `pulumi up`: the stack's pair takes and announces the VIP. Connections through the old pair are cut, once"
     )
     for it in agreed.old:
-        console.print(f"- {it.name} ({', '.join(it.addresses)}) is no longer allowed to hold it. To undo that later:")
+        console.print(
+            f"- {it.name} ({', '.join(it.addresses)}) is no longer allowed to hold the VIP. To undo that later:"
+        )
         console.print(f"  openstack port set {steps.allowed_addresses(it.pairs)} {it.port_id}")
-    console.print("- `pulumi up` proves that no other host answers for it")
+    console.print("- `pulumi up` proves that no other host answers for the VIP")
     console.print("If a step fails, or after Ctrl-C, all of this is undone, the last step first.")
     for note in agreed.notes:
         console.print(f"[yellow]note[/] {note}")

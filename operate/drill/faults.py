@@ -159,12 +159,12 @@ class KeepalivedKilled(DrillFault):
 
 
 class InstanceStopped(DrillFault):
-    """The instance is shut down through Nova: keepalived stops in order and sends priority 0."""
+    """The instance is shut down through Nova: keepalived stops cleanly and sends priority 0."""
 
     name = FaultName.INSTANCE_STOPPED
     title = "its instance is stopped through Nova"
     on_bench: ClassVar = "keepalived-stopped"
-    notice = "the VIP moves, and connections through it are cut; there is no standby until the instance has booted"
+    notice = "the VIP moves; open connections have 30 s to end; there is no standby until the instance has booted"
     way_back = "it is started through Nova; if this machine dies, run `./ha drill --undo`"
 
     def inflict(self, host: str, about_to: Callable[[], None]) -> None:
@@ -273,7 +273,7 @@ class OfEtcdsLeader(DrillFault):
         return next((member.name for member in members if member.health == "leader"), "")
 
     def obstacle(self, report: PairReport) -> str | None:
-        """It needs a cluster of the program's, and a majority of etcd's members without this one."""
+        """It needs a cluster of the program's, and a majority of etcd members without this one."""
         if not report.cluster:
             return "the program did not create the cluster"
         if not self.host(report):
@@ -290,11 +290,11 @@ class OfEtcdsLeader(DrillFault):
 
 
 class ControlPlaneStopped(OfEtcdsLeader, InstanceStopped):
-    """The instance is shut down through Nova: API server and etcd stop in order."""
+    """The instance is shut down through Nova: API server and etcd stop gracefully."""
 
     name = FaultName.CONTROL_PLANE_STOPPED
     title = "its instance, with etcd's leader, is stopped through Nova"
-    notice = "connections to its API server are closed, after another member of etcd has become the leader"
+    notice = "connections to its API server are closed, after another etcd member has become the leader"
 
 
 class ControlPlaneCutOff(OfEtcdsLeader):

@@ -58,7 +58,7 @@ def timeline(found: Measured, names: list[str]) -> Timeline:
     moments = (
         (found.inflicted, found.title),
         (found.undone if found.undo_result else None, "undone"),
-        (found.whole, "the pair is healthy again"),
+        (found.healthy, "the pair is healthy again"),
     )
     happened = [(at, label) for at, label in moments if at is not None]
     marks = [

@@ -75,7 +75,7 @@ class Measured(Answers):
     after: str | None = None
     """The holder after recovery. Like all that follows, None if the drill ended before."""
     undone: float | None = None
-    whole: float | None = None
+    healthy: float | None = None
     frontends: dict[str, Answers] = {}
     seen: list[Seen] = []
     undo_result: str | None = None
@@ -96,9 +96,9 @@ class Measured(Answers):
     @property
     def whole_after(self) -> float | None:
         """Seconds until the pair was healthy, counted from the undo, or from the fault if systemd undoes it."""
-        if self.whole is None or self.inflicted is None:
+        if self.healthy is None or self.inflicted is None:
             return None
-        return self.whole - (self.inflicted if self.undo_result is None or self.undone is None else self.undone)
+        return self.healthy - (self.inflicted if self.undo_result is None or self.undone is None else self.undone)
 
 
 class DrillResult(BaseModel):

@@ -139,9 +139,9 @@ class Drill:
 
     def _look_at_whole_pair(self) -> PairReport:
         report = look(self._stack, with_instances=True)
-        if troubles := troubles_of(report):
+        if problems := problems_of(report):
             raise PairError(
-                f"the pair is not healthy, so nothing was done: {'; '.join(troubles)}. See `./ha status`; if a drill "
+                f"the pair is not healthy, so nothing was done: {'; '.join(problems)}. See `./ha status`; if a drill "
                 f"was killed, `{self.undo_command}` undoes what it left behind"
             )
         return report
@@ -244,27 +244,27 @@ class Drill:
     def _wait_until_whole(self, found: Measured, probe: Probe) -> None:
         report, seconds = self._wait_until_healthy("the pair is healthy again", BOOT_SECONDS)
         healed = probe.elapsed
-        found.whole = healed - seconds
+        found.healthy = healed - seconds
         found.after = next(iter(report.holders))
         answered = "clients get answers"
         self._wait(answered, lambda: min(probe.steady, probe.elapsed - healed) >= STEADY_SECONDS, PATIENCE_SECONDS)
 
     def _wait_until_healthy(self, what: str, seconds: float) -> tuple[PairReport, float]:
-        """The first report without troubles, and how long it took to collect (seconds); PairError with the troubles."""
+        """The first report without problems, and how long it took to collect (seconds); PairError with the problems."""
         asked = time.monotonic()
         report = look(self._stack, with_instances=True)
 
         def healthy() -> bool:
             nonlocal report, asked
-            if troubles_of(report):
+            if problems_of(report):
                 asked = time.monotonic()
                 report = look(self._stack, with_instances=True)
-            return not troubles_of(report)
+            return not problems_of(report)
 
         try:
             self._wait(what, healthy, seconds)
         except PairError as error:
-            raise PairError(f"{error}: {'; '.join(troubles_of(report))}") from None
+            raise PairError(f"{error}: {'; '.join(problems_of(report))}") from None
         return report, time.monotonic() - asked
 
     def _insist_on_going_on(self) -> None:
@@ -319,22 +319,22 @@ def undo_leftovers(stack: AppliedStack) -> Iterator[str]:
         raise PairError("not undone:\n" + "\n".join(failures))
 
 
-def troubles_of(report: PairReport) -> list[str]:
+def problems_of(report: PairReport) -> list[str]:
     """Why no fault may be injected now.
 
     A drained load balancer counts: its peer serves alone. So does a drained control-plane node: it may be stopped, and
     etcd would lose its majority with the next one.
     """
-    troubles = [*report.troubles, *(report.cluster.troubles if report.cluster else ())]
+    problems = [*report.problems, *(report.cluster.problems if report.cluster else ())]
     for name, host in report.hosts.items():
-        troubles += [f"{name}: {trouble}" for trouble in host.troubles]
-        troubles += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]
+        problems += [f"{name}: {problem}" for problem in host.problems]
+        problems += [f"{name}: /{drift.path} is {drift.kind}" for drift in host.drift]
         if host.state and host.state.drained:
-            troubles.append(f"{name} was drained by {host.state.drained_by}: `./ha resume {name}` brings it back")
+            problems.append(f"{name} was drained by {host.state.drained_by}: `./ha resume {name}` brings it back")
     for node in report.cluster.nodes if report.cluster else ():
         if node.cordoned and "control-plane" in node.role:
-            troubles.append(f"{node.name} was {node.why_cordoned}: `./ha resume {node.name}` brings it back")
-    return troubles
+            problems.append(f"{node.name} was {node.why_cordoned}: `./ha resume {node.name}` brings it back")
+    return problems
 
 
 def _versions(report: PairReport) -> dict[str, str]:

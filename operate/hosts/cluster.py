@@ -1,4 +1,4 @@
-"""The cluster's nodes and etcd's members, as the first control-plane host that answers sees them."""
+"""The cluster's nodes and etcd members, as the first control-plane host that answers sees them."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ class Node(BaseModel):
 
 
 class Member(BaseModel):
-    """A member of etcd."""
+    """An etcd member."""
 
     name: str
     address: str
@@ -59,11 +59,11 @@ class ClusterReport(BaseModel):
 
     nodes: list[Node] = []
     members: list[Member] = []
-    troubles: list[str] = []
+    problems: list[str] = []
 
     @property
     def notes(self) -> Iterator[str]:
-        """What is no trouble."""
+        """What is no problem."""
         for node in self.nodes:
             if node.cordoned:
                 yield f"{node.name}: {node.why_cordoned}: `./ha resume {node.name}` lets pods run there again"
@@ -77,7 +77,7 @@ def parse_cluster(answer: str, hosts: set[str]) -> ClusterReport:
         Member(name=name, address=address, kind=kind, health=health)
         for _, name, address, kind, health in (line.split() for line in etcd.splitlines())
     ]
-    return ClusterReport(nodes=nodes, members=members, troubles=[*_troubles(nodes, members, hosts)])
+    return ClusterReport(nodes=nodes, members=members, problems=[*_problems(nodes, members, hosts)])
 
 
 def _node(item: dict[str, Any]) -> Node:
@@ -95,7 +95,7 @@ def _node(item: dict[str, Any]) -> Node:
     )
 
 
-def _troubles(nodes: list[Node], members: list[Member], hosts: set[str]) -> Iterator[str]:
+def _problems(nodes: list[Node], members: list[Member], hosts: set[str]) -> Iterator[str]:
     for node in nodes:
         if not node.ready:
             yield f"{node.name} is not Ready: {node.reason}"
@@ -105,14 +105,14 @@ def _troubles(nodes: list[Node], members: list[Member], hosts: set[str]) -> Iter
         yield f"{name} is not in the cluster: run `pulumi up`"
     for member in members:
         if member.health == "unhealthy":
-            trouble = f"etcd's member {member.name} ({member.address}) is {member.kind} and does not answer"
+            problem = f"etcd member {member.name} ({member.address}, {member.kind}) does not answer"
             # One that never started has no name; its host removes it when it joins.
             if member.name not in {*hosts, "-"}:
-                trouble += (
+                problem += (
                     "; the stack has no such host, so remove it, on a control-plane host: "
                     f"sudo /usr/local/lib/ha-api/etcd.py remove {member.address}"
                 )
-            yield trouble
+            yield problem
 
 
 def look_at_cluster(stack: AppliedStack) -> ClusterReport | None:
@@ -134,4 +134,4 @@ def look_at_cluster(stack: AppliedStack) -> ClusterReport | None:
             reasons.append(f"{name}: {failure_of(error)}")
         except (ValueError, KeyError) as error:
             reasons.append(f"{name}: unexpected answer: {error}")
-    return ClusterReport(troubles=[f"no control-plane host answered: {'; '.join(reasons)}"])
+    return ClusterReport(problems=[f"no control-plane host answered: {'; '.join(reasons)}"])

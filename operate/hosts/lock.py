@@ -58,7 +58,7 @@ class Lock:
         """HostError if the lock was lost. To be called before each change, but not before one is undone."""
         if self.lost:
             raise HostError(
-                f"the lock against other operators was lost, so the work ended here: {self.lost}. See `./ha status`, "
+                f"the operators' lock was lost, so the command stopped: {self.lost}. See `./ha status`, "
                 "then run this again"
             )
 

@@ -23,11 +23,11 @@ class PairError(Exception):
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until a condition holds; PairError naming `what` if it does not within `seconds`."""
+    """Wait until a condition holds; PairError if it does not within `seconds`. `what` follows the word "until"."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise PairError(f"{what}: not within {seconds:.0f} s")
+            raise PairError(f"timed out after {seconds:.0f} s, waiting until {what}")
         time.sleep(0.5)
 
 

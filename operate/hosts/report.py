@@ -31,7 +31,7 @@ class DriftKind(StrEnum):
     OLDER = "older than what was applied"
     """It is the host's last proven copy: a snapshot was restored, or a change was rolled back."""
     FAILED = "left by a failed run"
-    RENAMED = "out of date: its interface has another name now"
+    RENAMED = "out of date: its interface was renamed"
     MODE = "mode or owner changed"
 
 
@@ -44,11 +44,11 @@ class Drift(BaseModel):
 
 
 class HostReport(BaseModel):
-    """One load balancer; `state` is None if it is unavailable, and the first trouble says why."""
+    """One load balancer; `state` is None if it is unavailable, and the first problem says why."""
 
     address: str
     state: HostState | None
-    troubles: list[str]
+    problems: list[str]
     drift: list[Drift]
     notes: list[str] = []
     """Worth knowing, but nothing is wrong."""
@@ -59,7 +59,7 @@ class PairReport(BaseModel):
 
     stack: str
     hosts: dict[str, HostReport]
-    troubles: list[str]
+    problems: list[str]
     """Troubles of the pair, not of one host."""
     cluster: ClusterReport | None = None
     """The cluster behind the pair; None for bare hosts, and where nobody has looked."""
@@ -92,11 +92,11 @@ class PairReport(BaseModel):
 
     @computed_field
     @property
-    def whole(self) -> bool:
+    def healthy(self) -> bool:
         """Whether nothing is wrong."""
-        if self.cluster and self.cluster.troubles:
+        if self.cluster and self.cluster.problems:
             return False
-        return not self.troubles and not any(host.troubles or host.drift for host in self.hosts.values())
+        return not self.problems and not any(host.problems or host.drift for host in self.hosts.values())
 
     @property
     def left_by_failed_run(self) -> bool:
@@ -137,30 +137,30 @@ def compare_with_applied(
     for name, address in addresses.items():
         found = states[name]
         if isinstance(found, str):
-            troubles = [f"not reachable: {found}"] + ([instances[name]] if name in instances else [])
-            hosts[name] = HostReport(address=address, state=None, troubles=troubles, drift=[])
+            problems = [f"not reachable: {found}"] + ([instances[name]] if name in instances else [])
+            hosts[name] = HostReport(address=address, state=None, problems=problems, drift=[])
             continue
         drift = [*_drift(digests.get(name, {}), found.files), *_renamed(found.interface)]
         hosts[name] = HostReport(
             address=address,
             state=found,
-            troubles=[*_troubles(found, routed=routed)],
+            problems=[*_problems(found, routed=routed)],
             drift=drift,
             notes=[*_notes(found)],
         )
-    report = PairReport(stack=stack, hosts=hosts, troubles=[])
+    report = PairReport(stack=stack, hosts=hosts, problems=[])
     if len(report.holders) > 1:
-        report.troubles.append(f"two holders of the VIP: {', '.join(report.holders)}; VRRP does not pass between them")
+        report.problems.append(f"two holders of the VIP: {', '.join(report.holders)}; VRRP does not pass between them")
     elif not report.holders and all(host.state for host in hosts.values()):
-        report.troubles.append("no load balancer holds the VIP")
+        report.problems.append("no load balancer holds the VIP")
     if report.certificates:
         # Any host's clock will do; a certificate was read on some host.
         now = max(host.state.time for host in hosts.values() if host.state)
-        report.troubles.extend(_certificate_troubles(report.certificates, now))
+        report.problems.extend(_certificate_problems(report.certificates, now))
     return report
 
 
-def _certificate_troubles(certificates: Mapping[str, datetime], now: datetime) -> Iterator[str]:
+def _certificate_problems(certificates: Mapping[str, datetime], now: datetime) -> Iterator[str]:
     for name, expires in certificates.items():
         left = expires - now
         if left < CERTIFICATE_TIME_LEFT:
@@ -196,7 +196,7 @@ def _renamed(interface: Interface | None) -> Iterator[Drift]:
         )
 
 
-def _troubles(state: HostState, *, routed: bool) -> Iterator[str]:
+def _problems(state: HostState, *, routed: bool) -> Iterator[str]:
     # A drained load balancer does not run keepalived, and nothing is wrong with that.
     vrrp = None if state.drained else state.vrrp
     services = {name: it for name, it in state.services.items() if not (state.drained and name == "keepalived")}
@@ -255,7 +255,7 @@ def _notes(state: HostState) -> Iterator[str]:
         yield f"drained by {state.drained_by}: `./ha resume` brings it back"
     if state.handover:
         yield (
-            f"{state.handover.connections} connections go on through it after it has given the VIP up, for up to "
+            f"{state.handover.connections} connections continue through it after it has given the VIP up, for up to "
             f"{state.handover.seconds_left} s"
         )
     if state.locked_by is not None:

@@ -28,7 +28,7 @@ class BastionError(asyncssh.Error):
     """The bastion lets no connection through; the text says why and what to do, and is shown as it is."""
 
     def __init__(self, bastion: BastionSettings, fault: BastionFault, reason: str) -> None:
-        found, to_do = bastion.trouble(fault)
+        found, to_do = bastion.problem(fault)
         super().__init__(DISC_CONNECTION_LOST, f"the bastion {bastion.host}: {found} ({reason}); {to_do}")
         self.fault = fault
 

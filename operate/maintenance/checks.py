@@ -94,10 +94,10 @@ def _insist(name: str, problems: Sequence[str]) -> None:
 
 def _key_pair_problems(stack: AppliedStack, cloud: Any, creator: str) -> list[str]:
     pair = found(cloud.compute.get_keypair, key_pair_name(stack.settings))
-    trouble = key_pair_problem(
+    mismatch = key_pair_problem(
         stack.settings, pair.public_key if pair else None, user=cloud.current_user_id, creator=creator
     )
-    return [": ".join(trouble)] if trouble else []
+    return [": ".join(mismatch)] if mismatch else []
 
 
 def _cloud_problems(stack: AppliedStack, cloud: Any, inputs: dict[str, Any], freed: int) -> Iterator[str]:

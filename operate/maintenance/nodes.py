@@ -26,7 +26,9 @@ def is_node(stack: AppliedStack, name: str) -> bool:
     """Whether it is a host of the stack's cluster; PairError if it is a host without one."""
     found = name in {**stack.outputs.control_plane, **stack.outputs.workers}
     if found and not stack.outputs.kubernetes_version:
-        raise PairError(f"{name} is in no cluster of this stack's, so nothing was done: drain it with kubectl")
+        raise PairError(
+            f"{name} is a bare host: this stack did not create its cluster. Nothing was done; drain it with kubectl"
+        )
     return found
 
 

@@ -295,7 +295,8 @@ async def _log_in(facts: Facts, access: Access, address: str, began: float) -> l
             problem(
                 looked_at,
                 "its host key is not the one in its user data: cloud-init did not get that, or ignored it",
-                "see metadata if the console (`openstack console log show`) has DataSourceNone; else use another image",
+                "if the console (`openstack console log show`) has DataSourceNone, see the line `metadata`; else use "
+                "another image",
             )
         )
     except asyncssh.PermissionDenied:
@@ -309,7 +310,7 @@ async def _log_in(facts: Facts, access: Access, address: str, began: float) -> l
         findings.append(
             problem(
                 looked_at,
-                f"not within {access.patience:.0f} s: {failure_of(error)}",
+                f"no login within {access.patience:.0f} s: {failure_of(error)}",
                 "add this machine, or the bastion, to adminCidrs; check the route to the subnet; set hostKeyType to "
                 "ecdsa if the image is in FIPS mode; or raise sshTimeout",
             )
@@ -359,7 +360,7 @@ async def _use(facts: Facts, connection: asyncssh.SSHClientConnection, address: 
             problem("packages", failure_of(error), "set aptMirror or aptProxy, or allow access to the package archive")
         )
     else:
-        findings.append(ok("packages", f"installed a load balancer's in {time.monotonic() - began:.0f} s"))
+        findings.append(ok("packages", f"installed those of a load balancer in {time.monotonic() - began:.0f} s"))
         findings.append(await _firewalld(settings, step))
         if settings.kubernetes:
             findings += await _sources_of_the_cluster(settings, step)

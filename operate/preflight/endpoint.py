@@ -27,19 +27,19 @@ def name(facts: Facts) -> Generator[Finding]:
         yield _record_to_create(facts, looked_at)
         return
     found = resolve(configured)
-    leads = f"leads to {', '.join(sorted(found))}" if found else "has no address on this machine"
+    resolved = f"resolves to {', '.join(sorted(found))}" if found else "does not resolve on this machine"
     if address is None:
         yield note(
             looked_at,
-            f"{leads}; the endpoint's address is not known before the first `pulumi up`",
-            "create its record (A) then, for what `pulumi stack output floatingIp`, or else vip, shows",
+            f"{resolved}; the endpoint's address is not known before the first `pulumi up`",
+            "after `pulumi up`, create its A record for the output floatingIp, or vip without a floating IP",
         )
     elif found == {address}:
-        yield ok(looked_at, f"{leads}, the endpoint's address")
+        yield ok(looked_at, f"{resolved}, the endpoint's address")
     else:
         yield problem(
             looked_at,
-            f"{leads}; the endpoint is {address}, so clients would not find it by the name",
+            f"{resolved}; the endpoint is {address}, so clients would not find it by the name",
             "have the zone delegated to Designate's name servers (`openstack recordset list ZONE --type NS`), or wait: "
             "resolvers keep what they found"
             if facts.settings.endpoint_zone

@@ -67,7 +67,7 @@ def router(facts: Facts) -> Generator[Finding]:
         lacks = "its external gateway is another network" if _gateway(found) else "it has no external gateway"
         yield problem(
             f"router {found.name}",
-            f"is on the subnet, but {lacks}, so Neutron refuses to give the VIP a floating IP of {external}",
+            f"is on the subnet, but {lacks}, so Neutron refuses to give the VIP a floating IP from {external}",
             f"`openstack router set --external-gateway {external} {found.id}`, or another floatingNetwork",
         )
     elif facts.sees_all_ports and not interfaces:
@@ -132,7 +132,7 @@ def _configured_subnet(facts: Facts, found: list[Any], hidden: set[str], listed:
     configured = facts.settings.floating_subnet
     looked_at = f"floating subnet {configured}"
     if not found and configured in hidden:
-        return ok(looked_at, "is one of the external network's; this user sees no more of it")
+        return ok(looked_at, "belongs to the external network; this user cannot see its details")
     if len(found) != 1:
         matching = f"{len(found)} of its subnets match" if found else "it has no such subnet"
         return problem(

@@ -15,8 +15,8 @@ LOAD_BALANCER_RAM = 512
 DISTRIBUTIONS = {"debian": 12.0, "ubuntu": 22.04}
 """Distributions that the steps support, each with its oldest release."""
 MIB, GIB = 2**20, 2**30
-KEPT = "the instances that exist keep theirs"
-NO_NEW = "set another one before an instance has to be created or replaced"
+KEPT = "existing instances keep theirs"
+NO_NEW = "set a different one before an instance has to be created or replaced"
 
 # kubeadm's preflight checks (cmd/kubeadm/app/constants: ControlPlaneNumCPU, ControlPlaneMem).
 CONTROL_PLANE_VCPUS = 2
@@ -205,8 +205,8 @@ def key_pair(facts: Facts) -> Generator[Finding]:
     if made is not None and there and creator in (facts.user_id, None):
         yield ok(looked_at, "created by this stack")  # `up` replaces it if publicKey has changed
     elif made is not None or (settings.key_pair and creator):
-        trouble = key_pair_problem(settings, there, user=facts.user_id, creator=creator or "who created the stack")
-        yield problem(looked_at, *trouble) if trouble else ok(looked_at, "matches sshPrivateKey")
+        mismatch = key_pair_problem(settings, there, user=facts.user_id, creator=creator or "who created the stack")
+        yield problem(looked_at, *mismatch) if mismatch else ok(looked_at, "matches sshPrivateKey")
     elif settings.key_pair and there is None:
         yield problem(
             looked_at, "does not exist, or is another user's", f"use one of {_some(facts.key_pairs)}, or set publicKey"
@@ -258,7 +258,7 @@ def spreading(facts: Facts) -> Generator[Finding]:
             yield note(
                 looked_at,
                 f"anti-affinity needs {max(hard.values())} of them, and only administrators can see how many there are",
-                "ask the cloud's operator, or use soft-anti-affinity, which never prevents an instance",
+                "ask the cloud's operator, or use soft-anti-affinity, which never keeps an instance from being created",
             )
         else:
             yield not_checked(looked_at, "only administrators see them; no policy depends on them")

@@ -40,7 +40,7 @@ def network(facts: Facts) -> Generator[Finding]:
         yield problem(
             "port security",
             "is off on the network: security groups have no effect, and Neutron refuses address pairs",
-            "turn it on (`openstack network set --enable-port-security`): ports that exist keep theirs; or use another "
+            "turn it on (`openstack network set --enable-port-security`): existing ports keep theirs; or use another "
             "network",
         )
     else:

@@ -255,7 +255,7 @@ def forwarding(facts: Facts, configuration: StackConfiguration) -> Generator[Fin
     if allowed:
         yield ok(looked_at, f"it forwards connections to port {SSH_PORT} of the subnet")
     else:
-        found, to_do = bastion.trouble(BastionFault.FORWARDING)
+        found, to_do = bastion.problem(BastionFault.FORWARDING)
         yield problem(looked_at, found, to_do)
 
 
@@ -285,7 +285,7 @@ def bastion(configuration: StackConfiguration) -> Generator[Finding]:
         asyncio.run(log_in())
     except (OSError, asyncssh.Error) as error:
         fault = bastion_fault(error)
-        found, to_do = there.trouble(fault)
+        found, to_do = there.problem(fault)
         reason = f": {failure_of(error)}" if fault is BastionFault.UNREACHABLE else ""
         yield problem(looked_at, f"{found}{reason}", to_do)
     else:

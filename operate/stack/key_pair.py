@@ -26,7 +26,7 @@ def key_pair_problem(settings: Settings, public_key: str | None, *, user: str, c
         )
     if not settings.key_mismatch(public_key):
         return None
-    found = f"this user's ({user}) key pair {name} has another public key than the stack's"
+    found = f"this user's ({user}) key pair {name} has a public key other than the stack's"
     if user != creator:
         # Not to be deleted: what else this user has it for is unknown.
         return found, creator_does_this

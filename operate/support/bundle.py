@@ -91,7 +91,7 @@ HOST/journal/             journals since {since}, the last {lines} lines of each
 HOST/files/               the files that were applied, logs of the installation, state files; on the control plane of a
                           cluster, the last lines of etcd, API server, scheduler and controller manager
 HOST/commands/            addresses, sockets, packet filter, services, packages, time, disks, memory; paths of files; in
-                          a cluster, containers, etcd's members, nodes, and the system's pods and events
+                          a cluster, containers, etcd members, nodes, and the system's pods and events
 HOST/haproxy/             HAProxy's metrics
 unavailable.txt           in place of a folder's content: why it is unavailable
 

@@ -259,7 +259,8 @@ def _configuration(stack: str, *, vip: str | None) -> Generator[Path]:
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):  # pyright: ignore[reportUnknownMemberType]
         raise StackError(
             f"{source.name} does not have the configuration of {stack}, which a takeover repeats with another vip: "
-            f"write it there with `pulumi config refresh --stack {stack}`, or get the file from those who wrote it"
+            f"write it there with `pulumi config refresh --stack {stack}`, or get the file from the one who ran "
+            "`pulumi up`"
         )
     configuration: dict[str, Any] = {**content["config"]}
     configuration.pop(f"{NAMESPACE}vip", None)

@@ -60,7 +60,9 @@ def undone_on_failure(report: Callable[[str], None]) -> Generator[list[Action]]:
                     if interrupted:
                         break
         if left:
-            _try(report, "What is left, undo in this order:\n" + "\n".join(f"  {it.command}" for it in left))
+            _try(
+                report, "Not undone; run these commands in this order:\n" + "\n".join(f"  {it.command}" for it in left)
+            )
         raise
 
 

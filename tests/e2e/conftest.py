@@ -136,7 +136,7 @@ def pair(system: System) -> Generator[System]:
     system.serve()
     system.wait_until_whole()
     yield system
-    assert system.troubles() == []
+    assert system.problems() == []
 
 
 @pytest.fixture(scope="session")

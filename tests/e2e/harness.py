@@ -28,7 +28,7 @@ from dev.standin.apiserver import BACKEND_HEADER
 from dev.standin.hosts import StandIns
 from operate.drill.faults import DrillFault, Site
 from operate.drill.result import Measured
-from operate.drill.run import Drill, troubles_of
+from operate.drill.run import Drill, problems_of
 from operate.hosts.look import look
 from operate.hosts.pair import Pair, PairError, wait_for
 from operate.hosts.ssh import Access, on_all
@@ -278,9 +278,9 @@ class System:
         wait_for("one load balancer holds the VIP", one, 30)
         return holders[0], self.pair.peer_of(holders[0])
 
-    def troubles(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong with the pair, as `./ha status` and a drill see it."""
-        return troubles_of(look(self.applied()))
+        return problems_of(look(self.applied()))
 
     def wait_until_whole(self, seconds: float = 120) -> None:
         """Until nothing is wrong with the pair."""
@@ -288,7 +288,7 @@ class System:
         found: list[str] = []
 
         def whole() -> bool:
-            found[:] = troubles_of(look(stack))
+            found[:] = problems_of(look(stack))
             return not found
 
         try:

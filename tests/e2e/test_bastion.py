@@ -287,7 +287,7 @@ def test_a_dead_host_is_not_taken_for_a_dead_bastion(behind: System, bastion: Ba
     behind.pair.stop(standby)
     try:
         shown = behind.ha("status", status=1).words
-        assert f"trouble {standby}: " in shown
+        assert f"problem {standby}: " in shown
         assert "the bastion" not in shown
     finally:
         behind.pair.start(standby)

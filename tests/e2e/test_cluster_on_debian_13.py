@@ -47,4 +47,4 @@ def test_the_api_answers_at_the_vip_from_either_load_balancer(cluster: Cluster):
     assert cluster.system.pair.holder() != before
     assert cluster.kubectl("get", "--raw", "/readyz") == "ok"
     assert [it.ready for it in wait_until_whole(cluster.system.applied()).nodes] == [True, True]
-    assert cluster.system.troubles() == []
+    assert cluster.system.problems() == []

@@ -77,7 +77,7 @@ def test_a_whole_drill_leaves_the_pair_whole_and_the_vip_where_it_went(pair: Sys
         found = whole_drill.measured[name]
         assert found["longest_interruption"] <= bound + found["longest_stall"], name
         assert found["after"] == pair.pair.peer_of(found["before"]), name
-    assert pair.troubles() == []
+    assert pair.problems() == []
 
 
 @pytest.mark.measures
@@ -122,7 +122,7 @@ def test_a_missed_objective_is_reported(pair: System):
     pair.wait_for_all_backends()
     found = pair.ha("drill", "haproxy-killed", "--yes", "--max-outage", "1ms", status=1)
     assert "Over the objective of 0.001 s: haproxy-killed" in found.stdout
-    assert pair.troubles() == []
+    assert pair.problems() == []
 
 
 def test_a_drill_s_report_has_no_secret_and_fits_every_screen(pair: System, whole_drill: WholeDrill):

@@ -30,7 +30,7 @@ def pair(watched: System) -> Generator[System]:
     watched.serve()
     watched.wait_until_whole()
     yield watched
-    assert watched.troubles() == []
+    assert watched.problems() == []
 
 
 def cut_off(pair: System) -> list[str]:
@@ -73,7 +73,7 @@ def running(pair: System, fault: FaultName, *arguments: str) -> Generator[subpro
 def test_refusing_the_prompt_changes_nothing(pair: System):
     found = pair.ha("drill", stdin="n\n", status=2)
     assert "Start?" in found.stdout
-    assert pair.troubles() == []
+    assert pair.problems() == []
 
 
 def test_a_pair_that_is_not_whole_is_left_alone(pair: System):

@@ -155,7 +155,7 @@ def monitored(watched: System, tmp_path_factory: pytest.TempPathFactory) -> Gene
             yield Monitored(watched, prometheus, files)
         finally:
             process.terminate()
-    assert watched.troubles() == []
+    assert watched.problems() == []
 
 
 def test_no_host_has_seen_a_certificate(monitored: Monitored):

@@ -38,7 +38,7 @@ def system(watched: System) -> Generator[System]:
     watched.up(vrrpPassword=VRRP_PASSWORD, apiClientCertificate=CLIENT_PEM)
     watched.wait_until_whole()
     yield watched
-    assert watched.troubles() == []
+    assert watched.problems() == []
 
 
 def status(system: System) -> Ended:
@@ -53,7 +53,7 @@ def status_json(system: System) -> Any:
 def test_status_reports_the_pair_within_seconds(system: System):
     # So that the API server is among the last changes.
     system.stand_ins().stop()
-    wait_for("the load balancers notice", lambda: bool(system.troubles()), 30)
+    wait_for("the load balancers notice", lambda: bool(system.problems()), 30)
     system.stand_ins().start()
     system.wait_until_whole()
     began = time.monotonic()
@@ -66,7 +66,7 @@ def test_status_reports_the_pair_within_seconds(system: System):
     for expected in ("L7OK", "Debian GNU/Linux 13", "VI_1 is now MASTER", f"{CONTROL_PLANE} is UP"):
         assert expected in done.words
     found = status_json(system)
-    assert found["whole"]
+    assert found["healthy"]
     assert found["holders"].keys() == {holder}
     assert found["certificates"].keys() == {CONTROL_PLANE}
     for host in found["hosts"].values():
@@ -93,7 +93,7 @@ def test_status_notes_another_operator_and_a_reboot_that_is_due(system: System):
         done = asyncio.run(look_while_locked())
     finally:
         system.run(second, "sudo rm /run/reboot-required /run/reboot-required.pkgs")
-    assert done.returncode == 0, "neither is a trouble"
+    assert done.returncode == 0, "neither is a problem"
     assert f"{first}: in use by " in done.words
     assert f"{second}: reboot required (libc6)" in done.words
     assert "note" not in status(system).words
@@ -174,7 +174,7 @@ def test_a_bundle_has_what_is_needed_and_no_secret(system: System, tmp_path: Pat
     assert all(isinstance(it, str) for update in json.loads(texts["stack/history.json"]) for it in update["config"])
     assert json.loads(texts["stack/configuration.json"])["openstack-ha-api:vrrpPassword"] == {"secret": True}
     assert {port["name"] for port in json.loads(texts["cloud/ports.json"])} >= {first, second, "watched-vip"}
-    assert json.loads(texts["status/status.json"])["whole"]
+    assert json.loads(texts["status/status.json"])["healthy"]
     everything = b"\0".join([*map(str.encode, texts), *texts.values()])
     assert [part for part in secret_parts() if part.encode() in everything] == []
     assert b"PRIVATE KEY" not in everything

@@ -174,7 +174,7 @@ def test_a_change_that_loses_all_api_servers_fails_on_the_standby_and_is_rolled_
     with system.undisturbed(), pytest.raises(StackError) as failed:
         system.up(apiCaCertificate=stranger)
     console.print(f"it failed after {time.monotonic() - began:.1f} s: {failed.value}", markup=False)
-    assert f"{standby}: the change was undone, and the old configuration serves" in str(failed.value)
+    assert f"{standby}: the change was rolled back, and the old configuration serves" in str(failed.value)
     assert "took all API servers out of service" in str(failed.value)
     assert f"{holder}:" not in str(failed.value)
     system.ha("status")
@@ -292,7 +292,7 @@ HAPROXY_CFG, KEEPALIVED_CONF = "etc/haproxy/haproxy.cfg", "etc/keepalived/keepal
             HAPROXY_CFG,
             "bind *:8405",
             "bind *:22",
-            "the change was undone, and the old configuration serves: HAProxy does",
+            "the change was rolled back, and the old configuration serves: HAProxy does",
         ),
         # Loaded and healthy, but nobody reaches an API server through it.
         (HAPROXY_CFG, "bind *:6443", "bind 127.0.0.2:6443", "no connection to it from port 6443"),

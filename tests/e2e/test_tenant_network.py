@@ -24,7 +24,7 @@ def pair(watched: System) -> Generator[System]:
     watched.serve()
     watched.wait_until_whole()
     yield watched
-    assert watched.troubles() == []
+    assert watched.problems() == []
 
 
 def test_clients_reach_the_vip_through_its_floating_ip_alone(pair: System):

@@ -132,7 +132,7 @@ def test_a_host_whose_keepalived_was_started_is_not_drained_any_more(serving: Sa
 def test_a_change_that_does_not_serve_is_undone_and_its_stage_stays(serving: Sandbox):
     done = serving.run(script("hopeless"))
     assert done.returncode == 1
-    assert "the change was undone, and the old configuration serves: HAProxy does not answer" in done.stderr
+    assert "the change was rolled back, and the old configuration serves: HAProxy does not answer" in done.stderr
     assert proven(serving) == installed(serving) == "# first"
     assert "# hopeless" in serving.path(f"{STATE}/stage/{HAPROXY}").read_text()
 
@@ -213,7 +213,7 @@ def test_a_host_of_an_older_version_is_taken_over_wherever_it_was_cut_off(servin
     if cut == "moving":
         serving.delete(state / "proven")
     done = serving.run(script("hopeless"))
-    assert "the change was undone" in done.stderr
+    assert "the change was rolled back" in done.stderr
     expected = "# second" if cut in ("deleting", "moving") else "# first"
     assert proven(serving) == installed(serving) == expected
     assert not (state / "proven.new").exists()
@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_replaced_fails_the_step_and_is_no_proven_one(serv
     done = serving.run(configure_script(HOST, changed))
     assert done.returncode == 1
     assert "cannot replace /etc/keepalived/notify.sh" in done.stderr
-    assert "the change was undone, and the old configuration serves" in done.stderr
+    assert "the change was rolled back, and the old configuration serves" in done.stderr
     assert proven(serving) == installed(serving) == "# first"
     assert "# changed" not in serving.path("etc/keepalived/keepalived.conf").read_text()
     assert [*serving.path("etc").rglob("*.ha-api-new")] == []

@@ -57,7 +57,7 @@ case $* in
 *"get deployment coredns"*) cat "$UNITS/coredns" 2>/dev/null || printf '3 3 2 2' ;;
 esac
 """
-# This host is no member of etcd before it has joined, nor when it has left.
+# This host is no etcd member before it has joined, nor when it has left.
 ETCD = r"""
 [ ! -e "$UNITS/etcd-refuses" ] || { cat "$UNITS/etcd-refuses"; exit 1; }
 case $* in
@@ -231,7 +231,7 @@ def test_a_configuration_that_the_kubelet_refuses_is_undone_with_its_reason(host
     host.put("journalctl", f"echo '{KUBELET_SAYS}'")
     done = host.run(packages(kubeletConfiguration='{"maxPods": "many"}').replace("SECONDS + 120", "SECONDS + 5"))
     assert done.returncode == 1
-    assert "kubelet does not run with the new kubeletConfiguration, and has its old one again" in done.stderr
+    assert "kubelet does not run with the new kubeletConfiguration, and was rolled back to the old one" in done.stderr
     assert "Go struct field maxPods" in done.stderr
     assert drop_in.read_text() == good
     assert host.path("var/lib/ha-api/read-by/kubelet").read_text() == good
@@ -586,7 +586,7 @@ def test_a_configuration_that_haproxy_refuses_is_not_put_into_place(worker: Sand
     assert endpoint(worker) == ""
     before = worker.path("etc/haproxy/haproxy.cfg").read_text()
     worker.put("haproxy", "exit 1")
-    assert "goes on with the old one" in endpoint(worker, failoverProfile="fast")
+    assert "continues with the old one" in endpoint(worker, failoverProfile="fast")
     assert worker.path("etc/haproxy/haproxy.cfg").read_text() == before
 
 
@@ -698,7 +698,7 @@ def test_a_control_plane_host_that_has_left_and_was_kept_joins_again(host: Sandb
     [
         ("etcd-members", MEMBERS),
         ("etcd-members", ""),
-        ("etcd-refuses", "no member of etcd answers\n"),
+        ("etcd-refuses", "no etcd member answers\n"),
         ("etcd-pods", "https://198.51.100.21:2379\n"),
         ("etcd-pods", ""),
     ],
@@ -710,7 +710,7 @@ def test_a_member_that_does_not_serve_is_not_reset_unless_other_members_say_that
     assert join(host) == ""
     (host.units / "not-healthy").touch()
     (host.units / name).write_text(answer)
-    assert "this host is a member of the cluster, but after 300 s" in join(host)
+    assert "this host has joined the cluster, but after 300 s" in join(host)
     assert not called(host, "kubeadm")
     assert host.path(f"{STATE}/joined").exists()
 
@@ -1105,7 +1105,7 @@ def test_a_host_that_leaves_ends_its_api_server_and_keeps_its_etcd(member: Sandb
 def test_another_host_is_asked_where_the_api_or_etcd_does_not_answer(member: Sandbox):
     """With ssh's own status for a host that cannot be reached."""
     (member.units / "etcd-refuses").write_text("no leader\n")
-    assert leave(member) == "255: its member of etcd does not answer: no leader\n"
+    assert leave(member) == "255: its etcd member does not answer: no leader\n"
     assert order(member) == []
     member.put("kubectl", "echo no route; exit 1")
     assert leave(member) == "255: the API does not answer: no route\n"

@@ -139,7 +139,7 @@ def test_a_follower_has_nothing_to_yield(gateway: StandInGateway):
 
 def test_a_leader_goes_on_if_nobody_could_follow(gateway: StandInGateway):
     gateway.down = {url(1), url(2)}
-    assert "no other member of etcd is healthy" in refusal("yield")
+    assert "no other etcd member is healthy" in refusal("yield")
     assert gateway.leader == "10000"
 
 
@@ -177,7 +177,7 @@ def test_a_dead_member_can_be_spared(gateway: StandInGateway):
 def test_the_majority_cannot_be_spared(gateway: StandInGateway):
     gateway.down = {url(2)}
     problem = refusal("spare", "198.51.100.20", "2")
-    assert "1 other members of etcd are healthy, and 2 must be; unhealthy: k8s-cp-2" in problem
+    assert "1 other etcd members are healthy, and 2 must be; unhealthy: k8s-cp-2" in problem
 
 
 def test_a_second_one_is_not_spared_before_the_first_is_back(gateway: StandInGateway):

@@ -722,7 +722,7 @@ def test_a_frontend_leads_to_the_same_port_of_the_workers_and_is_open_to_nobody_
     [
         ({"name": "Ingress"}, r"frontends\[0\].name = 'Ingress': .*lower-case"),
         ({"name": "x\n  stats enable"}, r"frontends\[0\].name = .*lower-case"),
-        ({"name": "health"}, r"frontends\[0\].name = 'health': .*HAProxy's configuration has already"),
+        ({"name": "health"}, r"frontends\[0\].name = 'health': .*HAProxy's configuration already uses"),
         ({"port": 6443}, r"frontends\[0\].port = 6443: .*use themselves"),
         ({"port": 22}, r"frontends\[0\].port = 22: .*use themselves"),
         ({"port": 8407}, r"frontends\[0\].port = 8407: .*use themselves"),

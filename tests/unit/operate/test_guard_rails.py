@@ -417,7 +417,7 @@ def test_when_the_program_takes_the_cluster_for_ended_its_hosts_do_not_leave(cer
         key=lambda catch: catch.rail,
     )
     assert ended.rail is Rail.CLUSTER
-    assert "do not leave etcd first" in ended.reason
+    assert "stay members of etcd" in ended.reason
     assert "etcd needs 2 of them: change one at a time" in majority.reason
 
 

@@ -205,7 +205,7 @@ def test_without_a_terminal_a_reapply_needs_yes(pulumi: list[tuple[str, ...]], m
     assert len(pulumi) == 1
 
 
-def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str, Any]):
+def test_the_cluster_has_a_line_for_each_node_and_its_problems(states: dict[str, Any]):
     nodes = [
         {
             "metadata": {
@@ -224,12 +224,12 @@ def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str,
     etcd = "10 k8s-cp-0 198.51.100.21 voter leader\n11 - 198.51.100.22 unstarted unhealthy\n"
     etcd += "12 k8s-cp-4 198.51.100.25 voter unhealthy\n"
     found = parse_cluster(json.dumps({"items": nodes}) + "\n---\n" + etcd, {"k8s-cp-0", "k8s-worker-0"})
-    assert found.troubles == [
+    assert found.problems == [
         "k8s-worker-9 is not Ready: kubelet stopped posting",
         "the Node k8s-worker-9 belongs to no host of the stack: `kubectl delete node k8s-worker-9`",
         "k8s-worker-0 is not in the cluster: run `pulumi up`",
-        "etcd's member - (198.51.100.22) is unstarted and does not answer",
-        "etcd's member k8s-cp-4 (198.51.100.25) is voter and does not answer; the stack has no such host, so remove "
+        "etcd member - (198.51.100.22, unstarted) does not answer",
+        "etcd member k8s-cp-4 (198.51.100.25, voter) does not answer; the stack has no such host, so remove "
         "it, on a control-plane host: sudo /usr/local/lib/ha-api/etcd.py remove 198.51.100.25",
     ]
     whole = report(states)
@@ -239,4 +239,4 @@ def test_the_cluster_has_a_line_for_each_node_and_its_troubles(states: dict[str,
     assert "198.51.100.22 unstarted, unhealthy" in text
     assert "k8s-cp-0: drained by ada, new kernel: `./ha resume k8s-cp-0`" in text
     assert "k8s-worker-0 is not in the cluster" in text
-    assert not sick.whole
+    assert not sick.healthy

@@ -548,7 +548,7 @@ def test_a_step_that_fails_names_the_bastion_if_that_is_the_reason(monkeypatch: 
     found, errors = ["the bastion b: is down; start it"], list[str]()
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
-        "components.host.bastion_trouble",
+        "components.host.bastion_problem",
         lambda *arguments: asked.append(arguments) or found[0],  # pyright: ignore
     )
     monkeypatch.setattr(pulumi.log, "error", errors.append)
@@ -573,7 +573,7 @@ def test_a_step_that_fails_names_the_bastion_if_that_is_the_reason(monkeypatch: 
         raise FileNotFoundError("ssh")
 
     # An exception would replace the step's own error.
-    monkeypatch.setattr("components.host.bastion_trouble", no_ssh)
+    monkeypatch.setattr("components.host.bastion_problem", no_ssh)
     assert asyncio.run(fail()) is False
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from components.ssh import bastion_trouble, run_script
+from components.ssh import bastion_problem, run_script
 from model.settings import BastionSettings, Settings
 from operate.hosts.ssh import Access
 from tests.unit.example import example_values
@@ -43,9 +43,9 @@ def server() -> Iterator[Server]:
     server.end()
 
 
-def trouble(server: Server, key: bytes = HOST_KEY, login: bytes | None = None) -> str:
+def problem(server: Server, key: bytes = HOST_KEY, login: bytes | None = None) -> str:
     """As seen with the bastion's host key `key`, and the private key `login`."""
-    found = bastion_trouble(settings(server, key), login.decode() if login else server.access.private_key, HOST)
+    found = bastion_problem(settings(server, key), login.decode() if login else server.access.private_key, HOST)
     assert found is None or found.startswith(f"the bastion {ADDRESS}: ")
     return found or ""
 
@@ -55,36 +55,36 @@ def settings(server: Server, key: bytes = HOST_KEY) -> BastionSettings:
     return BastionSettings(host=ADDRESS, port=server.access.port, user="jump", host_key=public)
 
 
-def test_a_bastion_that_reaches_the_host_has_no_trouble(server: Server):
+def test_a_bastion_that_reaches_the_host_has_no_problem(server: Server):
     server.start(reach)
-    assert trouble(server) == ""
+    assert problem(server) == ""
 
 
-def test_a_host_that_does_not_answer_is_not_the_bastion_s_trouble(server: Server):
+def test_a_host_that_does_not_answer_is_not_the_bastion_s_problem(server: Server):
     server.start(no_answer)
-    assert trouble(server) == ""
+    assert problem(server) == ""
 
 
 def test_a_bastion_that_is_down_is_named(server: Server):
-    assert f"does not answer on port {server.access.port} (" in trouble(server)
-    assert trouble(server).endswith("Connection refused); start it, or correct bastionHost or bastionPort")
+    assert f"does not answer on port {server.access.port} (" in problem(server)
+    assert problem(server).endswith("Connection refused); start it, or correct bastionHost or bastionPort")
 
 
 def test_a_bastion_with_another_host_key_is_named(server: Server):
     server.start(reach)
-    found = trouble(server, key=OTHER_KEY)
+    found = problem(server, key=OTHER_KEY)
     assert "its host key is not bastionHostKey (" in found
     assert f"ssh-keyscan -p {server.access.port} {ADDRESS}" in found
 
 
 def test_a_bastion_that_refuses_the_login_is_named(server: Server):
     server.start(reach)
-    assert "refuses jump with sshPrivateKey (jump@127.0.0.1: Permission denied" in trouble(server, login=OTHER_KEY)
+    assert "refuses jump with sshPrivateKey (jump@127.0.0.1: Permission denied" in problem(server, login=OTHER_KEY)
 
 
 def test_a_bastion_that_forwards_nothing_is_named(server: Server):
     server.start(forbid)
-    found = trouble(server)
+    found = problem(server)
     assert "does not forward connections for jump (" in found
     assert "AllowTcpForwarding" in found
 

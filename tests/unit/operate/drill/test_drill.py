@@ -136,12 +136,12 @@ def report(**api_servers: str) -> Any:
     hosts = {
         name: SimpleNamespace(
             state=SimpleNamespace(haproxy=SimpleNamespace(api_servers=servers), drained=False),
-            troubles=[],
+            problems=[],
             drift=[],
         )
         for name in ("dev-lb-0", "dev-lb-1")
     }
-    return SimpleNamespace(hosts=hosts, holders={"dev-lb-1": None}, troubles=[], cluster=None)
+    return SimpleNamespace(hosts=hosts, holders={"dev-lb-1": None}, problems=[], cluster=None)
 
 
 class FakeSite:
@@ -234,15 +234,15 @@ def test_a_fault_that_a_host_does_not_support_is_skipped():
 
 def test_a_drained_pair_is_not_healthy_enough_for_a_drill():
     pair = report(cp_0="UP")
-    assert run_module.troubles_of(pair) == []
+    assert run_module.problems_of(pair) == []
     pair.hosts["dev-lb-0"].state.drained = True
     pair.hosts["dev-lb-0"].state.drained_by = "ops, new kernel"
-    (expected,) = run_module.troubles_of(pair)
+    (expected,) = run_module.problems_of(pair)
     assert "ops, new kernel" in expected and "`./ha resume dev-lb-0`" in expected
 
 
 @pytest.mark.parametrize(
-    ("role", "cordoned", "drained_by", "trouble"),
+    ("role", "cordoned", "drained_by", "problem"),
     [
         (
             "control-plane",
@@ -256,14 +256,14 @@ def test_a_drained_pair_is_not_healthy_enough_for_a_drill():
     ],
 )
 def test_a_drained_control_plane_node_is_gone_for_a_drill(
-    role: str, drained_by: str | None, trouble: str | None, *, cordoned: bool
+    role: str, drained_by: str | None, problem: str | None, *, cordoned: bool
 ):
     pair = report(cp_0="UP")
     node = Node(
         name="cp-0", role=role, version="v1.37.2", ready=True, reason="", cordoned=cordoned, drained_by=drained_by
     )
     pair.cluster = ClusterReport(nodes=[node])
-    assert run_module.troubles_of(pair) == ([trouble] if trouble else [])
+    assert run_module.problems_of(pair) == ([problem] if problem else [])
 
 
 class Rehearsal(Drill):
@@ -401,7 +401,7 @@ def measured(**changes: Any) -> Measured:
         "before": "dev-lb-0",
         "after": "dev-lb-1",
         "inflicted": 3.0,
-        "whole": 6.0,
+        "healthy": 6.0,
         "duration": 10.0,
         "samples": samples(3.0, 3.5),
         "seen": [Seen(at=0, holder="dev-lb-0"), Seen(at=3.2, holder=None), Seen(at=3.6, holder="dev-lb-1")],
@@ -454,7 +454,7 @@ def test_numbers_of_a_measurement():
     [
         ({}, 0, "Within the objective: no interruption was longer than 1 s"),
         ({"max_outage": 0.5}, 1, "Over the objective of 0.5 s: haproxy-killed"),
-        ({"ended_by": "the pair is whole again: not within 300 s"}, 2, "Ended early: the pair is whole"),
+        ({"ended_by": "timed out after 300 s, waiting until the pair is healthy again"}, 2, "Ended early: timed out"),
         ({"ended_by": "interrupted (SIGINT)", "interrupted_by": 2}, 130, "Ended early: interrupted"),
         ({"ended_by": "interrupted (SIGTERM)", "interrupted_by": 15, "max_outage": 0.1}, 143, "Ended early"),
         (
@@ -624,13 +624,13 @@ def test_the_page_is_small_enough_for_a_phone(tmp_path: Path):
     assert file.stat().st_size < 3_000_000
 
 
-def looking(monkeypatch: pytest.MonkeyPatch, *troubles: str) -> Any:
-    """A drill that sees a trouble in each of its first looks, and then none."""
-    seen = iter(troubles)
+def looking(monkeypatch: pytest.MonkeyPatch, *problems: str) -> Any:
+    """A drill that sees a problem in each of its first looks, and then none."""
+    seen = iter(problems)
 
     def look(*_: object, **__: object) -> Any:
         pair = report()
-        pair.troubles = [*islice(seen, 1)]
+        pair.problems = [*islice(seen, 1)]
         return pair
 
     monkeypatch.setattr(run_module, "look", look)
@@ -639,13 +639,15 @@ def looking(monkeypatch: pytest.MonkeyPatch, *troubles: str) -> Any:
     return drill
 
 
-def test_a_trouble_that_passes_does_not_end_a_drill(monkeypatch: pytest.MonkeyPatch):
+def test_a_problem_that_passes_does_not_end_a_drill(monkeypatch: pytest.MonkeyPatch):
     healthy, _ = looking(monkeypatch, "API server cp-0 is DOWN")._wait_until_healthy("the pair is healthy", 10)
-    assert healthy.troubles == []
+    assert healthy.problems == []
 
 
-def test_a_trouble_that_stays_is_named(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(PairError, match="the pair is healthy: not within 0 s: API server cp-0 is DOWN"):
+def test_a_problem_that_stays_is_named(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(
+        PairError, match="timed out after 0 s, waiting until the pair is healthy: API server cp-0 is DOWN"
+    ):
         looking(monkeypatch, *["API server cp-0 is DOWN"] * 3)._wait_until_healthy("the pair is healthy", 0)
 
 

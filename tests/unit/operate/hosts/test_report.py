@@ -95,19 +95,19 @@ def report(first: dict[str, Any] | str, second: dict[str, Any] | str) -> PairRep
 
 def test_nothing_is_wrong_with_a_healthy_pair(first: dict[str, Any], second: dict[str, Any]):
     found = report(first, second)
-    assert found.whole
+    assert found.healthy
     assert found.remedy is None
 
 
 def test_a_default_route_that_only_the_peer_has_is_missed(first: dict[str, Any], second: dict[str, Any]):
     second["default_route"] = False
     found = report(first, second)
-    (trouble,) = found.hosts["k8s-lb-1"].troubles
-    assert "no default route" in trouble and "`ip route`" in trouble
-    assert not found.hosts["k8s-lb-0"].troubles
+    (problem,) = found.hosts["k8s-lb-1"].problems
+    assert "no default route" in problem and "`ip route`" in problem
+    assert not found.hosts["k8s-lb-0"].problems
     # On a network without a gateway.
     first["default_route"] = False
-    assert report(first, second).whole
+    assert report(first, second).healthy
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_drift_is_reported_with_the_command_that_restores_the_file(
     files = second["files"]
     files[KEEPALIVED_CONF] = files[KEEPALIVED_CONF] | change if change else None
     found = report(first, second)
-    assert not found.whole
+    assert not found.healthy
     assert [(drift.path, drift.kind) for drift in found.hosts["k8s-lb-1"].drift] == [(KEEPALIVED_CONF, kind)]
     assert found.hosts["k8s-lb-0"].drift == []
     if kind is DriftKind.FAILED:
@@ -146,7 +146,7 @@ def test_an_interface_with_another_name_is_reported_with_the_command_that_finds_
 ):
     second["interface"] = {"name": "enp3s0", "configured": "ens3"}
     found = report(first, second)
-    assert not found.whole
+    assert not found.healthy
     (drift,) = found.hosts["k8s-lb-1"].drift
     assert (drift.path, drift.kind, drift.detail) == (KEEPALIVED_CONF, DriftKind.RENAMED, "enp3s0 instead of ens3")
     assert found.remedy
@@ -161,7 +161,7 @@ def test_an_interface_that_is_the_configured_one_or_unknown_is_no_drift(
     first: dict[str, Any], second: dict[str, Any], interface: dict[str, str] | None
 ):
     second["interface"] = interface
-    assert report(first, second).whole
+    assert report(first, second).healthy
 
 
 @pytest.mark.parametrize(
@@ -191,24 +191,24 @@ def test_whatever_does_not_run_is_reported(
         place = place[key]
     place.update(change)
     found = report(first, second)
-    assert not found.whole
-    (trouble,) = found.hosts["k8s-lb-1"].troubles
-    assert expected in trouble
+    assert not found.healthy
+    (problem,) = found.hosts["k8s-lb-1"].problems
+    assert expected in problem
     assert found.remedy is None, "nothing that running the steps again would fix"
 
 
-def test_a_host_that_is_down_is_a_trouble_not_drift(first: dict[str, Any]):
+def test_a_host_that_is_down_is_a_problem_not_drift(first: dict[str, Any]):
     found = report(first, "TimeoutError: ")
-    assert not found.whole
-    assert found.hosts["k8s-lb-1"].troubles == ["not reachable: TimeoutError: "]
-    assert found.troubles == [], "the one that is left holds the VIP"
+    assert not found.healthy
+    assert found.hosts["k8s-lb-1"].problems == ["not reachable: TimeoutError: "]
+    assert found.problems == [], "the one that is left holds the VIP"
 
 
-def test_two_holders_and_none_are_troubles_of_the_pair(first: dict[str, Any], second: dict[str, Any]):
+def test_two_holders_and_none_are_problems_of_the_pair(first: dict[str, Any], second: dict[str, Any]):
     two = report(first, second | {"holds_vip": True, "vrrp": first["vrrp"]})
-    assert "k8s-lb-0, k8s-lb-1" in two.troubles[0]
+    assert "k8s-lb-0, k8s-lb-1" in two.problems[0]
     none = report(first | {"holds_vip": False, "vrrp": second["vrrp"]}, second)
-    assert none.troubles == ["no load balancer holds the VIP"]
+    assert none.problems == ["no load balancer holds the VIP"]
 
 
 def test_the_holder_is_reported_with_its_time_as_holder(first: dict[str, Any], second: dict[str, Any]):
@@ -221,32 +221,32 @@ def test_the_holder_is_reported_with_its_time_as_holder(first: dict[str, Any], s
     ("left", "expected"),
     [(15 * DAY, None), (13 * DAY, "expires in 13 days"), (3600, "expires in 0 days"), (-1, "has expired")],
 )
-def test_a_certificate_that_expires_soon_is_one_trouble_of_the_pair(
+def test_a_certificate_that_expires_soon_is_one_problem_of_the_pair(
     first: dict[str, Any], second: dict[str, Any], left: int, expected: str | None
 ):
     for host in (first, second):
         host["certificates"]["k8s-cp-0"] = {"pem": certificate(expires=NOW + left)}
     found = report(first, second)
     assert found.certificates == {"k8s-cp-0": datetime.fromtimestamp(NOW + left, UTC)}
-    assert found.whole == (expected is None)
-    assert [expected in trouble for trouble in found.troubles if expected] == ([True] if expected else [])
+    assert found.healthy == (expected is None)
+    assert [expected in problem for problem in found.problems if expected] == ([True] if expected else [])
 
 
 def test_a_ca_that_ends_before_its_certificates_is_the_date_of_all(first: dict[str, Any], second: dict[str, Any]):
     found = report(first | {"ca_expires": NOW + 9 * DAY}, second | {"ca_expires": NOW + 9 * DAY})
     assert found.certificates == {"k8s-cp-0": datetime.fromtimestamp(NOW + 9 * DAY, UTC)}
-    (trouble,) = found.troubles
-    assert "expires in 9 days" in trouble
-    assert "the CA" in trouble
+    (problem,) = found.problems
+    assert "expires in 9 days" in problem
+    assert "the CA" in problem
 
 
 @pytest.mark.parametrize("shown", [{"error": "Connection refused"}, {"pem": "no certificate"}])
-def test_an_unavailable_certificate_is_not_a_trouble(
+def test_an_unavailable_certificate_is_not_a_problem(
     first: dict[str, Any], second: dict[str, Any], shown: dict[str, str]
 ):
     first["certificates"]["k8s-cp-0"] = shown
     found = report(first, second)
-    assert found.whole, "HAProxy's checks say whether the API server is well"
+    assert found.healthy, "HAProxy's checks say whether the API server is well"
     assert found.hosts["k8s-lb-0"].state
     assert found.hosts["k8s-lb-0"].state.certificates["k8s-cp-0"].error
     assert found.certificates.keys() == {"k8s-cp-0"}, "the other load balancer's"
@@ -272,7 +272,7 @@ def test_notes_do_not_make_a_pair_unhealthy(
     first: dict[str, Any], second: dict[str, Any], change: dict[str, Any], expected: str
 ):
     found = report(first, second | change)
-    assert found.whole
+    assert found.healthy
     (note,) = found.hosts["k8s-lb-1"].notes
     assert expected in note
     assert found.hosts["k8s-lb-0"].notes == []
@@ -281,7 +281,7 @@ def test_notes_do_not_make_a_pair_unhealthy(
 def test_the_cloud_s_view_of_a_host_that_is_down_follows_the_reason(first: dict[str, Any]):
     states = {"k8s-lb-0": HostState.model_validate(first), "k8s-lb-1": "TimeoutError"}
     found = compare_with_applied("dev", ADDRESSES, DIGESTS, states, {"k8s-lb-1": "its instance is SHUTOFF"})
-    assert found.hosts["k8s-lb-1"].troubles == ["not reachable: TimeoutError", "its instance is SHUTOFF"]
+    assert found.hosts["k8s-lb-1"].problems == ["not reachable: TimeoutError", "its instance is SHUTOFF"]
 
 
 def test_no_digest_is_shown(first: dict[str, Any], second: dict[str, Any]):

@@ -135,12 +135,12 @@ def test_a_rebuild_targets_only_one_host():
     assert not any(LB_1 in word for word in command)
 
 
-def test_a_drained_load_balancer_is_a_note_not_a_trouble():
+def test_a_drained_load_balancer_is_a_note_not_a_problem():
     drained = without("keepalived", vrrp={"state": "STOP", "since": NOW}, drained_by="ada, new kernel")
     report = compare_with_applied(
         "dev", {LB_0: "198.51.100.1", LB_1: "198.51.100.2"}, {}, {LB_0: drained, LB_1: host(master=True)}
     )
-    assert report.whole
+    assert report.healthy
     (note,) = report.hosts[LB_0].notes
     assert "ada, new kernel" in note and "`./ha resume`" in note
 

@@ -78,7 +78,7 @@ def test_nodes_are_hosts_of_a_cluster():
     assert is_node(stack(), "dev-cp-1")
     assert is_node(stack(), "dev-worker-0")
     assert not is_node(stack(), "dev-lb-0")
-    with pytest.raises(PairError, match="dev-cp-1 is in no cluster"):
+    with pytest.raises(PairError, match="dev-cp-1 is a bare host"):
         is_node(stack(version=None), "dev-cp-1")
 
 

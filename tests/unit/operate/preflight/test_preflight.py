@@ -634,7 +634,7 @@ def test_an_unrelated_key_pair_of_the_same_name_is_not_the_stacks(
     cloud.servers = [server("k8s-lb-0", user_id="ada")]
     cloud.key_pairs = [plain(name="k8s", public_key=OTHER_PUBLIC_KEY)]
     finding = only(instances.key_pair(cloud.facts(**values)))
-    assert "another public key" in finding.found
+    assert "a public key other than" in finding.found
     assert "the user ada" in finding.to_do
     assert "delete" not in finding.to_do
     # A copy of the stack's will do.

@@ -608,7 +608,7 @@ def test_every_failure_undoes_everything_in_reverse_order(
     reports = [line for line in ended.output.splitlines() if line.startswith("undone: ")]
     assert len(reports) == len(undone)
     assert all(what in line for what, line in zip(undone, reports, strict=True))
-    assert "undo in this order" not in ended.output
+    assert "run these commands in this order" not in ended.output
 
 
 def test_ctrl_c_undoes_everything(whole: Neutron, monkeypatch: pytest.MonkeyPatch):
@@ -639,7 +639,7 @@ def test_what_cannot_be_undone_is_listed_with_its_command(whole: Neutron, pulumi
     whole.refuse = {("old-port-2", 0), ("old-port-1", 2)}
     ended = run()
     assert pulumi.ups == [MOVE]
-    left = ended.output.partition("undo in this order:\n")[2].splitlines()
+    left = ended.output.partition("run these commands in this order:\n")[2].splitlines()
     narrowed = f"--allowed-address ip-address=10.0.0.0/8 --allowed-address ip-address={VIP}"
     wide = f"--allowed-address ip-address={VIP}/24 --allowed-address ip-address=10.0.0.0/8"
     assert [it.strip() for it in left[:5]] == [

@@ -71,7 +71,7 @@ def test_a_second_ctrl_c_ends_after_the_current_action_and_lists_the_rest(record
 
     fail_after(recorder, recorder.action("a"), Action(what="b", undo=interrupted, command="undo b"))
     assert recorder.undone == ["b"]
-    assert recorder.reports == ["undone: b", "What is left, undo in this order:\n  undo a"]
+    assert recorder.reports == ["undone: b", "Not undone; run these commands in this order:\n  undo a"]
 
 
 def test_nothing_before_a_prerequisite_that_cannot_be_undone_is_undone(recorder: Recorder):
@@ -94,7 +94,7 @@ def test_an_action_that_succeeded_in_spite_of_ctrl_c_is_not_listed_as_left(recor
 
     fail_after(recorder, recorder.action("a"), Action(what="b", undo=succeed, command="undo b"))
     assert recorder.undone == ["b"]
-    assert recorder.reports == ["undone: b", "What is left, undo in this order:\n  undo a"]
+    assert recorder.reports == ["undone: b", "Not undone; run these commands in this order:\n  undo a"]
 
 
 def test_a_closed_terminal_does_not_end_the_undoing(recorder: Recorder):

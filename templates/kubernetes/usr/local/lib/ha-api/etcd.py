@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""etcd's members, through its JSON gateway, so that a host needs no etcdctl.
+"""The etcd members, through its JSON gateway, so that a host needs no etcdctl.
 
 etcd.py [--endpoint URL]... ACTION
     members          one line each: id, name or -, address, what it is (voter, learner, unstarted), and how it is
@@ -61,7 +61,7 @@ def members(endpoints: list[str]) -> tuple[str, list[dict[str, Any]]]:
             return endpoint, ask(endpoint, "/v3/cluster/member/list", {"linearizable": True})["members"]
         except OSError as error:
             reasons.append(f"{endpoint}: {reason(error)}")
-    raise OSError(f"no member of etcd answers: {'; '.join(reasons)}")
+    raise OSError(f"no etcd member answers: {'; '.join(reasons)}")
 
 
 def reason(error: OSError) -> str:
@@ -104,7 +104,7 @@ def yield_leadership(endpoint: str, found: list[dict[str, Any]]) -> None:
         return
     others = [member for member in found if member["ID"] != own and kind(member) == "voter" and healthy(member)]
     if not others:
-        sys.exit("no other member of etcd is healthy, so this one stays the leader")
+        sys.exit("no other etcd member is healthy, so this one stays the leader")
     ask(endpoint, "/v3/maintenance/transfer-leadership", {"targetID": others[0]["ID"]})
     print(f"{others[0].get('name')} leads etcd now")  # noqa: T201
 
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> None:
             print(member["ID"], member.get("name") or "-", address(member), kind(member), health)  # noqa: T201
     elif options.action == "healthy":
         if not (its and kind(its[0]) == "voter" and healthy(its[0])):
-            sys.exit(f"etcd's member {options.address} does not vote, or has no leader")
+            sys.exit(f"etcd member {options.address} does not vote, or has no leader")
     elif options.action == "spare":
         voters = [member for member in found if not member.get("isLearner")]
         others = [member for member in voters if member not in its]
@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> None:
             names = ", ".join(it.get("name") or address(it) for it in others if it not in well)
             wanted = max(options.count, len(others) // 2 + 1)
             unhealthy = f"; unhealthy: {names}" if names else ""
-            sys.exit(f"{len(well)} other members of etcd are healthy, and {wanted} must be{unhealthy}")
+            sys.exit(f"{len(well)} other etcd members are healthy, and {wanted} must be{unhealthy}")
     else:
         yield_leadership(endpoint, found)
 

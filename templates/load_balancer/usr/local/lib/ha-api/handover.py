@@ -52,7 +52,7 @@ COUNT_SECONDS = 1.0
 LEAVE_SECONDS = 10.0
 # The new holder's announcement may be lost. The next ones come 1 s and 5 s later.
 LEAST_SECONDS = 5.5
-# HAProxy closes connections at once, and clients receive what was sent before. Whoever has not by then is reset.
+# HAProxy closes connections at once, and clients receive what was sent before. Clients that have not by then are reset.
 CLOSE_SECONDS = 5.0
 # At a shutdown: Nova cuts the power after 60 s, and there is more to stop.
 SHUTDOWN_SECONDS = 30.0
@@ -245,7 +245,7 @@ class Handover:
         lost: Callable[[], Awaitable[None]],
         newest: Callable[[], int],
     ) -> None:
-        """`send` sends to the peer. `connections` are this host's, which `close` closes in order and `reset` cuts.
+        """`send` sends to the peer. `connections` are this host's, which `close` closes gracefully and `reset` cuts.
 
         `forget` makes this host's tracker forget the peer's connections, before they are passed on; `lost` resets their
         clients when the peer is gone. `newest` is the stamp of the peer's newest snapshot, in ns.
@@ -345,7 +345,7 @@ class Handover:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _last(self) -> None:
-        """Until no connection is left, the grace is over, or the VIP is back."""
+        """Until no connection is left, the grace period ends, or the VIP is back."""
         began = time.monotonic()
         while not self._vip_came.is_set():
             now, left = time.monotonic(), len(self._connections())
@@ -359,7 +359,7 @@ class Handover:
                 await self._close_all()
                 return
             elif now >= self._until or (not left and now - began >= LEAST_SECONDS):
-                log(f"the grace is over with {left} connections left" + (", which are closed" if left else ""))
+                log(f"the grace period is over with {left} connections left" + (", which are closed" if left else ""))
                 await self._close_all()
                 return
             await self._wait(min(COUNT_SECONDS, max(self._until - now, ASK_EVERY_SECONDS)))

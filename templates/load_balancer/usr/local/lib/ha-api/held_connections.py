@@ -9,9 +9,9 @@ makes it answer, by a keep-alive that the dead host would have sent. Everything 
 (security groups, firewalld, the NAT of a floating IP) lets that pass, and the reset as well, but only if its numbers
 are exact: the sequence number that the dead host would have sent next, less one, and the one that it expected next.
 
-So once a second each host tells the other which clients hold a connection to the VIP through it, with these numbers.
-The kernel does not show them, but they follow from what it does show: how many bytes went each way (`ss -tni`), and the
-first number of each side, which a packet socket sees in the SYN/ACK.
+So once a second each host reports to the other which clients hold a connection to the VIP through it, with these
+numbers. The kernel does not show them, but they follow from what it does show: how many bytes went each way
+(`ss -tni`), and the first number of each side, which a packet socket sees in the SYN/ACK.
 
 A new connection is reported within a tenth of a second, by the numbers of its handshake.
 
@@ -51,7 +51,7 @@ from handover import CONTROL, MESSAGE, Handover, HandoverError, Tunnel, next_sta
 EVERY_SECONDS = 1.0
 # New connections between two snapshots. No more than that many of a port at a time: a flood of SYNs looks the same.
 NEW_EVERY_SECONDS, NEW_AT_MOST = 0.1, 2_000
-# Connections of all frontends: with as many of the API's, a snapshot takes a quarter of a core of whoever makes it.
+# Connections of all frontends: with as many of the API's, a snapshot takes a quarter of a core.
 FRONTENDS_AT_MOST = 20_000
 # Three snapshots may be lost.
 FRESH_SECONDS = 3.5
@@ -350,7 +350,7 @@ def pack(key: bytes, clients: Clients, stamp: int) -> Iterator[bytes]:
 class Peer:
     """What the other host has said last.
 
-    Each datagram is signed with a key that only the pair has: whoever could forge one could have any client reset.
+    Each datagram is signed with a key that only the pair has: a forged one could have any client reset.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -692,7 +692,7 @@ class HeldConnections:
         destroy(sockets)
 
     async def _close_own(self) -> None:
-        """Close this host's connections in order, as far as HAProxy does."""
+        """Close this host's connections gracefully, as far as HAProxy does."""
         with suppress(OSError):
             servers = await haproxy.servers(haproxy.MASTER, haproxy.ALL)
             await haproxy.close_sessions(haproxy.MASTER, [(server["pxname"], server["svname"]) for server in servers])

@@ -21,15 +21,16 @@ address that it is configured to send from (its `track_src_ip` has no effect in 
 
 It also listens to the peer: if the peer goes on advertising while this host's keepalived considers itself MASTER, ours
 hangs or cannot be heard. The watchdog kills it, systemd starts it again, and it removes the VIP as it starts. Until
-then this host goes on serving, but announces the VIP no more, so the peer's next announcement gets all clients. Only
-packets that our keepalived would accept count, or two healthy ones would be killed while a change of VRRP's version or
-router id has reached only one host. It does not listen to VRRPv2, where passwords and intervals can differ behind the
-same header: both would be killed.
+then this host continues to serve, but no longer announces the VIP, so the peer's next announcement gets all clients.
+Only packets that our keepalived would accept count, or two healthy ones would be killed while a change of VRRP's
+version or router id has reached only one host. It does not listen to VRRPv2, where passwords and intervals can differ
+behind the same header: both would be killed.
 
 Last, it closes the sessions of an API server whose host is gone. Nothing else does before TCP gives up, because a host
 without power sends nothing. It does what HAProxy's `on-marked-down shutdown-sessions` does, but only if TCP handshakes
-stay *unanswered*: a server that is slow or not ready answers them, and one that stops in order refuses them, and still
-serves its sessions. And only once no session is left that is still connecting: HAProxy will try another server for it.
+stay *unanswered*: a server that is slow or not ready answers them, and one that stops gracefully refuses them, and
+still serves its sessions. And only once no session is left that is still connecting: HAProxy will try another server
+for it.
 """
 
 import argparse
