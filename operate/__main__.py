@@ -28,7 +28,13 @@ from operate.stack.engine import StackError
 FAILED = 2
 """Exit status of a command that could not do its work; 1 means that it did, and found something wrong."""
 
-app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    rich_markup_mode="markdown",
+    add_completion=False,
+    help=__doc__,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 # In the order of a stack's life.
 for command in (preflight, takeover, guard, monitoring, status, drill, move, drain, resume, rebuild, support_bundle):
     app.command()(command)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Ends this host's part of the control plane while the host shuts down, in an order in which no request fails: the API server
-# reports that it is not ready, and keeps serving until the load balancers have noticed and its requests are answered; meanwhile
-# another etcd member becomes the leader; etcd, which this API server needs to the end, stops last.
+# reports that it is not ready, and keeps serving until the load balancers have noticed and its requests are answered;
+# meanwhile another etcd member becomes the leader; etcd, which this API server needs to the end, stops last.
 
 # stop CONTAINER SECONDS: SIGTERM, and SIGKILL if it has not ended after so long.
 stop() {
