@@ -301,7 +301,7 @@ def test_an_interrupted_run_is_undone(takeover: Takeover, reserving: Any):
         output, _ = first.communicate()
     assert first.returncode != 0
     assert "undone: the stack's VIP" in output
-    assert "undo in this order" not in output, output
+    assert "run these commands in this order" not in output, output
     assert takeover.by_hand.pairs() == pairs
     assert addresses(takeover, reserving) == [VIP]
     assert takeover.stack.outputs().vip == vip
