@@ -233,5 +233,5 @@ def test_etcd_s_members_are_listed_spared_and_removed(machine: Machine):
     assert "removed k8s-cp-2" in etcd_program(machine, "remove", MEMBERS[2]).stdout
     refusal = etcd_program(machine, "spare", MEMBERS[1], "2")
     assert refusal.returncode == 1
-    assert "1 other members of etcd are healthy, and 2 must be" in refusal.stderr
+    assert "1 other etcd members are healthy, and 2 must be" in refusal.stderr
     assert len(etcd_program(machine, "members").stdout.splitlines()) == 2

@@ -959,10 +959,10 @@ def test_a_host_whose_pods_do_not_end_leaves_all_the_same(member: Sandbox):
 
 
 def test_a_member_that_etcd_needs_does_not_leave(member: Sandbox):
-    member.put("python3", "case $* in *spare*) echo 1 other members of etcd are healthy; exit 1 ;; esac")
+    member.put("python3", "case $* in *spare*) echo 1 other etcd members are healthy; exit 1 ;; esac")
     refusal = leave(member)
     assert "k8s-cp-1 does not leave, because etcd would lose its majority" in refusal
-    assert "1 other members of etcd are healthy" in refusal
+    assert "1 other etcd members are healthy" in refusal
     assert set(order(member)) == {"spare"}
 
 
