@@ -199,10 +199,10 @@ class Stack:
         """
 
         def destroy(**options: Any) -> None:
-            resources = (self._stack.export_stack().deployment or {}).get("resources")
-            if resources and self._values(config).get("kubernetesVersion"):
+            resources: list[Mapping[str, Any]] = (self._stack.export_stack().deployment or {}).get("resources") or []
+            # Hooks are part of the program, which protects the VIP, and Automation has no --ignore-protect.
+            if any("BeforeDelete" in it.get("resourceHooks", {}) for it in resources):
                 self.configure(config or {})
-                # The instances' hooks are part of the program. Automation has no --ignore-protect: the VIP stays.
                 self._stack.destroy(run_program=True, exclude_protected=True, refresh=refresh, **options)
             # The VIP's port is protected, so a plain destroy refuses; this one is intended.
             unprotect = ["state", "unprotect", "--all", "--yes", "--stack", self.name]
